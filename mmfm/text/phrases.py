@@ -1,0 +1,83 @@
+"""The phrases of the vocabulary files as one compiled search over a sentence."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).parent / "vocabulary"
+
+
+def vocabulary(name: str) -> dict[str, Any]:
+    """Returns the vocabulary file ``name`` as tables."""
+    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def spellings(phrase: str) -> list[str]:
+    """Returns every spelling of a phrase: ``(s)`` may be there or not, ``(y|ies)`` is one of the two."""
+    parts = [
+        ["", part] if bracketed and "|" not in part else part.split("|") if bracketed else [part]
+        for bracketed, part in ((i % 2, part) for i, part in enumerate(re.split(r"[()]", phrase.lower())))
+    ]
+    return [" ".join("".join(choice).split()) for choice in product(*parts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A meaning of a phrase in a sentence, and where the phrase stands."""
+
+    start: int
+    end: int
+    kind: str
+    value: Any
+
+
+class Phrases:
+    """Finds phrases, leftmost first and the longest at each place.
+
+    Args:
+        entries: for each kind of phrase, its phrases and what each means.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, Iterable[str], Any]]) -> None:
+        self._meanings: dict[str, list[tuple[str, Any]]] = {}
+        for kind, phrases, value in entries:
+            for phrase in phrases:
+                for spelling in spellings(phrase):
+                    known = self._meanings.setdefault(spelling, [])
+                    if (kind, value) not in known:
+                        known.append((kind, value))
+        self._search = re.compile(rf"(?<!\w)(?:{_trie(self._meanings)})(?!\w)")
+
+    def find(self, sentence: str) -> list[Token]:
+        """Returns the phrases of a sentence that is in lower case with single blanks."""
+        return [
+            Token(found.start(), found.end(), kind, value)
+            for found in self._search.finditer(sentence)
+            for kind, value in self._meanings[found.group()]
+        ]
+
+
+def _trie(words: Mapping[str, Any] | Iterable[str]) -> str:
+    """A pattern for any of ``words``, the longest first, that reads each character once."""
+    tree: dict[str, Any] = {}
+    for word in words:
+        node = tree
+        for character in word:
+            node = node.setdefault(character, {})
+        node[""] = {}
+
+    def pattern(node: dict[str, Any]) -> str:
+        branches = [re.escape(character) + pattern(child) for character, child in sorted(node.items()) if character]
+        if not branches:
+            return ""
+        if len(branches) == 1 and "" not in node:
+            return branches[0]
+        return f"(?:{'|'.join(branches)})" + ("?" if "" in node else "")
+
+    return pattern(tree)
