@@ -1,0 +1,71 @@
+import hashlib
+import subprocess
+import sys
+
+import pytest
+
+from mmfm import doctor
+
+
+def rows(topic):
+    return {row.name: row for row in doctor.diagnose() if row.topic == topic}
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints" / "mmfm-test"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  model.safetensors\n")
+    monkeypatch.setenv("MMFM_CHECKPOINTS", str(folder.parent))
+    return folder
+
+
+def test_a_set_up_checkout_has_nothing_wrong_with_versions_devices_and_decoders():
+    found = doctor.diagnose()
+    assert [r for r in found if r.ok is False and r.topic in ("version", "device", "DICOM")] == []
+    assert {r.topic for r in found} == {"version", "device", "DICOM", "data", "checkpoint"}
+    assert rows("DICOM")["RLE Lossless"].ok
+    assert rows("device")["cpu"].ok
+
+
+def test_every_row_that_is_wrong_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "version", lambda name: "0.1")
+    monkeypatch.setenv("MMFM_DATA", str(tmp_path))
+    wrong = [r for r in doctor.diagnose() if r.ok is False]
+    assert {"torch", "gradio", "MMFM_DATA"} <= {r.name for r in wrong}
+    assert all(r.fix for r in wrong)
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    def absent(name):
+        raise doctor.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", absent)
+    found = rows("version")
+    assert found["torch"].ok is False
+    assert "monai" not in found
+
+
+def test_data_lists_prepared_sources(monkeypatch, tmp_path):
+    monkeypatch.delenv("MMFM_DATA", raising=False)
+    assert rows("data")["MMFM_DATA"].ok is None
+    (tmp_path / "synthetic").mkdir()
+    (tmp_path / "synthetic" / "manifest.jsonl").touch()
+    monkeypatch.setenv("MMFM_DATA", str(tmp_path))
+    assert "synthetic" in rows("data")["MMFM_DATA"].found
+
+
+def test_a_whole_checkpoint_is_told_from_an_altered_one(checkpoint):
+    assert rows("checkpoint")["mmfm-test"].ok
+    (checkpoint / "model.safetensors").write_bytes(b"other")
+    row = rows("checkpoint")["mmfm-test"]
+    assert row.ok is False
+    assert "altered" in row.found
+
+
+def test_importing_the_doctor_is_quick():
+    code = "import sys, mmfm.doctor; print([m for m in ('torch', 'pydicom', 'gradio', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
