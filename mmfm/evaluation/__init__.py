@@ -1,0 +1,18 @@
+"""Scores of drafted reports with intervals, beside controls, under a stated policy. numpy only, no model."""
+
+from mmfm.evaluation.controls import CONTROLS, shuffled
+from mmfm.evaluation.leaderboard import update_leaderboard
+from mmfm.evaluation.predictions import Prediction, read_predictions, write_predictions
+from mmfm.evaluation.scorecard import Provenance, Scorecard, score_card
+
+__all__ = [
+    "CONTROLS",
+    "Prediction",
+    "Provenance",
+    "Scorecard",
+    "read_predictions",
+    "score_card",
+    "shuffled",
+    "update_leaderboard",
+    "write_predictions",
+]

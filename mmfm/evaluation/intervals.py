@@ -1,0 +1,54 @@
+"""Bootstrap over patients, paired differences and Holm's correction.
+
+Everything is drawn from a passed ``numpy.random.Generator``. Two systems are compared on the same resamples, so that
+what is hard about a study is hard for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+ROUNDS = 1000
+LEVEL = 0.95
+
+
+def patient_resamples(
+    patient_ids: Sequence[str], *, generator: np.random.Generator, rounds: int = ROUNDS
+) -> np.ndarray:
+    """Returns (R, N) how often each study is drawn in each round: patients are drawn, with all their studies."""
+    patients, index_N = np.unique(np.asarray(patient_ids), return_inverse=True)
+    drawn = generator.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=rounds)
+    return drawn[:, index_N].astype(float)
+
+
+def percentile_interval(draws_R: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the percentile bootstrap interval; rounds in which the score is undefined (NaN) are left out."""
+    draws_R = draws_R[~np.isnan(draws_R)]
+    if not len(draws_R):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws_R, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_p(difference_R: np.ndarray) -> float:
+    """Returns the two-sided p of a paired difference: twice the share of rounds on the far side of 0, at most 1.
+
+    One is added above and below, so that p is never 0 (Davison and Hinkley, 1997, section 4.2). NaN without rounds.
+    """
+    difference_R = difference_R[~np.isnan(difference_R)]
+    if not len(difference_R):
+        return float("nan")
+    far = min((difference_R <= 0).sum(), (difference_R >= 0).sum())
+    return float(min(1.0, 2 * (far + 1) / (len(difference_R) + 1)))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Returns p adjusted for the number of comparisons (Holm, 1979). NaN stays NaN and is not counted."""
+    defined = sorted((value, name) for name, value in p.items() if not np.isnan(value))
+    adjusted, largest = dict(p), 0.0
+    for rank, (value, name) in enumerate(defined):
+        largest = max(largest, min(1.0, value * (len(defined) - rank)))
+        adjusted[name] = largest
+    return adjusted

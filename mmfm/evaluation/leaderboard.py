@@ -1,0 +1,212 @@
+"""experiments/README.md from score cards: one row an experiment, and one detailed part below. Never written by hand.
+
+The rows and parts stand between markers; what lies outside them is left alone. Writing the same card twice changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mmfm.errors import ManifestError
+from mmfm.evaluation.probabilities import MIN_POSITIVES
+from mmfm.evaluation.scorecard import HEADLINE, Difference, Estimate, Scorecard, Scores
+
+ROWS_BEGIN, ROWS_END = "<!-- leaderboard: written from score cards -->", "<!-- end of leaderboard -->"
+
+_SHOWN = {
+    "auroc_macro": "macro AUROC",
+    "finding_f1_micro": "finding F1, micro",
+    "finding_f1_macro": "finding F1, macro",
+    "label_f1_micro": "label F1, micro",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+}
+_MORE = {
+    "finding_precision_micro": "finding precision, micro",
+    "finding_recall_micro": "finding recall, micro",
+    "label_precision_micro": "label precision, micro",
+    "label_recall_micro": "label recall, micro",
+    "label_f1_macro": "label F1, macro",
+    "wrong_side_rate": "findings on the wrong side",
+    "brier_skill_macro": "macro Brier skill",
+    "auprc_macro": "macro AUPRC",
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+}
+_COLUMNS = ("experiment", "data", *_SHOWN.values(), "controls", "hardware", "time", "date", "commit")
+
+
+def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
+    """Writes the row and the detailed part of ``card``, in place of those of the same experiment and data.
+
+    A file that does not exist yet, or has no markers yet, gets them at its end. The file changes whole or not at all.
+
+    Raises:
+        ManifestError: a begin marker stands without its end.
+    """
+    readme = Path(readme)
+    page = readme.read_text(encoding="utf-8") if readme.exists() else "# Experiments\n"
+    name = f"{card.provenance.experiment} on {card.provenance.data}"
+    begin, end = f"<!-- scores: {name} -->", f"<!-- end of scores: {name} -->"
+    rows = _between(page, ROWS_BEGIN, ROWS_END, where=readme.name) or ""
+    page = _put(page, ROWS_BEGIN, ROWS_END, _rows(rows, card))
+    _between(page, begin, end, where=readme.name)
+    page = _put(page, begin, end, _part(card))
+    partial = readme.with_name(readme.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, readme)
+
+
+def _between(page: str, begin: str, end: str, *, where: str) -> str | None:
+    found = (page.count(begin), page.count(end))
+    if found == (0, 0):
+        return None
+    if found != (1, 1) or page.index(begin) > page.index(end):
+        raise ManifestError(
+            where,
+            expected=f"`{begin}` once, and behind it `{end}` once",
+            found=f"{found[0]} and {found[1]}, or in another order",
+            fix="restore the markers",
+        )
+    return page[page.index(begin) + len(begin) : page.index(end)]
+
+
+def _put(page: str, begin: str, end: str, text: str) -> str:
+    block = f"{begin}\n{text}\n{end}"
+    if begin not in page:
+        return f"{page.rstrip()}\n\n{block}\n"
+    return page[: page.index(begin)] + block + page[page.index(end) + len(end) :]
+
+
+def _rows(existing: str, card: Scorecard) -> str:
+    kept = [line for line in existing.strip().splitlines()[2:] if line.startswith("|")]
+    origin = card.provenance
+    start = f"| {_cell(origin.experiment)} | {_cell(origin.data)} |"
+    scores = [_interval(card.metrics.get(metric)) for metric in HEADLINE]
+    cells = ["<br>".join(_beaten(card)), origin.hardware, origin.time, origin.date, origin.commit[:12]]
+    row = f"{start} {' | '.join(_cell(cell) for cell in scores + cells)} |"
+    places = [i for i, line in enumerate(kept) if line.startswith(start)]
+    if places:
+        kept[places[0]] = row
+    else:
+        kept.append(row)
+    return "\n".join([*_header(_COLUMNS), *kept])
+
+
+def _beaten(card: Scorecard) -> list[str]:
+    """The verdicts in words, one line a score, and what was not run."""
+    lines = []
+    for metric in HEADLINE:
+        verdicts = {name: each[metric].better for name, each in card.differences.items() if metric in each}
+        if not verdicts:
+            continue
+        words = [
+            f"{phrase} than {', '.join(_plain(n) for n, better in verdicts.items() if better == wanted)}"
+            for wanted, phrase in ((True, "better"), (False, "not shown to be better"))
+            if wanted in verdicts.values()
+        ]
+        lines.append(f"{_SHOWN[metric]}: {'; '.join(words)}")
+    return [*lines, _not_run(card)]
+
+
+def _not_run(card: Scorecard) -> str:
+    return "controls not run: " + (", ".join(map(_plain, card.controls_not_run)) or "none")
+
+
+def _part(card: Scorecard) -> str:
+    origin = card.provenance
+    lines = [
+        f"### {origin.experiment} on {origin.data}",
+        "",
+        f"{card.n} studies; value, then its 95 % interval (bootstrap over patients). "
+        f"Studies without any drafted text: {card.empty_drafts}. Trained on {origin.hardware} in {origin.time}; scored "
+        f"{origin.date}; commit {origin.commit[:12]}; manifest {origin.manifest_sha256[:12]}, checkpoint "
+        f"{origin.checkpoint_sha256[:12]}, policy {card.policy_sha256[:12]}.",
+        "",
+        *_table(card, {**_SHOWN, **_MORE}),
+        "",
+        "**Drafts minus control**, paired",
+        "",
+        *_differences(card),
+        "",
+        *(f"- {line}" for line in _beaten(card)),
+    ]
+    for name, scores in card.subsets.items():
+        lines += ["", f"**{name.capitalize()}** ({scores.n})", "", *_table(scores, _SHOWN)]
+        if "auroc_macro" in card.metrics and "auroc_macro" not in scores.metrics:
+            lines += ["", f"No macro AUROC: not all of its labels have {MIN_POSITIVES} positives and negatives here."]
+    aurocs = {
+        name: f"{_of(name)} ({e.events} of {e.n})" for name, e in card.metrics.items() if name.startswith("auroc.")
+    }
+    if aurocs:
+        lines += ["", "**AUROC of the finding probabilities** (positive of scored studies)", "", *_table(card, aurocs)]
+    for kind, title in (("finding", "the reference text"), ("label", "the labels of the manifest")):
+        found = [_of(name) for name in card.metrics if name.startswith(f"{kind}_f1.")]
+        if found:
+            lines += ["", f"**Findings named by the draft, against {title}**", "", *_each(card, kind, found)]
+    return "\n".join(lines)
+
+
+def _table(scores: Scores, shown: dict[str, str]) -> list[str]:
+    """One line a score, one column for the drafts and for each control that has any of the scores."""
+    columns = {"drafts": scores.metrics, **{_plain(name): each for name, each in scores.controls.items()}}
+    columns = {name: each for name, each in columns.items() if name == "drafts" or shown.keys() & each.keys()}
+    lines = [
+        f"| {title} | {' | '.join(_shown(metric, each.get(metric)) for each in columns.values())} |"
+        for metric, title in shown.items()
+        if any(metric in each for each in columns.values())
+    ]
+    return [*_header(["", *columns]), *lines]
+
+
+def _differences(card: Scorecard) -> list[str]:
+    lines = [
+        f"| {_SHOWN[metric]} | {' | '.join(_interval(each.get(metric)) for each in card.differences.values())} |"
+        for metric in HEADLINE
+        if any(metric in each for each in card.differences.values())
+    ]
+    return [*_header(["", *map(_plain, card.differences)]), *lines]
+
+
+def _each(card: Scorecard, kind: str, observations: Iterable[str]) -> list[str]:
+    lines = []
+    for observation in observations:
+        scores = [card.metrics[f"{kind}_{score}.{observation}"] for score in ("precision", "recall", "f1")]
+        cells = " | ".join(map(_interval, scores))
+        lines.append(f"| {_plain(observation)} | {scores[0].events} of {scores[0].n} | {cells} |")
+    return [*_header(["observation", "positive", "precision", "recall", "F1"]), *lines]
+
+
+def _header(columns: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+
+
+def _shown(metric: str, estimate: Estimate | None) -> str:
+    if metric == "wrong_side_rate" and estimate is not None:  # of a handful, so that the counts say more
+        return f"{estimate.events} of {estimate.n}: {_interval(estimate)}"
+    return _interval(estimate)
+
+
+def _interval(estimate: Estimate | Difference | None) -> str:
+    if estimate is None:
+        return "–"
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "undefined"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _of(metric: str) -> str:
+    return metric.partition(".")[2]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s*\|\s*", "/", " ".join(text.split()))

@@ -1,0 +1,138 @@
+"""predictions.jsonl: one drafted report a line, what ``mmfm predict`` writes and everything here scores.
+
+    {"study_uid": "iu_xray-123", "findings": "...", "impression": null, "finding_probabilities": {"edema": 0.02}}
+
+``finding_probabilities`` may be left out, by all lines alike. Messages name lines and counts, never a study.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmfm.errors import ManifestError
+from mmfm.report import Sections
+
+if TYPE_CHECKING:
+    from mmfm.data.manifest import ManifestRow
+
+_FIELDS = ("study_uid", "findings", "impression", "finding_probabilities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The text drafted for one study, and P(present) of each observation where there are finding heads."""
+
+    study_uid: str
+    findings: str | None
+    impression: str | None
+    finding_probabilities: dict[str, float] | None = None
+    """Observation to P(present), 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.study_uid, str) or not self.study_uid:
+            raise ValueError("study_uid: expected text, found none")
+        for name in ("findings", "impression"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"{name}: expected text or null, found {type(getattr(self, name)).__name__}")
+        if not isinstance(self.finding_probabilities, dict | None):
+            raise ValueError("finding_probabilities: expected an object of numbers from 0 to 1")
+        for name, value in (self.finding_probabilities or {}).items():
+            if type(value) not in (int, float) or not 0 <= value <= 1:
+                raise ValueError(f"finding_probabilities.{name}: expected a number from 0 to 1, found {value!r}")
+
+    @property
+    def sections(self) -> Sections:
+        """The drafted text as sections of a report."""
+        return Sections(findings=self.findings, impression=self.impression)
+
+
+def read_predictions(path: str | Path) -> tuple[Prediction, ...]:
+    """Returns the predictions of a file, in its order.
+
+    Raises:
+        ManifestError: the file is absent, a line breaks the schema (named by its number), or a study is repeated.
+    """
+    path = Path(path)
+    fix = "write the file again with `mmfm predict`"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(path.name, expected="a predictions.jsonl in UTF-8", found=_reason(error), fix=fix) from None
+    predictions = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            predictions.append(_prediction(json.loads(line)))
+        except ValueError as error:  # json.JSONDecodeError is one
+            where = f"{path.name} line {number}"
+            found = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
+            expected = 'an object {"study_uid", "findings", "impression", "finding_probabilities"}'
+            raise ManifestError(where, expected=expected, found=found, fix=fix) from None
+    if repeated := len(predictions) - len({p.study_uid for p in predictions}):
+        found = f"{repeated} repeated" if predictions else "no line"
+        raise ManifestError(path.name, expected="one line a study", found=found, fix=fix)
+    return tuple(predictions)
+
+
+def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> None:
+    """Writes one line a study; the file appears whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            values = {name: getattr(prediction, name) for name in _FIELDS}
+            if prediction.finding_probabilities is None:
+                del values["finding_probabilities"]
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+
+
+def in_row_order(
+    predictions: Sequence[Prediction], rows: Sequence[ManifestRow], *, where: str = "predictions"
+) -> tuple[Prediction, ...]:
+    """Returns the predictions in the order of ``rows``: exactly one for each, all with the same probabilities.
+
+    Args:
+        where: what the predictions are called in a message.
+
+    Raises:
+        ManifestError: studies are missing, extra or repeated, or lines differ in the names of their probabilities.
+    """
+    by_study = {p.study_uid: p for p in predictions}
+    wanted = {row.study_uid for row in rows}
+    missing, extra = len(wanted - set(by_study)), len(set(by_study) - wanted)
+    repeated = len(predictions) - len(by_study)
+    if missing or extra or repeated:
+        raise ManifestError(
+            where,
+            expected=f"one prediction for each of the {len(wanted)} studies scored",
+            found=f"{missing} missing, {extra} extra, {repeated} repeated",
+            fix="draft them again from the same manifest and split",
+        )
+    names = {frozenset(p.finding_probabilities) if p.finding_probabilities else None for p in predictions}
+    if len(names) > 1:
+        raise ManifestError(
+            where,
+            expected="the same finding_probabilities in every prediction",
+            found=f"{len(names)} different sets of names",
+            fix="draft them again with one checkpoint",
+        )
+    return tuple(by_study[row.study_uid] for row in rows)
+
+
+def _prediction(value: Any) -> Prediction:
+    if not isinstance(value, dict):
+        raise ValueError(f"a line of type {type(value).__name__}")
+    if unknown := sorted(set(value) - set(_FIELDS)):
+        raise ValueError(f"unknown fields {unknown}")
+    if missing := [name for name in _FIELDS[:3] if name not in value]:
+        raise ValueError(f"no field {', '.join(missing)}")
+    return Prediction(**value)
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or "unreadable") if isinstance(error, OSError) else "bytes that are not UTF-8"
