@@ -1,0 +1,38 @@
+"""First half of the shipped checkpoint mmfm-cxr-small: the encoder learns the findings of chest radiographs.
+
+    mmfm train experiments/mmfm_cxr_small_findings.py
+    mmfm train experiments/mmfm_cxr_small.py
+
+The early layers of the ImageNet network stay as they are: they hold most of the arithmetic at these sizes and little
+that radiographs change. The report is learned along, at a low weight, because its words say more than the labels.
+"""
+
+from mmfm.experiment import Data, Experiment, Source, Trainer
+from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig
+from mmfm.training import SFTConfig
+
+experiment = Experiment(
+    data=Data(
+        train=(Source(name="iu_xray", splits=("train", "extra")), Source(name="synthetic")),
+        measured_on=("iu_xray",),
+        batch_size=16,
+    ),
+    model=VLM.Config(
+        encoder=Encoder2D.Config(name="tf_efficientnet_lite2", image_size=240),
+        connector=Connector.Config(kind="mlp", num_tokens=16),
+        language=LanguageModelConfig(name="scratch", hidden_size=256, num_layers=6, num_heads=4, max_length=384),
+    ),
+    task=SFTConfig(
+        lr=3e-4,
+        freeze=(
+            "encoder.network.conv_stem",
+            "encoder.network.bn1",
+            "encoder.network.blocks.0",
+            "encoder.network.blocks.1",
+        ),
+        report_weight=0.2,
+    ),
+    trainer=Trainer(max_epochs=6),
+    summary="mmfm-cxr-small, first half: findings",
+    license="CC BY-NC-ND 4.0 (Open-i data): research, non-commercial",
+)

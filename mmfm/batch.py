@@ -1,0 +1,86 @@
+"""Batch: what collate hands to a model, and the tensor-shape legend of the whole project.
+
+Shape suffixes, written behind the names of tensors in model files:
+
+====== ==========================================================
+``B``  study (one row of the batch)
+``S``  series (image) within the study, padded to the longest
+``C``  channel
+``D H W``  depth, height, width
+``P``  patch of an image, before the connector
+``V``  vision token, after the connector
+``T``  text token
+``E``  feature
+``O``  observation (finding head)
+====== ==========================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Label of a token that carries no loss (torch.nn.functional.cross_entropy's default ``ignore_index``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Tensors of one study, as the Processor makes them; the fields of ``Batch`` before padding."""
+
+    study_uid: str
+    pixels_SCHW: Tensor
+    views_S: Tensor
+    input_ids_T: Tensor
+    labels_T: Tensor
+    states_O: Tensor
+    sides_O2: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tensors of several studies, padded to common shapes."""
+
+    study_uids: tuple[str, ...]
+    pixels_BSCHW: Tensor
+    """float32, one channel, 0 black to 1 white; images that are padding hold zeros."""
+    image_mask_BS: Tensor
+    """bool, True where an image is present."""
+    views_BS: Tensor
+    """int64: 0 frontal, 1 lateral, -1 not stated (the model then reads the view from the picture)."""
+    input_ids_BT: Tensor
+    """int64 prompt (image tokens included) and, in training, target."""
+    attention_mask_BT: Tensor
+    """bool, True where a token is present."""
+    labels_BT: Tensor
+    """int64, ``IGNORE_INDEX`` on the prompt and on padding."""
+    states_BO: Tensor
+    """float32 finding states: 1 present, 0 absent, 0.5 uncertain, NaN where nobody said."""
+    sides_BO2: Tensor
+    """float32 (patient's left, patient's right): 1 or 0 for a present finding whose side is stated, else NaN."""
+
+    def __post_init__(self) -> None:
+        B, S = self.image_mask_BS.shape
+        T, O = self.input_ids_BT.shape[1], self.states_BO.shape[1]
+        wanted = {
+            "pixels_BSCHW": (B, S),
+            "views_BS": (B, S),
+            "input_ids_BT": (B, T),
+            "attention_mask_BT": (B, T),
+            "labels_BT": (B, T),
+            "states_BO": (B, O),
+            "sides_BO2": (B, O, 2),
+        }
+        for name, shape in wanted.items():
+            found = tuple(getattr(self, name).shape)
+            if found[: len(shape)] != shape:
+                raise ValueError(f"{name}: expected leading shape {shape}, found {found}")
+        if len(self.study_uids) != B:
+            raise ValueError(f"study_uids: expected {B}, found {len(self.study_uids)}")
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Returns the batch with every tensor on ``device``."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "study_uids"}
+        return replace(self, **moved)

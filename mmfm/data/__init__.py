@@ -1,0 +1,1 @@
+"""Manifests, examples, batches, synthetic studies."""

@@ -1,0 +1,522 @@
+"""Experiment: one typed Python file that says what is learned, from what, and how.
+
+    mmfm train experiments/forkme.py
+    mmfm train experiments/forkme.py model.connector.kind=resampler trainer.max_steps=500
+
+A run writes ``runs/<name>/<time>/``: ``experiment.py`` (the file as it ran), ``overrides.json``, ``provenance.json``,
+``metrics.jsonl``, TensorBoard events, ``checkpoint/`` and ``predictions.jsonl`` of the studies set apart for selection.
+``mmfm train runs/<name>/<time>`` repeats it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import shutil
+import time
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer as LightningTrainer
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from mmfm.data.datamodule import StudyDataModule
+from mmfm.data.dataset import ManifestDataset
+from mmfm.data.example import Example
+from mmfm.data.manifest import LABEL_NAMES, Manifest, ManifestRow, prepared, read_manifest
+from mmfm.errors import ConfigError
+from mmfm.jsonable import to_json
+from mmfm.models.checkpoint import Checkpoint, Facts, Scope, Sensitivity, load_checkpoint, save_checkpoint
+from mmfm.models.connector import Connector
+from mmfm.models.encoder2d import Encoder2D
+from mmfm.models.language import SCRATCH, LanguageModelConfig
+from mmfm.models.processor import Processor
+from mmfm.models.vlm import VLM
+from mmfm.report import NOTICE
+from mmfm.training.provenance import has_fast_bf16, provenance
+from mmfm.training.sft import SELECTION_SCORE, SFTConfig
+
+MIN_POSITIVES = 10
+"""Studies with a finding that an operating point or a sensitivity needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Studies of a prepared source."""
+
+    name: str
+    """A folder of ``MMFM_DATA`` such as ``iu_xray``, or the path of a ``manifest.jsonl``."""
+    splits: tuple[str, ...] = ("train",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is learned from."""
+
+    train: tuple[Source, ...]
+    select_fraction: float = 0.1
+    """Part of the patients that is set apart to select the best epoch and the operating points."""
+    measured_on: tuple[str, ...] = ()
+    """Values of ``source`` in the manifests whose set-apart studies give the operating points and the sensitivities;
+    all where empty. Drawn studies flatter: name the real sources here."""
+    prompt: str = "Write the findings and the impression."
+    batch_size: int = 16
+    num_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How long, and on what."""
+
+    max_epochs: int | None = None
+    max_steps: int = -1
+    precision: str = "auto"
+    """A precision of Lightning; ``auto`` is bf16-mixed where that is faster, else float32."""
+    accelerator: str = "auto"
+    """``auto``, ``cuda``, ``mps`` or ``cpu``."""
+    devices: int = 1
+    gradient_clip: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The recipe of a run."""
+
+    data: Data
+    model: VLM.Config | None = None
+    """None takes the parts of ``init_from``."""
+    init_from: str | None = None
+    """Checkpoint that gives the starting weights, processor and tokenizer."""
+    task: SFTConfig = field(default_factory=SFTConfig)
+    trainer: Trainer = field(default_factory=Trainer)
+    scope: Scope = field(default_factory=Scope)
+    seed: int = 1337
+    summary: str = ""
+    """What the checkpoint's card says first."""
+    license: str = "Apache-2.0"
+    """Terms of the weights; weights inherit those of the data."""
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.init_from is None:
+            raise ConfigError("experiment", expected="model or init_from", found="neither", fix="give one of them")
+
+    def tiny(self, manifest: Path) -> Experiment:
+        """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps."""
+        kind = self.model.connector.kind if self.model is not None else "mlp"
+        return replace(
+            self,
+            data=replace(self.data, train=(Source(name=str(manifest)),), batch_size=2, num_workers=0, measured_on=()),
+            model=VLM.Config(
+                encoder=Encoder2D.Config(name="test_efficientnet", image_size=64, weights=None),
+                connector=Connector.Config(kind=kind, num_tokens=4),
+                language=LanguageModelConfig(
+                    name=SCRATCH, hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512
+                ),
+            ),
+            init_from=None,
+            task=replace(self.task, freeze=()),
+            trainer=Trainer(max_steps=2, precision="32-true", accelerator="cpu"),
+        )
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Returns the ``experiment`` of a Python file.
+
+    Raises:
+        ConfigError: there is no such file, or it defines none.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise ConfigError(
+            str(path), expected="an experiment file (.py) or the folder of a run", found="none there",
+            fix="give a file such as experiments/forkme.py",
+        )  # fmt: skip
+    spec = spec_from_file_location(f"mmfm_experiment_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            str(path), expected="a variable named experiment that is an Experiment", found=type(experiment).__name__,
+            fix="start from experiments/forkme.py",
+        )  # fmt: skip
+    return experiment
+
+
+def override(config: Any, assignments: Sequence[str]) -> Any:
+    """Returns a config with ``dotted.path=value`` applied, in order; values are Python literals, else text.
+
+    Raises:
+        ConfigError: a path does not exist, or the value is of another type than the field.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(
+                assignment, expected="dotted.path=value", found="no =", fix="write for example trainer.max_steps=500"
+            )
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        config = _assign(config, path.split("."), value, path)
+    return config
+
+
+def _assign(config: Any, path: list[str], value: Any, whole: str) -> Any:
+    name, rest = path[0], path[1:]
+    names = [f.name for f in fields(config)] if is_dataclass(config) else []
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        raise ConfigError(
+            whole,
+            expected=f"a field of {type(config).__qualname__} ({', '.join(names) or 'it has none'})",
+            found=repr(name),
+            fix=f"did you mean {near[0]}?" if near else "name an existing field",
+        )
+    if rest:
+        return replace(config, **{name: _assign(getattr(config, name), rest, value, whole)})
+    kind = typing.get_type_hints(type(config))[name]
+    if isinstance(value, list):
+        value = tuple(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not _fits(value, kind):
+        raise ConfigError(
+            whole, expected=f"a value of type {getattr(kind, '__name__', kind)}", found=repr(value),
+            fix="mend the value; quote text as Python does where it looks like a number",
+        )  # fmt: skip
+    return replace(config, **{name: value})
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and (
+            all(_fits(v, args[0]) for v in value)
+            if args[-1] is Ellipsis
+            else len(value) == len(args) and all(map(_fits, value, args))
+        )
+    if args:  # a union
+        return any(_fits(value, a) or (a is float and type(value) is int) for a in args)
+    return type(value) is kind
+
+
+def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, resume: bool = False) -> Path | None:
+    """Trains an experiment file, or repeats the run of a folder, and returns the run's folder.
+
+    Args:
+        path: an experiment file, or the folder of an earlier run.
+        overrides: ``dotted.path=value``, applied after those of an earlier run.
+        dry_run: check the file, the overrides and the data, and print what would run.
+        resume: go on with the run of the folder ``path`` from its last epoch.
+
+    Raises:
+        MmfmError: the experiment, its overrides or its data are wrong; nothing was written then.
+    """
+    file, name = path, path.stem
+    if path.is_dir():
+        file, name = path / "experiment.py", path.resolve().parent.name
+        overrides = [*json.loads((path / "overrides.json").read_text()), *overrides]
+    experiment = override(load_experiment(file), overrides)
+    if dry_run:
+        train_rows, select_rows = split_rows(experiment)
+        print(json.dumps(to_json(experiment), indent=2))
+        print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart for selection")
+        return None
+    if resume:
+        run = path
+    else:
+        run = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+    return fit(experiment, run, file=file, overrides=overrides, resume=resume)
+
+
+def split_rows(
+    experiment: Experiment,
+) -> tuple[list[tuple[Manifest, ManifestRow]], list[tuple[Manifest, ManifestRow]]]:
+    """Returns the rows to train on and those set apart by patient, chosen by a hash of the patient's identifier."""
+    train_rows, select_rows = [], []
+    for source in experiment.data.train:
+        path = Path(source.name) if source.name.endswith(".jsonl") else prepared(source.name)
+        manifest = read_manifest(path)
+        for row in manifest.split(*source.splits):
+            digest = hashlib.sha256(f"{experiment.seed} {row.patient_id}".encode()).digest()
+            share = int.from_bytes(digest[:8], "big") / 2**64
+            (select_rows if share < experiment.data.select_fraction else train_rows).append((manifest, row))
+    return train_rows, select_rows
+
+
+def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[str] = (), resume: bool = False) -> Path:
+    """Trains ``experiment`` and writes its run folder; returns the folder.
+
+    Args:
+        experiment: the recipe, overrides applied.
+        run: a new folder, or with ``resume`` the one to go on with.
+        file: the experiment file, copied into the run.
+        overrides: written beside it.
+        resume: go on from ``last.ckpt``.
+    """
+    started = time.time()
+    seed_everything(experiment.seed, verbose=False)
+    train_rows, select_rows = split_rows(experiment)
+    config, model, processor = _build(experiment, train_rows)
+    data = StudyDataModule(
+        train=ManifestDataset(train_rows, processor),
+        select=ManifestDataset(select_rows, processor) if select_rows else None,
+        batch_size=experiment.data.batch_size,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        seed=experiment.seed,
+        num_workers=experiment.data.num_workers,
+    )
+    task = experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
+
+    run.mkdir(parents=True, exist_ok=True)
+    if file.resolve() != (run / "experiment.py").resolve():
+        shutil.copyfile(file, run / "experiment.py")
+    (run / "overrides.json").write_text(json.dumps(list(overrides)) + "\n")
+    best = ModelCheckpoint(
+        dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if select_rows else None, mode="max",
+        save_last=True,
+    )  # fmt: skip
+    callbacks: list[Callback] = [best, RichProgressBar(), _MetricsFile(run / "metrics.jsonl")]
+    if experiment.task.ema_decay is not None:
+        # The rate of the average grows with the steps, so that a short run is not held at its start.
+        callbacks.append(_WarmAverage(decay=experiment.task.ema_decay))
+    settings = experiment.trainer
+    trainer = LightningTrainer(
+        max_epochs=settings.max_epochs,
+        max_steps=settings.max_steps,
+        precision=typing.cast(Any, _precision(settings)),
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        gradient_clip_val=settings.gradient_clip,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(run, name="", version="tensorboard"),
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, data, ckpt_path=run / "lightning" / "last.ckpt" if resume else None, weights_only=True)
+    if select_rows and best.best_model_path:
+        state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
+        task.load_state_dict(state)
+    seconds = time.time() - started
+
+    model = task.model.eval().float()
+    facts = _measure(experiment, model, processor, data, select_rows)
+    accelerator = {"gpu": "cuda"}.get(trainer.accelerator.__class__.__name__.removesuffix("Accelerator").lower(), "")
+    record = {
+        **provenance(accelerator=accelerator or task.device.type),
+        "seconds": round(seconds, 1),
+        "seed": experiment.seed,
+        "precision": _precision(settings),
+        "studies": {"train": len(train_rows), "select": len(select_rows)},
+        "sources": {
+            str(m.root.name): hashlib.sha256((m.root / "manifest.jsonl").read_bytes()).hexdigest()
+            for m in {id(m): m for m, _ in train_rows}.values()
+        },
+        "selection": None if best.best_model_score is None else float(best.best_model_score),
+        "experiment": to_json(experiment),
+    }
+    (run / "provenance.json").write_text(json.dumps(record, indent=2) + "\n")
+    save_checkpoint(
+        run / "checkpoint",
+        model=model,
+        config=config,
+        processor=processor,
+        facts=facts,
+        card=_card(experiment, record, facts),
+        license_text=experiment.license + "\n",
+    )
+    latest = run.parent / "latest"
+    latest.unlink(missing_ok=True)
+    latest.symlink_to(run.name)
+    return run
+
+
+def _build(
+    experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]
+) -> tuple[VLM.Config, VLM, Processor]:
+    if experiment.init_from is not None:
+        start = load_checkpoint(experiment.init_from)
+        if experiment.model is not None and experiment.model != start.config:
+            raise ConfigError(
+                "model", expected="None, or the parts of init_from", found="other parts",
+                fix="leave model out, or train without init_from",
+            )  # fmt: skip
+        return start.config, start.model, start.processor
+    config = experiment.model
+    assert config is not None
+    texts = [
+        text
+        for _, row in train_rows
+        for sections in (row.target or row.report,)
+        for text in (sections.findings, sections.impression, row.report.indication, experiment.data.prompt)
+        if text
+    ]
+    tokenizer = config.language.build_tokenizer(texts)
+    model = config.build(tokenizer, LABEL_NAMES)
+    model.encoder.to(memory_format=torch.channels_last)
+    processor = Processor(
+        Processor.Config(
+            image_size=config.encoder.image_size,
+            tokens_per_image=config.connector.num_tokens,
+            max_length=config.language.max_length,
+            prompt=experiment.data.prompt,
+            observations=LABEL_NAMES,
+        ),
+        tokenizer,
+    )
+    return config, model, processor
+
+
+class _WarmAverage(EMAWeightAveraging):
+    """Exponential moving average whose decay rises from 0.1 to ``decay`` as (1 + step) / (10 + step)."""
+
+    def __init__(self, *, decay: float) -> None:
+        super().__init__(decay=decay)
+
+        def average(averaged: Any, current: Any, count: Any) -> Any:
+            rate = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+            return averaged.lerp(current.to(averaged), rate) if averaged.is_floating_point() else current
+
+        self._kwargs = {"avg_fn": average}
+
+
+class _MetricsFile(Callback):
+    """Appends what was logged to ``metrics.jsonl`` after every epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: LightningTrainer, pl_module: Any) -> None:
+        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"epoch": trainer.current_epoch, "step": trainer.global_step, **values}) + "\n")
+
+
+def _precision(settings: Trainer) -> str:
+    if settings.precision != "auto":
+        return settings.precision
+    accelerator = settings.accelerator
+    if accelerator in ("auto", "gpu"):
+        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return "bf16-mixed" if has_fast_bf16(accelerator) else "32-true"
+
+
+def _measure(
+    experiment: Experiment,
+    model: VLM,
+    processor: Processor,
+    data: StudyDataModule,
+    select_rows: Sequence[tuple[Manifest, ManifestRow]],
+) -> Facts:
+    """Returns operating points and sensitivities measured on the studies set apart.
+
+    The operating point of an observation is where its F1 is highest on the sources of ``measured_on``, or on all
+    studies set apart where those hold fewer than ``MIN_POSITIVES`` with it. What has too few even there is never
+    stated. Sensitivity is measured on ``measured_on`` alone.
+    """
+    if not select_rows:
+        return Facts(scope=experiment.scope, operating_points={}, sensitivity={})
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        batches = [
+            (model.encode(batch.to(device)).heads.present_BO.sigmoid().cpu().numpy(), batch.states_BO.numpy())
+            for batch in data.val_dataloader()
+        ]
+    probabilities, states = (np.concatenate(part) for part in zip(*batches, strict=True))
+    chosen = experiment.data.measured_on
+    measured = np.array([not chosen or row.source in chosen for _, row in select_rows])
+    points, sensitivity = {}, {}
+    for column, name in enumerate(processor.config.observations):
+        truth, scores = states[:, column] == 1, probabilities[:, column]
+        if name == "normal" or truth.sum() < MIN_POSITIVES:
+            continue
+        own = measured & truth
+        rows = measured if own.sum() >= MIN_POSITIVES else np.ones_like(measured)
+        points[name] = best_f1_threshold(truth[rows], scores[rows])
+        if own.sum() >= MIN_POSITIVES:
+            found = float((scores[own] >= points[name]).mean())
+            sensitivity[name] = Sensitivity(value=round(found, 4), positives=int(own.sum()))
+    return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity)
+
+
+def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Returns the middle of the thresholds whose F1 is within 2 % of the best, among 1/64 to 63/64.
+
+    Args:
+        truth: bool, one for each study.
+        scores: P(present), 0 to 1.
+    """
+    grid = np.arange(1, 64) / 64
+    stated = scores[None, :] >= grid[:, None]
+    hits = (stated & truth).sum(1)
+    f1 = 2 * hits / np.maximum(stated.sum(1) + truth.sum(), 1)
+    return float(np.median(grid[f1 >= 0.98 * f1.max()]))
+
+
+def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
+    sources = "\n".join(f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train)
+    rows = "\n".join(
+        f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
+        for name, point in facts.operating_points.items()
+    )
+    scope = facts.scope
+    ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
+    return f"""# {experiment.summary or "A checkpoint of mmfm"}
+
+{NOTICE}.
+
+## Scope
+
+Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}; views {", ".join(scope.views)}; {ages}.
+
+## Training
+
+{sources}
+
+{record["studies"]["train"]} studies to train on, {record["studies"]["select"]} set apart by patient for selection;
+seed {record["seed"]}; {record["hardware"]}, {record["precision"]}, {record["seconds"] / 3600:.2f} hours;
+commit {record["commit"]}. Terms of these weights: see LICENSE.
+
+## Operating points
+
+A finding is stated from this probability on; chosen for the best F1 on the studies set apart. Sensitivity there is
+measured on {", ".join(experiment.data.measured_on) or "all sources"}; a negative is shown to a reader only where it is
+above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
+
+| observation | operating point | sensitivity (studies with it) |
+| --- | --- | --- |
+{rows}
+"""
+
+
+def _measured(sensitivity: Sensitivity | None) -> str:
+    return "not measured" if sensitivity is None else f"{sensitivity.value:.2f} ({sensitivity.positives})"
+
+
+__all__ = [
+    "Checkpoint",
+    "Data",
+    "Example",
+    "Experiment",
+    "Source",
+    "Trainer",
+    "fit",
+    "load_experiment",
+    "override",
+    "train",
+]

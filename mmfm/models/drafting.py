@@ -1,0 +1,214 @@
+"""Drafting: pictures -> finding probabilities -> decisions -> text, checked against the decisions.
+
+The finding heads decide at the checkpoint's operating points what the report states; the decisions go into the prompt,
+and the text is held to them: what it states beyond them is taken out, what it leaves out is written as a plain
+sentence. So the text loses nothing that the heads know, and adds no finding that they do not support.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+import torch
+
+from mmfm.batch import Batch
+from mmfm.data.collate import collate
+from mmfm.models.checkpoint import Checkpoint
+from mmfm.models.processor import Drafted, StudyPixels
+from mmfm.report import Finding, Side, Status
+from mmfm.text import describe, label_report, split_sentences
+
+MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """What the model says of one study, before anything is withheld from a reader."""
+
+    study_uid: str
+    probabilities: dict[str, float]
+    """P(present) by observation, ``normal`` included."""
+    decisions: tuple[Finding, ...]
+    """Present findings at the operating points, with their side."""
+    views: tuple[str, ...]
+    """View of each picture as it was used: as stated, else as read from the picture."""
+    findings: str | None
+    impression: str | None
+    finished: bool
+    prompt_sha256: str
+    decoding: str
+
+
+def draft(
+    checkpoint: Checkpoint,
+    studies: Sequence[tuple[str, StudyPixels, str | None]],
+    *,
+    streamer: Any = None,
+) -> list[Draft]:
+    """Returns a draft of each study (study_uid, pictures, indication), in one batch.
+
+    Args:
+        checkpoint: model, processor and operating points.
+        studies: what ``Processor.pixels`` gave, with the indication.
+        streamer: a transformers streamer that gets the tokens of a single study.
+    """
+    model, processor = checkpoint.model, checkpoint.processor
+    device = next(model.parameters()).device
+    pad = processor.tokenizer.pad_token_id
+    batch = collate([processor.query(uid, pixels) for uid, pixels, _ in studies], pad_token_id=pad).to(device)
+    with torch.inference_mode():
+        encoded = model.encode(batch)
+        decided = _decide(checkpoint, encoded.heads.present_BO, encoded.heads.sides_BO2)
+        prompts = [
+            processor.prompt_ids(len(pixels.views_S), indication, decisions)
+            for (_, pixels, indication), (_, decisions) in zip(studies, decided, strict=True)
+        ]
+        written = _generate(checkpoint, prompts, encoded.tokens_NVE, streamer)
+    drafts = []
+    used = iter(encoded.heads.views_N.tolist())
+    for (uid, pixels, _), (probabilities, decisions), prompt, ids in zip(
+        studies, decided, prompts, written, strict=True
+    ):
+        text = processor.parse(ids)
+        findings, impression, changes = hold_to_decisions(text, decisions)
+        drafts.append(
+            Draft(
+                study_uid=uid,
+                probabilities=probabilities,
+                decisions=decisions,
+                views=tuple("lateral" if next(used) else "frontal" for _ in pixels.views_S),
+                findings=findings,
+                impression=impression,
+                finished=text.finished,
+                prompt_sha256=hashlib.sha256(str(prompt).encode()).hexdigest(),
+                decoding=f"greedy, at most {MAX_NEW_TOKENS} tokens; {changes}",
+            )
+        )
+    return drafts
+
+
+def _decide(
+    checkpoint: Checkpoint, present_BO: torch.Tensor, sides_BO2: torch.Tensor
+) -> list[tuple[dict[str, float], tuple[Finding, ...]]]:
+    observations = checkpoint.processor.config.observations
+    points = checkpoint.facts.operating_points
+    out = []
+    for present_O, sides_O2 in zip(present_BO.sigmoid().tolist(), sides_BO2.sigmoid().tolist(), strict=True):
+        probabilities = dict(zip(observations, present_O, strict=True))
+        decisions = tuple(
+            Finding(observation=o, status=Status.PRESENT, probability=p, laterality=_side(o, sides))
+            for (o, p), sides in zip(probabilities.items(), sides_O2, strict=True)
+            if o in points and p >= points[o]
+        )
+        out.append((probabilities, decisions))
+    return out
+
+
+UNPAIRED = ("cardiomegaly", "enlarged_cardiomediastinum", "edema", "emphysema", "support_devices", "hernia")
+"""Observations that reports give no side."""
+
+
+def _side(observation: str, sides: Sequence[float]) -> Side | None:
+    left, right = sides
+    if observation in UNPAIRED:
+        return None
+    if left >= 0.5 and right >= 0.5:
+        return Side.BILATERAL
+    return Side.LEFT if left >= right else Side.RIGHT
+
+
+def _generate(
+    checkpoint: Checkpoint, prompts: Sequence[list[int]], tokens_NVE: torch.Tensor, streamer: Any
+) -> list[list[int]]:
+    model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
+    length = max(map(len, prompts))
+    pad = tokenizer.pad_token_id
+    ids_BT = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=tokens_NVE.device)
+    mask_BT = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=tokens_NVE.device)
+    generated = model.language.generate(
+        inputs_embeds=model.embed(ids_BT, tokens_NVE),
+        attention_mask=mask_BT,
+        max_new_tokens=min(MAX_NEW_TOKENS, checkpoint.processor.config.max_length - length),
+        do_sample=False,
+        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id,
+        streamer=streamer,
+    )
+    return generated.tolist()
+
+
+def hold_to_decisions(
+    text: Drafted, decisions: Sequence[Finding]
+) -> tuple[str | None, str | None, str]:
+    """Returns findings and impression that state the decisions and no other present finding, and what was changed.
+
+    A sentence that states a finding beyond the decisions, on another side, or denies one of them, is taken out. A
+    decision that no sentence states is written as a template sentence in front.
+    """
+    allowed = {f.observation: f.laterality for f in decisions}
+
+    def fits(sentence: str) -> bool:
+        for found in label_report(sentence):
+            if found.status is Status.ABSENT:
+                if found.observation in allowed:
+                    return False
+            elif found.observation not in allowed:
+                return False
+            elif None not in (found.laterality, allowed[found.observation]):
+                if found.laterality is not allowed[found.observation]:
+                    return False
+        return True
+
+    removed = 0
+    kept: list[str | None] = []
+    for section in (text.findings, text.impression):
+        sentences = split_sentences(section or "")
+        good = [s for s in sentences if fits(s)]
+        removed += len(sentences) - len(good)
+        kept.append(" ".join(good) or None)
+    stated = {f.observation: f for f in label_report(*kept) if f.status is Status.PRESENT}
+    missing = [f for f in decisions if f.observation not in stated]
+    if missing:
+        findings, impression = describe(missing)
+        kept[0] = " ".join(filter(None, [findings, kept[0]]))
+        if kept[1] is None:
+            kept[1] = impression
+    return kept[0], kept[1], f"held to the finding heads: {removed} sentence(s) out, {len(missing)} in"
+
+
+def stream_draft(checkpoint: Checkpoint, study: tuple[str, StudyPixels, str | None]) -> Iterator[str | Draft]:
+    """Yields the text of one study as it grows, then its Draft."""
+    from transformers import TextIteratorStreamer
+
+    streamer = TextIteratorStreamer(checkpoint.processor.tokenizer, skip_special_tokens=True)
+    done: list[Draft | BaseException] = []
+
+    def work() -> None:
+        try:
+            done.extend(draft(checkpoint, [study], streamer=streamer))
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+            done.append(error)
+            streamer.end()
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    text = ""
+    for piece in streamer:
+        text += piece
+        yield text
+    thread.join()
+    if isinstance(done[0], BaseException):
+        raise done[0]
+    yield done[0]
+
+
+def encode_features(checkpoint: Checkpoint, pixels: StudyPixels) -> torch.Tensor:
+    """Returns the mean patch feature of a study, float32 (E,)."""
+    processor = checkpoint.processor
+    batch: Batch = collate([processor.query("study", pixels)], pad_token_id=processor.tokenizer.pad_token_id)
+    with torch.inference_mode():
+        return checkpoint.model.encode(batch.to(next(checkpoint.model.parameters()).device)).features_BE[0].cpu()

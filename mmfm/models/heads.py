@@ -1,0 +1,79 @@
+"""Finding heads: which observations a study shows, and on which side, straight from patch features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+FRONTAL, LATERAL = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadLogits:
+    """Logits of one batch."""
+
+    present_BO: Tensor
+    sides_BO2: Tensor
+    """(patient's left, patient's right)."""
+    lateral_N: Tensor
+    """For each picture that is present, in order: that it is a lateral view."""
+    views_N: Tensor
+    """int64 view used for each picture: as stated, else as read from the picture."""
+
+
+class FindingHeads(nn.Module):
+    """Linear heads over pooled features: the mean of the frontal and of the lateral pictures, side by side.
+
+    The side of a finding is read from the halves of the frontal pictures by one set of weights for both halves, so
+    that a mirrored picture mirrors the side. A frontal radiograph shows the patient's left on the picture's right.
+    """
+
+    def __init__(self, *, in_features: int, num_observations: int, dropout: float) -> None:
+        super().__init__()
+        self.missing_2E = nn.Parameter(torch.zeros(2, in_features))
+        """Stands for a view that the study lacks."""
+        self.dropout = nn.Dropout(dropout)
+        self.present = nn.Linear(2 * in_features, num_observations)
+        self.side = nn.Linear(2 * in_features, num_observations)
+        self.lateral = nn.Linear(in_features, 1)
+
+    def forward(self, features_NEHW: Tensor, study_N: Tensor, views_N: Tensor, num_studies: int) -> HeadLogits:
+        """Returns logits for ``num_studies`` studies.
+
+        Args:
+            features_NEHW: patch features of all pictures of the batch, one after the other.
+            study_N: the row of the batch that each picture belongs to.
+            views_N: 0 frontal, 1 lateral, -1 not stated.
+            num_studies: rows of the batch.
+        """
+        features_NEHW = features_NEHW.float()
+        pooled_NE = features_NEHW.mean((2, 3))
+        lateral_N = self.lateral(pooled_NE.detach()).squeeze(-1)
+        views_N = torch.where(views_N < 0, (lateral_N > 0).long(), views_N)
+        by_view = [self._mean(pooled_NE, study_N, views_N == view, num_studies) for view in (FRONTAL, LATERAL)]
+        pooled_BE = torch.cat(
+            [torch.where(known[:, None], mean, self.missing_2E[v]) for v, (mean, known) in enumerate(by_view)], dim=1
+        )
+        half = features_NEHW.shape[3] // 2
+        frontal = views_N == FRONTAL
+        patient_right_BE, _ = self._mean(features_NEHW[..., :half].mean((2, 3)), study_N, frontal, num_studies)
+        patient_left_BE, _ = self._mean(features_NEHW[..., -half:].mean((2, 3)), study_N, frontal, num_studies)
+        sides = [
+            self.side(self.dropout(torch.cat([own, other], dim=1)))
+            for own, other in ((patient_left_BE, patient_right_BE), (patient_right_BE, patient_left_BE))
+        ]
+        return HeadLogits(
+            present_BO=self.present(self.dropout(pooled_BE)),
+            sides_BO2=torch.stack(sides, dim=-1),
+            lateral_N=lateral_N,
+            views_N=views_N,
+        )
+
+    @staticmethod
+    def _mean(values_NE: Tensor, study_N: Tensor, chosen_N: Tensor, num_studies: int) -> tuple[Tensor, Tensor]:
+        total = values_NE.new_zeros(num_studies, values_NE.shape[1])
+        total = total.index_add(0, study_N, values_NE * chosen_N[:, None])
+        count = values_NE.new_zeros(num_studies).index_add(0, study_N, chosen_N.to(values_NE.dtype))
+        return total / count.clamp(min=1)[:, None], count > 0

@@ -1,0 +1,260 @@
+"""Patient > Study > Series > Instance, and the Receipt that says what preprocessing did.
+
+The DICOM hierarchy as frozen values, whatever format the files had. Headers are values and round-trip to JSON;
+pixels stay on disk behind ``Instance.load``, which ``mmfm.io`` attaches and JSON leaves out. Nothing here knows a
+file format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from mmfm.jsonable import from_json, to_json
+
+
+class ViewPosition(StrEnum):
+    """DICOM View Position (0018,5101) of a radiograph; ``frontal`` / ``lateral`` where a source says only that."""
+
+    PA = "PA"
+    AP = "AP"
+    LL = "LL"
+    RL = "RL"
+    LLD = "LLD"
+    RLD = "RLD"
+    FRONTAL = "frontal"
+    LATERAL = "lateral"
+
+    @property
+    def is_lateral(self) -> bool:
+        """Whether the beam crossed the patient from side to side (decubitus views are frontal)."""
+        return self in (ViewPosition.LL, ViewPosition.RL, ViewPosition.LATERAL)
+
+
+class Laterality(StrEnum):
+    """DICOM Laterality (0020,0060): the patient's own side. ``U`` is unpaired, ``B`` both."""
+
+    LEFT = "L"
+    RIGHT = "R"
+    BOTH = "B"
+    UNPAIRED = "U"
+
+
+class Sex(StrEnum):
+    """DICOM Patient's Sex (0010,0040)."""
+
+    FEMALE = "F"
+    MALE = "M"
+    OTHER = "O"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """Who the study is of, as far as a model may know it. No name, no birth date."""
+
+    patient_id: str | None = None
+    sex: Sex | None = None
+    age_years: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.age_years is not None and not 0 <= self.age_years <= 150:
+            raise ValueError(f"age_years: expected 0 to 150, found {self.age_years}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupTable:
+    """A DICOM LUT: Modality LUT Sequence (0028,3000) or VOI LUT Sequence (0028,3010) item, PS3.3 C.11."""
+
+    first_value: int
+    """First input value mapped."""
+    bits: int
+    """Bits of each entry as LUT Descriptor states them."""
+    entries: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.entries:
+            raise ValueError("entries: expected at least one, found none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelHeader:
+    """What turns stored values into meaning: DICOM Image Pixel, Modality LUT and VOI LUT modules (PS3.3 C.7.6.3, C.11).
+
+    Palette and YBR colours are already RGB when ``Instance.load`` returns them.
+    """
+
+    rows: int
+    columns: int
+    frames: int = 1
+    samples: int = 1
+    """1 grey, 3 colour (RGB as loaded)."""
+    bits_stored: int = 8
+    signed: bool = False
+    photometric: str = "MONOCHROME2"
+    rescale_slope: float = 1.0
+    rescale_intercept: float = 0.0
+    rescale_type: str | None = None
+    modality_lut: LookupTable | None = None
+    window_centers: tuple[float, ...] = ()
+    window_widths: tuple[float, ...] = ()
+    window_names: tuple[str, ...] = ()
+    voi_function: str = "LINEAR"
+    """LINEAR, LINEAR_EXACT or SIGMOID (PS3.3 C.11.2.1.2)."""
+    voi_lut: LookupTable | None = None
+    presentation_inverse: bool = False
+    """Presentation LUT Shape (2050,0020) is INVERSE."""
+    padding_value: int | None = None
+    padding_limit: int | None = None
+    """Pixel Padding Range Limit (0028,0121)."""
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns, self.frames) < 1:
+            raise ValueError(f"rows, columns, frames: expected >= 1, found {self.rows}, {self.columns}, {self.frames}")
+        if self.samples not in (1, 3):
+            raise ValueError(f"samples: expected 1 or 3, found {self.samples}")
+        if len(self.window_centers) != len(self.window_widths):
+            raise ValueError("window_centers and window_widths: expected equal lengths")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Image Plane module (PS3.3 C.7.6.2), patient coordinates LPS in millimetres."""
+
+    position: tuple[float, float, float] | None = None
+    """Centre of the first pixel transmitted, LPS mm."""
+    orientation: tuple[float, float, float, float, float, float] | None = None
+    """Direction cosines of a row (along columns), then of a column (along rows)."""
+    pixel_spacing: tuple[float, float] | None = None
+    """(between rows, between columns), mm."""
+    spacing_source: str | None = None
+    """Tag that gave the spacing: PixelSpacing, or ImagerPixelSpacing (at the detector, not in the patient)."""
+    slice_thickness: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("position", "orientation", "pixel_spacing"):
+            value = getattr(self, name)
+            if value is not None and not all(math.isfinite(v) for v in value):
+                raise ValueError(f"{name}: expected finite numbers, found {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One image object: headers now, pixels when ``load()`` is called."""
+
+    sop_instance_uid: str
+    pixels: PixelHeader
+    geometry: Geometry = Geometry()
+    number: int | None = None
+    patient_orientation: tuple[str, ...] = ()
+    """Patient Orientation (0020,0020): directions of rows and of columns, such as ("L", "F")."""
+    image_type: tuple[str, ...] = ()
+    load: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False, metadata={"json": False})
+    """Returns stored values, (frames, rows, columns) or (frames, rows, columns, 3). ``None`` after JSON."""
+
+    def __post_init__(self) -> None:
+        if not self.sop_instance_uid:
+            raise ValueError("sop_instance_uid: expected text, found none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Instances that were acquired together."""
+
+    series_uid: str
+    instances: tuple[Instance, ...]
+    modality: str | None = None
+    """DICOM Modality (0008,0060) such as CR, DX, CT, MR; ``None`` where nothing states it."""
+    view: ViewPosition | None = None
+    laterality: Laterality | None = None
+    body_part: str | None = None
+    """Body Part Examined (0018,0015), as written there."""
+    description: str | None = None
+    source_format: str = "DICOM"
+    """DICOM, PNG or JPEG."""
+
+    def __post_init__(self) -> None:
+        if not self.instances:
+            raise ValueError("instances: expected at least one, found none")
+        uids = [i.sop_instance_uid for i in self.instances]
+        if len(set(uids)) != len(uids):
+            raise ValueError("instances: expected distinct sop_instance_uid, found a repeated one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """All series of one examination of one patient."""
+
+    study_uid: str
+    series: tuple[Series, ...]
+    patient: Patient = Patient()
+    indication: str | None = None
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.study_uid:
+            raise ValueError("study_uid: expected text, found none")
+        if not self.series:
+            raise ValueError("series: expected at least one, found none")
+        uids = [s.series_uid for s in self.series]
+        if len(set(uids)) != len(uids):
+            raise ValueError("series: expected distinct series_uid, found a repeated one")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the headers as JSON values; ``load`` is left out."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Study:
+        """Returns the study of ``to_json``; its pixels must be attached again by ``mmfm.io``."""
+        return from_json(cls, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DroppedSlice:
+    """An instance that was not used, and why."""
+
+    sop_instance_uid: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What preprocessing did to one series: for a radiologist to read and a program to parse."""
+
+    series_uid: str
+    source_format: str
+    modality: str | None = None
+    view: ViewPosition | None = None
+    shape: tuple[int, ...]
+    """(slices, rows, columns) of the Volume, or (slices, rows, columns, 3)."""
+    quantity: str
+    """What the Volume's numbers are: ``display`` (0 black to 1 white), ``HU`` or ``stored``."""
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """4x4, (slice, row, column, 1) -> LPS mm; ``None`` where the geometry is not stated."""
+    spacing: tuple[float, float, float] | None = None
+    """(slice, row, column) mm; ``None`` where not stated."""
+    orientation: str
+    """Direction of slices, rows and columns in patient letters such as "SPL", or "not stated"."""
+    window: str
+    """The window or LUT applied, with its source, or "none"."""
+    inverted: bool = False
+    """MONOCHROME1 or an inverse presentation was turned so that more is brighter."""
+    steps: tuple[str, ...] = ()
+    """Everything done after decoding, in order."""
+    slices_used: int
+    slices_dropped: tuple[DroppedSlice, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the receipt as JSON values."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Receipt:
+        """Returns the receipt of ``to_json``."""
+        return from_json(cls, value)

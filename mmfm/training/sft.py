@@ -1,0 +1,172 @@
+"""SFT: supervised fine-tuning of a VLM on reports and finding states together. A thin shell for Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmfm.batch import IGNORE_INDEX, Batch
+from mmfm.errors import ConfigError
+from mmfm.models.vlm import VLM
+from mmfm.training.augmentation import Augmentation
+
+SELECTION_SCORE = "select/finding_auroc"
+"""Mean AUROC of the finding heads on the studies set apart: what the best epoch is chosen by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """How a VLM is fine-tuned."""
+
+    lr: float = 3e-4
+    """Highest learning rate of one cosine cycle."""
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.1
+    """Part of the steps in which the rate rises."""
+    freeze: tuple[str, ...] = ()
+    """Modules that stay as they are, by dotted name, such as ``encoder`` or ``encoder.network.conv_stem``."""
+    report_weight: float = 1.0
+    """Of the cross-entropy of the report's tokens; 0 leaves the language model out."""
+    findings_weight: float = 1.0
+    """Of the binary cross-entropy of the finding states."""
+    side_weight: float = 0.2
+    view_weight: float = 0.1
+    ema_decay: float | None = 0.995
+    """Decay of the averaged weights that are selected and saved; None saves the last step's."""
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+    def build(self, model: VLM, *, seed: int, observations: tuple[str, ...]) -> SFT:
+        """Returns the task over ``model``."""
+        return SFT(model=model, config=self, seed=seed, observations=observations)
+
+
+class SFT(LightningModule):
+    """Learns report text and finding states together."""
+
+    def __init__(self, *, model: VLM, config: SFTConfig, seed: int, observations: tuple[str, ...]) -> None:
+        """Takes the model to train.
+
+        Raises:
+            ConfigError: ``freeze`` names no module of the model.
+        """
+        super().__init__()
+        self.model, self.settings, self.observations = model, config, observations
+        self._generator = torch.Generator().manual_seed(seed)
+        self._frozen = [_module(model, name) for name in config.freeze]
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self._scores: list[tuple[Tensor, Tensor]] = []
+
+    def train(self, mode: bool = True) -> SFT:
+        """Sets the mode; frozen modules keep evaluation mode, so that their running statistics stay too."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of one batch."""
+        if self.settings.augmentation is not None:
+            mask = batch.image_mask_BS
+            pixels = batch.pixels_BSCHW.clone()
+            pixels[mask] = self.settings.augmentation(pixels[mask], self._generator)
+            batch = replace(batch, pixels_BSCHW=pixels)
+        losses = self.losses(batch)
+        self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True, batch_size=len(batch.study_uids))
+        return losses["loss"]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns each part of the loss, and their weighted sum as ``loss``. A part that nothing teaches is 0."""
+        if self.settings.report_weight:
+            encoded, logits_BTK = self.model(batch)
+            report = F.cross_entropy(
+                logits_BTK[:, :-1].flatten(0, 1).float(),
+                batch.labels_BT[:, 1:].flatten(),
+                ignore_index=IGNORE_INDEX,
+                reduction="sum",
+            ) / (batch.labels_BT != IGNORE_INDEX).sum().clamp(min=1)
+        else:
+            encoded, report = self.model.encode(batch), torch.zeros((), device=batch.pixels_BSCHW.device)
+        heads = encoded.heads
+        views_N = batch.views_BS[batch.image_mask_BS]
+        parts = {
+            "report": report,
+            "findings": _masked_bce(heads.present_BO, batch.states_BO),
+            "side": _masked_bce(heads.sides_BO2, batch.sides_BO2),
+            "view": _masked_bce(heads.lateral_N, torch.where(views_N < 0, float("nan"), views_N.float())),
+        }
+        s = self.settings
+        weights = {"report": s.report_weight, "findings": s.findings_weight, "side": s.side_weight, "view": s.view_weight}
+        return {**parts, "loss": sum((weights[name] * part for name, part in parts.items()), torch.zeros(()).to(report))}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
+        losses = self.losses(batch)
+        self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
+        self._scores.append((self.model.encode(batch).heads.present_BO.float().cpu(), batch.states_BO.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the selection score."""
+        if self._scores:
+            logits, states = (torch.cat(part).numpy() for part in zip(*self._scores, strict=True))
+            self._scores.clear()
+            scores = {}
+            for column, name in enumerate(self.observations):
+                known = (states[:, column] == 0) | (states[:, column] == 1)
+                truth = states[known, column]
+                if min((truth == 0).sum(), (truth == 1).sum()) >= 5:
+                    scores[name] = float(roc_auc_score(truth, logits[known, column]))
+            if scores:
+                self.log(SELECTION_SCORE, sum(scores.values()) / len(scores), prog_bar=True)
+                self.log_dict({f"select/auroc_{name}": value for name, value in scores.items()})
+
+    def configure_optimizers(self) -> Any:
+        """Returns AdamW under one cosine cycle."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p.ndim >= 2]
+        plain = [p for p in trained if p.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.settings.lr,
+            weight_decay=self.settings.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.settings.lr,
+            total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
+            pct_start=self.settings.warmup_fraction,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the augmentation's generator, so that a resumed run goes on as the unbroken one."""
+        checkpoint["generator"] = self._generator.get_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the generator back."""
+        self._generator.set_state(checkpoint["generator"].cpu())
+
+
+def _masked_bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean binary cross-entropy where ``targets`` is a number; 0 where none is."""
+    known = ~targets.isnan()
+    loss = F.binary_cross_entropy_with_logits(logits.float(), targets.nan_to_num(), reduction="none")
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def _module(model: VLM, name: str) -> torch.nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ConfigError(
+            "task.freeze",
+            expected=f"modules of the model, such as {', '.join(dict(model.named_children()))}",
+            found=repr(name),
+            fix="name a module by its dotted path",
+        ) from None
