@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 
 from packaging.version import Version
@@ -68,6 +69,18 @@ class Row:
 def diagnose() -> list[Row]:
     """Returns everything there is to say about this installation, in the order of printing."""
     return [*_versions(), *_devices(), *_decoders(), *_data(), *_checkpoints()]
+
+
+def main() -> int:
+    """Prints ``diagnose()`` and returns the exit code: 1 where something is wrong."""
+    rows = diagnose()
+    width = max(len(row.name) for row in rows)
+    for topic, group in groupby(rows, key=lambda row: row.topic):
+        print(topic)
+        for row in group:
+            mark = {True: "ok", False: "WRONG", None: ""}[row.ok]
+            print(f"  {row.name:<{width}}  {mark:<5}  {row.found}" + (f"; {row.fix}" if row.fix else ""))
+    return int(any(row.ok is False for row in rows))
 
 
 def _installed(name: str) -> str | None:

@@ -65,6 +65,18 @@ def test_a_whole_checkpoint_is_told_from_an_altered_one(checkpoint):
     assert "altered" in row.found
 
 
+def test_main_prints_every_row_and_tells_by_its_exit_code(monkeypatch, capsys):
+    good = doctor.Row(topic="device", name="cpu", found="AVX2", ok=True)
+    bad = doctor.Row(topic="DICOM", name="RLE Lossless", found="cannot be decoded", ok=False, fix="install numpy")
+    monkeypatch.setattr(doctor, "diagnose", lambda: [good])
+    assert doctor.main() == 0
+    monkeypatch.setattr(doctor, "diagnose", lambda: [good, bad])
+    assert doctor.main() == 1
+    out = capsys.readouterr().out
+    assert "AVX2" in out
+    assert "WRONG  cannot be decoded; install numpy" in out
+
+
 def test_importing_the_doctor_is_quick():
     code = "import sys, mmfm.doctor; print([m for m in ('torch', 'pydicom', 'gradio', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
