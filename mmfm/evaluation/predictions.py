@@ -60,9 +60,11 @@ def read_predictions(path: str | Path) -> tuple[Prediction, ...]:
     path = Path(path)
     fix = "write the file again with `mmfm predict`"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(path.name, expected="a predictions.jsonl in UTF-8", found=_reason(error), fix=fix) from None
+    if lines == [""]:
+        raise ManifestError(path.name, expected="one line a study", found="no line", fix=fix)
     predictions = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -73,8 +75,7 @@ def read_predictions(path: str | Path) -> tuple[Prediction, ...]:
             expected = 'an object {"study_uid", "findings", "impression", "finding_probabilities"}'
             raise ManifestError(where, expected=expected, found=found, fix=fix) from None
     if repeated := len(predictions) - len({p.study_uid for p in predictions}):
-        found = f"{repeated} repeated" if predictions else "no line"
-        raise ManifestError(path.name, expected="one line a study", found=found, fix=fix)
+        raise ManifestError(path.name, expected="one line a study", found=f"{repeated} repeated", fix=fix)
     return tuple(predictions)
 
 
@@ -87,7 +88,7 @@ def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> No
             values = {name: getattr(prediction, name) for name in _FIELDS}
             if prediction.finding_probabilities is None:
                 del values["finding_probabilities"]
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            file.write(json.dumps(values) + "\n")
     os.replace(partial, path)
 
 

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from mmfm.evaluation.clinical import HUMAN_LABELS, FindingScores, WrongSides
+from mmfm.report import Finding, Side, Status
+from mmfm.text import OBSERVATIONS, label_report
+
+
+def _report(**states):
+    return tuple(Finding(observation=name, status=Status(status)) for name, status in states.items())
+
+
+def _values(scores):
+    return {name: float(value[0]) for name, value in scores.scores(np.ones((1, len(scores.known_NO)))).items()}
+
+
+def test_only_present_is_positive():
+    references = [_report(edema="present", mass="uncertain"), _report(edema="absent"), ()]
+    drafts = [_report(edema="present"), _report(edema="uncertain", nodule="present"), ()]
+    scores = FindingScores.against_text(drafts, references)
+    values = _values(scores)
+    assert values["finding_f1.edema"] == 1
+    assert "finding_f1.mass" not in values
+    assert values["finding_precision_micro"] == 0.5  # the invented nodule costs, though no reference has one
+    assert values["finding_recall_micro"] == 1
+    assert values["finding_f1_macro"] == 1
+    assert scores.counts()["finding_f1.edema"] == (3, 1)
+
+
+def test_micro_and_macro_are_those_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    reference, draft = generator.random((2, 50, len(OBSERVATIONS))) < 0.2
+    scores = FindingScores(
+        prefix="finding",
+        observations=OBSERVATIONS,
+        drafted_NO=draft,
+        reference_NO=reference,
+        known_NO=np.ones_like(draft),
+    )
+    values = _values(scores)
+    for average in ("micro", "macro"):
+        expected = precision_recall_fscore_support(reference, draft, average=average, zero_division=0)
+        assert values[f"finding_f1_{average}"] == pytest.approx(expected[2])
+    weights = generator.integers(0, 3, size=(1, 50)).astype(float)
+    index = np.repeat(np.arange(50), weights[0].astype(int))
+    expected = precision_recall_fscore_support(reference[index], draft[index], average="micro")
+    resampled = scores.scores(weights)
+    kinds = ("precision", "recall", "f1")
+    assert [resampled[f"finding_{kind}_micro"][0] for kind in kinds] == pytest.approx(expected[:3])
+    assert _values(scores.take(index))["finding_f1_micro"] == pytest.approx(expected[2])
+
+
+def test_labels_that_nobody_gave_are_left_out():
+    drafts = [_report(edema="present"), _report(edema="present"), _report(edema="present", fracture="present")]
+    labels = [{"edema": Status.PRESENT}, {"edema": None, "mass": Status.ABSENT}, {"edema": Status.UNCERTAIN}]
+    scores = FindingScores.against_labels(drafts, labels)
+    assert _values(scores)["label_f1_micro"] == 1
+    assert scores.counts()["label_f1.edema"] == (1, 1)
+    assert scores.counts()["label_f1_micro"] == (2, 1)
+    assert FindingScores.against_labels(drafts, [{}, {}, {}]).scores(np.ones((1, 3))) == {}
+    assert set(HUMAN_LABELS) <= set(OBSERVATIONS)
+
+
+def test_saying_nothing_has_recall_0_and_no_precision():
+    values = _values(FindingScores.against_text([(), ()], [_report(edema="present"), ()]))
+    assert values["finding_f1_micro"] == values["finding_recall_micro"] == 0
+    assert np.isnan(values["finding_precision_micro"])
+
+
+def test_wrong_sides_need_one_side_in_both_texts():
+    def sided(side):
+        return (Finding(observation="pleural_effusion", status=Status.PRESENT, laterality=side),)
+
+    pairs = [(Side.LEFT, Side.RIGHT), (Side.LEFT, Side.LEFT), (Side.BILATERAL, Side.LEFT), (None, Side.LEFT)]
+    sides = WrongSides.of([sided(a) for a, _ in pairs], [sided(b) for _, b in pairs])
+    assert sides.counts() == {"wrong_side_rate": (2, 1)}
+    assert sides.scores(np.array([[1.0, 1, 1, 1], [2, 0, 1, 0]]))["wrong_side_rate"].tolist() == [0.5, 1]
+    absent = (Finding(observation="pleural_effusion", status=Status.ABSENT, laterality=Side.LEFT),)
+    assert WrongSides.of([absent], [sided(Side.RIGHT)]).scores(np.ones((1, 1))) == {}
+
+
+def test_a_text_on_the_wrong_side_is_found_through_the_labeller():
+    reference = label_report("There is a small left pleural effusion. No pneumothorax.", None)
+    draft = label_report("There is a small right pleural effusion. No pneumothorax.", None)
+    assert WrongSides.of([draft], [reference]).counts() == {"wrong_side_rate": (1, 1)}
+    assert _values(FindingScores.against_text([draft], [reference]))["finding_f1_micro"] == 1

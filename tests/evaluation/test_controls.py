@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmfm.errors import ManifestError
+from mmfm.evaluation.controls import constant_report, nearest_neighbour, reference_text, shuffled
+from mmfm.evaluation.wording import Wording, normalise
+
+
+def test_the_constant_report_scores_best_against_the_others(row, rows):
+    drafts = constant_report(rows[:3], rows[20:60])
+    assert [d.study_uid for d in drafts] == [r.study_uid for r in rows[:3]]
+    assert len({(d.findings, d.impression) for d in drafts}) == 1
+    texts = [normalise(r.report.findings) for r in rows[20:60]]
+
+    def mean(candidate):
+        others = [text for i, text in enumerate(texts) if i != candidate]
+        return Wording.of([texts[candidate]] * len(others), others).scores(np.ones((1, len(others))))["rouge_l"][0]
+
+    best = max(range(40), key=mean)
+    assert mean(texts.index(normalise(drafts[0].findings))) == pytest.approx(mean(best))
+    with pytest.raises(ManifestError, match="at least two"):
+        constant_report(rows, [rows[0], row("x", None, "Normal.")])
+
+
+def test_the_nearest_neighbour_is_by_cosine_and_has_findings(row, rows):
+    train = [row("a", "Large heart."), row("b", "Clear lungs."), row("c", None, "Normal.")]
+    directions = np.array([[1.0, 0], [0, 1], [1, 1]])
+    drafts = nearest_neighbour(
+        rows[:3], train, features_NE=np.array([[9.0, 1], [1, 5], [5, 4.9]]), train_features_NE=directions * 7
+    )
+    assert [d.findings for d in drafts] == ["Large heart.", "Clear lungs.", "Large heart."]
+    with pytest.raises(ValueError, match="train_features"):
+        nearest_neighbour(rows[:3], train, features_NE=np.ones((3, 2)), train_features_NE=np.ones((2, 2)))
+    with pytest.raises(ValueError, match="finite"):
+        nearest_neighbour(rows[:1], train, features_NE=np.array([[np.nan, 1]]), train_features_NE=directions)
+
+
+def test_the_reference_is_copied(rows):
+    assert [d.sections for d in reference_text(rows)] == [r.report for r in rows]
+
+
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.integers(0, 5))
+def test_shuffled_images_are_of_another_patient(patients, seed):
+    ids = [str(p) for p in patients]
+    if 2 * max(map(ids.count, ids)) > len(ids):
+        with pytest.raises(ManifestError, match="more than half"):
+            shuffled(ids, np.random.default_rng(seed))
+        return
+    assignment = shuffled(ids, np.random.default_rng(seed))
+    assert sorted(assignment) == list(range(len(ids)))
+    assert all(ids[i] != ids[j] for i, j in enumerate(assignment))
+    assert assignment.tolist() == shuffled(ids, np.random.default_rng(seed)).tolist()

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from mmfm.evaluation.intervals import bootstrap_p, holm, patient_resamples, percentile_interval
+
+
+def test_patients_are_drawn_whole():
+    weights = patient_resamples(["a", "b", "a", "c"], generator=np.random.default_rng(0), rounds=500)
+    assert weights.shape == (500, 4)
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    again = patient_resamples(["a", "b", "a", "c"], generator=np.random.default_rng(0), rounds=500)
+    assert (weights == again).all()
+
+
+def test_the_interval_of_a_mean_is_that_of_theory():
+    sample = np.random.default_rng(0).normal(size=400)
+    weights = patient_resamples([str(i) for i in range(400)], generator=np.random.default_rng(1), rounds=4000)
+    low, high = percentile_interval(weights @ sample / weights.sum(axis=1))
+    half = 1.96 * sample.std() / 20
+    assert (low, high) == pytest.approx((sample.mean() - half, sample.mean() + half), abs=0.006)
+
+
+def test_undefined_rounds_are_left_out():
+    assert percentile_interval(np.array([np.nan, 1.0, 1.0])) == (1, 1)
+    assert np.isnan(percentile_interval(np.array([np.nan]))).all()
+    assert np.isnan(bootstrap_p(np.array([np.nan])))
+
+
+def test_p_counts_the_far_side():
+    assert bootstrap_p(np.ones(999)) == pytest.approx(2 / 1000)
+    assert bootstrap_p(-np.ones(999)) == pytest.approx(2 / 1000)
+    assert bootstrap_p(np.zeros(999)) == 1
+    assert bootstrap_p(np.concatenate([np.ones(90), -np.ones(9)])) == pytest.approx(0.2)
+
+
+def test_holm():
+    p = {"a": 0.01, "b": 0.04, "c": 0.03, "d": float("nan")}
+    adjusted = holm(p)
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": float("nan")}, nan_ok=True)
+    assert holm({}) == {}

@@ -1,0 +1,77 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmfm.errors import ManifestError
+from mmfm.evaluation import Prediction, score_card, update_leaderboard
+
+
+@pytest.fixture
+def card(rows, provenance):
+    drafts = [Prediction(study_uid=r.study_uid, findings=r.report.findings, impression=None) for r in rows]
+    return score_card(
+        predictions=drafts,
+        rows=rows,
+        train_rows=rows[:20],
+        controls={"mean_image": drafts},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+    )
+
+
+def _with(card, **changes):
+    return dataclasses.replace(card, provenance=dataclasses.replace(card.provenance, **changes))
+
+
+def test_a_page_is_started_and_writing_again_changes_nothing(card, tmp_path):
+    page = tmp_path / "README.md"
+    update_leaderboard(page, card)
+    once = page.read_text()
+    update_leaderboard(page, card)
+    assert page.read_text() == once
+    row = next(line for line in once.splitlines() if line.startswith("| made_up | made_up val |"))
+    assert "1.000 (1.000 to 1.000)" in row
+    assert "better than constant report; not shown to be better than mean image" in row
+    assert "controls not run: shuffled images, text only, nearest neighbour, heads template" in row
+    for fact in ("2 CPU cores", "1 h", "2026-11-22", "0123456789ab"):
+        assert f"| {fact} |" in row
+    assert [f.name for f in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_tables_have_as_many_cells_as_their_head(card, tmp_path):
+    page = tmp_path / "README.md"
+    update_leaderboard(page, _with(card, hardware="a | b"))
+    width = None
+    for line in page.read_text().splitlines():
+        if not line.startswith("|"):
+            width = None
+            continue
+        width = width or line.count("|")
+        assert line.count("|") == width, line
+
+
+def test_words_outside_the_markers_and_other_rows_stay(card, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("# Experiments\n\nBefore.\n")
+    update_leaderboard(page, card)
+    update_leaderboard(page, _with(card, experiment="second"))
+    page.write_text(page.read_text() + "\nAfter.\n")
+    update_leaderboard(page, _with(card, date="2026-11-23"))
+    text = page.read_text()
+    assert text.startswith("# Experiments\n\nBefore.\n")
+    assert text.endswith("\nAfter.\n")
+    assert text.count("| made_up | made_up val |") == text.count("### made_up on made_up val") == 1
+    assert text.count("| second | made_up val |") == text.count("### second on made_up val") == 1
+    assert text.index("| made_up |") < text.index("| second |")
+    assert "| 2026-11-23 |" in text
+
+
+def test_a_lost_marker_is_an_error_and_the_page_stays(card, tmp_path):
+    page = tmp_path / "README.md"
+    update_leaderboard(page, card)
+    page.write_text(page.read_text().replace("<!-- end of leaderboard -->", ""))
+    before = page.read_text()
+    with pytest.raises(ManifestError, match="restore the markers"):
+        update_leaderboard(page, card)
+    assert page.read_text() == before

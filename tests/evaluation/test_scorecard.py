@@ -1,0 +1,201 @@
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmfm.errors import ManifestError
+from mmfm.evaluation import CONTROLS, Prediction, Scorecard, score_card, shuffled
+from mmfm.evaluation.scorecard import ABNORMAL, UNSEEN
+
+LABELS = ("cardiomegaly", "pleural_effusion", "normal")
+
+
+def _drafts(rows, sources, *, generator=None):
+    """The report of each source for each row; with a generator, probabilities that lean to the source's labels."""
+    drafts = []
+    for row, source in zip(rows, sources, strict=True):
+        probabilities = None
+        if generator is not None:
+            lean = {name: 0.5 * (source.labels[name] == "present") for name in LABELS}
+            probabilities = {name: float(value + 0.5 * generator.random()) for name, value in lean.items()}
+        drafts.append(
+            Prediction(
+                study_uid=row.study_uid,
+                findings=source.report.findings,
+                impression=source.report.impression,
+                finding_probabilities=probabilities,
+            )
+        )
+    return drafts
+
+
+@pytest.fixture
+def card(rows, provenance):
+    """Drafts that are right in 4 of 5 studies, beside drafts from shuffled images."""
+    generator = np.random.default_rng(0)
+    val, train = rows[:100], rows[100:]
+    sources = [val[i] if generator.random() < 0.8 else val[-i] for i in range(len(val))]
+    other = shuffled([row.patient_id for row in val], generator)
+    return score_card(
+        predictions=_drafts(val, sources, generator=generator)[::-1],
+        rows=val,
+        train_rows=train,
+        controls={
+            "shuffled_images": _drafts(val, [val[i] for i in other], generator=generator),
+            "linear_probe": [
+                dataclasses.replace(d, findings=None, impression=None) for d in _drafts(val, val, generator=generator)
+            ],
+        },
+        generator=generator,
+        provenance=provenance,
+    )
+
+
+def test_drafts_that_follow_the_images_are_better_than_those_that_do_not(card):
+    assert card.n == 100
+    f1 = card.metrics["finding_f1_micro"]
+    assert f1.low < f1.value < f1.high
+    for control in ("constant_report", "shuffled_images"):
+        difference = card.differences[control]["finding_f1_micro"]
+        assert difference.better
+        assert difference.low > 0
+        assert difference.verdict == f"better than {control.replace('_', ' ')}"
+        assert difference.value == pytest.approx(f1.value - card.controls[control]["finding_f1_micro"].value, abs=2e-6)
+    assert card.metrics["auroc.cardiomegaly"].value > card.controls["shuffled_images"]["auroc.cardiomegaly"].high
+    assert "wrong_side_rate" in card.metrics
+
+
+def test_the_reference_is_the_ceiling_and_no_rival(card):
+    ceiling = card.controls["reference_text"]
+    for name in ("finding_f1_micro", "finding_f1_macro", "label_f1_micro", "bleu_4", "rouge_l"):
+        assert ceiling[name].value == pytest.approx(1, abs=1e-6)
+    assert "reference_text" not in card.differences
+
+
+def test_a_system_is_not_better_than_itself(rows, provenance):
+    drafts = _drafts(rows, rows[::-1])
+    card = score_card(
+        predictions=drafts,
+        rows=rows,
+        train_rows=rows[:20],
+        controls={"mean_image": drafts},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+    )
+    same = card.differences["mean_image"]
+    assert {d.verdict for d in same.values()} == {"not shown to be better than mean image"}
+    assert {d.value for d in same.values()} == {0}
+    assert set(card.controls_not_run) == {"shuffled_images", "text_only", "nearest_neighbour", "heads_template"}
+
+
+def test_controls_are_compared_on_what_they_have(card):
+    probe = card.controls["linear_probe"]
+    assert "bleu_4" not in probe
+    assert "auroc.normal" in probe
+    assert "auroc.normal" not in card.controls["constant_report"]
+    assert set(card.controls_not_run) == set(CONTROLS) - set(card.controls)
+
+
+def test_the_nearest_neighbour_is_made_from_features(rows, provenance):
+    val, train = rows[:50], rows[50:]
+    generator = np.random.default_rng(0)
+    card = score_card(
+        predictions=_drafts(val, val),
+        rows=val,
+        train_rows=train,
+        controls={},
+        generator=generator,
+        provenance=provenance,
+        features_NE=generator.normal(size=(50, 4)),
+        train_features_NE=generator.normal(size=(70, 4)),
+    )
+    assert "nearest_neighbour" not in card.controls_not_run
+    assert card.differences["nearest_neighbour"]["finding_f1_micro"].better
+
+
+def test_subsets_are_the_abnormal_and_the_unseen(rows, row, provenance):
+    seen = row("seen", rows[0].report.findings.upper().replace(".", ";"), "")
+    unseen = [r for r in rows if r.report.findings != rows[0].report.findings]
+    card = score_card(
+        predictions=_drafts(rows, rows),
+        rows=rows,
+        train_rows=[seen, seen],
+        controls={},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+    )
+    assert card.subsets[UNSEEN].n == len(unseen) < len(rows)
+    assert card.subsets[ABNORMAL].n == sum(r.labels["normal"] == "absent" for r in rows)
+    assert card.subsets[ABNORMAL].metrics["finding_f1_micro"].n == card.subsets[ABNORMAL].n
+
+
+def test_the_card_is_a_file(card, tmp_path):
+    path = tmp_path / "scorecard.json"
+    card.write(path)
+    assert Scorecard.read(path) == card
+    value = json.loads(path.read_text())
+    assert set(value["metrics"]["bleu_4"]) == {"value", "low", "high", "n", "events"}
+    assert value["controls"]["constant_report"]["rouge_l"]["n"] == 100
+    compact = json.dumps(value["policy"], sort_keys=True, separators=(",", ":")).encode()
+    assert value["policy_sha256"] == hashlib.sha256(compact).hexdigest()
+    assert value["policy"]["inputs"]["manifest_sha256"] == card.provenance.manifest_sha256
+    path.write_text('{"n": 3}')
+    with pytest.raises(ManifestError, match="expected a score card"):
+        Scorecard.read(path)
+    with pytest.raises(ManifestError, match="No such file"):
+        Scorecard.read(tmp_path / "none.json")
+
+
+def test_the_same_generator_gives_the_same_card_and_wording_sections_count(rows, provenance):
+    def card(**more):
+        return score_card(
+            predictions=_drafts(rows, rows[::-1]),
+            rows=rows,
+            train_rows=rows[:20],
+            controls={},
+            generator=np.random.default_rng(5),
+            provenance=provenance,
+            **more,
+        )
+
+    assert card() == card()
+    both = card(wording_sections=("findings", "impression"))
+    assert both.metrics["bleu_4"].value > card().metrics["bleu_4"].value  # the impression is the same everywhere
+    assert both.policy_sha256 != card().policy_sha256
+
+
+def test_empty_drafts_are_counted_and_score_nothing(rows, provenance):
+    drafts = _drafts(rows, rows)
+    silent = [dataclasses.replace(d, findings="", impression=None) for d in drafts[:30]] + drafts[30:]
+    card = score_card(
+        predictions=silent,
+        rows=rows,
+        train_rows=rows[:20],
+        controls={},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+    )
+    assert card.empty_drafts == 30
+    assert card.metrics["rouge_l"].value == pytest.approx(0.75)
+    assert card.metrics["rouge_l"].n == 120
+
+
+def test_missing_studies_are_named_by_their_set(rows, provenance):
+    with pytest.raises(ManifestError, match=r"text_only.*2 missing"):
+        score_card(
+            predictions=_drafts(rows, rows),
+            rows=rows,
+            train_rows=rows[:20],
+            controls={"text_only": _drafts(rows, rows)[2:]},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+
+def test_scoring_imports_no_torch():
+    code = "import sys, mmfm.evaluation; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
