@@ -1,0 +1,235 @@
+"""The command line: ``mmfm inspect | report | predict | train | evaluate | doctor | demo``.
+
+Each command is one function call with the names of the Python API. Heavy imports stand inside the functions, so that
+``mmfm --help`` answers at once. An error that mmfm raises on purpose ends in one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from mmfm.errors import ConfigError, MmfmError, ScopeError
+
+DEFAULT_CHECKPOINT = "mmfm-cxr-small"
+
+# rich would double the time of --help, and its tracebacks print local variables: file names, perhaps patients.
+app = typer.Typer(
+    name="mmfm",
+    help="Drafts radiology reports from DICOM studies. Research use only, not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    MD = "md"
+
+
+StudyPath = Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file: DICOM, PNG or JPEG.")]
+CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Shipped name, folder, local-dir:PATH or hf-hub:ID.")]
+ManifestPath = Annotated[Path, typer.Option("--manifest", help="A manifest.jsonl.")]
+Split = Annotated[str, typer.Option("--split", help="Which split of the manifest.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file of images, or a manifest.jsonl.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what was read, what was refused and why, and what preprocessing does to it."""
+    import json
+
+    if path.suffix == ".jsonl":
+        from mmfm.data.manifest import check_manifest
+
+        summary = check_manifest(path)
+        print(json.dumps(summary.to_json()) if as_json else summary.to_text())
+        raise typer.Exit(0 if summary.ok else 2)
+    from mmfm.data.inspection import inspect as inspect_images
+
+    found = inspect_images(path)
+    print(json.dumps(found) if as_json else _inspection_text(found))
+
+
+@app.command()
+def report(
+    path: StudyPath,
+    checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
+    indication: Annotated[str | None, typer.Option(help="Why the study was made.")] = None,
+    format: Annotated[Format, typer.Option(help="JSON is one object a line and study.")] = Format.TEXT,
+    device: Device = "auto",
+) -> None:
+    """Draft the report of each study under PATH."""
+    import json
+
+    from mmfm.inference import Reporter
+    from mmfm.io import read_studies
+    from mmfm.ui.render import report_markdown, report_text
+
+    studies = read_studies(path)
+    reporter = Reporter.from_pretrained(checkpoint, device=device)
+    refused = 0
+    for place, study in enumerate(studies, start=1):
+        try:
+            drafted = reporter.report(study, indication=indication)
+        except ScopeError as error:
+            if len(studies) == 1:
+                raise
+            print(f"study {place} of {len(studies)}: {error}", file=sys.stderr)
+            refused += 1
+            continue
+        match format:
+            case Format.JSON:
+                print(json.dumps(drafted.to_json()), flush=True)
+            case Format.MD:
+                print(report_markdown(drafted), end="\n\n", flush=True)
+            case Format.TEXT:
+                print(report_text(drafted), end="\n\n", flush=True)
+    if refused:
+        raise typer.Exit(2)
+
+
+@app.command()
+def predict(
+    manifest: ManifestPath,
+    split: Split,
+    out: Annotated[Path, typer.Option(help="The predictions.jsonl to write.")],
+    checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
+    batch_size: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 16,
+    device: Device = "auto",
+) -> None:
+    """Draft every study of a split, for scoring: the model's own text, nothing withheld."""
+    from mmfm.experiment import predict as run
+
+    run(checkpoint=checkpoint, manifest=manifest, split=split, out=out, batch_size=batch_size, device=device)
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An experiment file, or the folder of a run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[dotted.path=value ...]", help="Fields to change.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, train nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of the folder FILE.")] = False,
+) -> None:
+    """Train what an experiment file says."""
+    from mmfm.experiment import train as run
+
+    run(file, overrides or [], dry_run=dry_run, resume=resume)
+
+
+@app.command()
+def evaluate(
+    manifest: ManifestPath,
+    split: Split,
+    train_manifest: Annotated[Path, typer.Option(help="Whose train split the controls are made from.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions and scores.")],
+    checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
+    leaderboard: Annotated[Path | None, typer.Option(help="A README.md to write the scores into.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Score a checkpoint on a split, beside controls made in the same run."""
+    from mmfm.experiment import evaluate as run
+
+    run(
+        checkpoint=checkpoint,
+        manifest=manifest,
+        split=split,
+        train_manifest=train_manifest,
+        out=out,
+        leaderboard=leaderboard,
+        device=device,
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what of this machine mmfm can use, and what is missing."""
+    from mmfm.doctor import main as run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def demo(
+    checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
+    port: Annotated[int, typer.Option(help="Port of the page on 127.0.0.1.")] = 7860,
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Open the page after the drafts.")] = True,
+    data: Annotated[Path | None, typer.Option(help="IU X-Ray as downloaded, for a real study first.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Draft sample studies, print them, then serve the page."""
+    import tempfile
+
+    from mmfm.ui.page import private_cache, serve_page
+
+    cache = private_cache()  # before gradio is imported
+    try:
+        page = _load_demo("report_chest_radiograph")
+        from mmfm.inference import Reporter
+        from mmfm.ui.samples import print_drafts, samples
+
+        reporter = Reporter.from_pretrained(checkpoint, device=device)
+        with tempfile.TemporaryDirectory(prefix="mmfm-samples-") as folder:
+            print_drafts(reporter, samples(folder, source=data))
+        if serve:
+            serve_page(page.build(reporter), port=port)
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def main() -> None:
+    """Runs the command line; an error for the user is one line on stderr and exit code 2."""
+    try:
+        app()
+    except MmfmError as error:
+        print(f"mmfm: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _load_demo(name: str) -> ModuleType:
+    """Returns a file of ``demos/``, which lies in the checkout and in no package."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    file = Path(__file__).parents[1] / "demos" / f"{name}.py"
+    if not file.is_file():
+        raise ConfigError(
+            "demo",
+            expected="a checkout of mmfm",
+            found="an installation without demos/",
+            fix="clone the repository and run it there",
+        )
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _inspection_text(found: dict[str, Any]) -> str:
+    from mmfm.study import Receipt
+    from mmfm.ui.render import receipt_lines
+
+    lines = [f"{f['status']:<8} {f['file']}" + (f"  {f['reason']}" if f["reason"] else "") for f in found["files"]]
+    for place, study in enumerate(found["studies"], start=1):
+        lines += ["", f"study {place}"]
+        for series in study["series"]:
+            first, *others = receipt_lines(Receipt.from_json(series["receipt"]))
+            lines += [f"  {first}", *(f"    {line}" for line in others)]
+    return "\n".join(lines)
