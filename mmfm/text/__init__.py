@@ -1,11 +1,13 @@
 """Report text: sections, sentences, and the labeller that reads findings from them and writes them out again."""
 
+from mmfm.text.certainty import certainty_of
 from mmfm.text.labeller import OBSERVATIONS, label_report, no_finding, states
 from mmfm.text.sections import compares_with_prior, split_sections, split_sentences, without_comparisons
 from mmfm.text.wording import describe
 
 __all__ = [
     "OBSERVATIONS",
+    "certainty_of",
     "compares_with_prior",
     "describe",
     "label_report",

@@ -16,6 +16,11 @@ from mmfm.text.phrases import Phrases, Token, vocabulary
 
 CUES = tuple((kind, tuple(phrases), None) for kind, phrases in vocabulary("cues").items())
 
+_STOPS_BEFORE = frozenset({"ends", "affirms", "denies_after"})
+_STOPS_AFTER = frozenset({"ends", "affirms", "denies_before"})
+_DOUBTS_BEFORE = frozenset({"doubts_before", "doubts_both"})
+_DOUBTS_AFTER = frozenset({"doubts_after", "doubts_both"})
+
 
 def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) -> Status:
     """Returns the status of the mention between ``start`` and ``end``.
@@ -27,28 +32,26 @@ def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) 
         since: cues that start before this do not count.
     """
     doubted = False
-    affirmed = False
     for token in reversed(tokens):
-        kind = token.kind
-        if token.end > start:
+        if token.start >= start:
             continue
-        if token.start < since or kind == "ends":
+        kind = token.kind
+        if token.start < since or kind in _STOPS_BEFORE:
             break
-        if kind == "denies_before":
+        if kind == "denies_before" or kind == "denies_both" or (kind == "nothing" and token.end > start):
+            # "no change in" is no denial of what follows it, but it denies a mention of the change itself.
             return Status.ABSENT
-        if kind in ("affirms", "denies_after"):
-            break
-        if kind in ("doubts_before", "doubts_both"):
+        if kind in _DOUBTS_BEFORE:
             doubted = True
     for token in tokens:
-        kind = token.kind
         if token.start < end:
             continue
-        if kind == "ends" or kind == "denies_before" or kind == "affirms":
+        kind = token.kind
+        if kind in _STOPS_AFTER:
             break
-        if kind == "denies_after":
+        if kind == "denies_after" or kind == "denies_both":
             return Status.ABSENT
-        if kind in ("doubts_after", "doubts_both"):
+        if kind in _DOUBTS_AFTER:
             doubted = True
     return Status.UNCERTAIN if doubted else Status.PRESENT
 
@@ -56,12 +59,15 @@ def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) 
 _CUES_ALONE = Phrases(CUES)
 
 
-def certainty_of(sentence: str, mention: str) -> Status:
-    """Returns the status of the first place where ``sentence`` says ``mention``, whatever it is.
+def certainty_of(sentence: str, start: int, end: int) -> Status:
+    """Returns the status of whatever stands between two places of a sentence, in the vocabulary or not.
 
-    Raises:
-        ValueError: the sentence does not say it.
+    Args:
+        sentence: one sentence, as written.
+        start: where the mention starts in it.
+        end: where it ends.
     """
-    sentence, mention = (" ".join(text.lower().split()) for text in (sentence, mention))
-    start = sentence.index(mention)
-    return certainty(_CUES_ALONE.find(sentence), start, start + len(mention))
+    before, mention, after = (" ".join(text.lower().split()) for text in (sentence[:start], sentence[start:end], sentence[end:]))
+    before += " " if before and sentence[start - 1].isspace() else ""
+    after = " " + after if after and sentence[end].isspace() else after
+    return certainty(_CUES_ALONE.find(before + mention + after), len(before), len(before) + len(mention))

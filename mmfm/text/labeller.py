@@ -1,19 +1,21 @@
 """The labeller: the text of a chest radiograph report to findings with status, side, place and severity.
 
 Works sentence by sentence. The words are in ``vocabulary/chest_radiograph.toml``; ``certainty`` says whether they are
-stated, denied or left open. Over a report, present counts over uncertain over absent, and the sides of all mentions that
-count are merged. How far it agrees with people is measured by ``benchmarks/labeller_agreement.py``: see docs/labeller.md.
+stated, denied or left open. Over a report, present counts over uncertain over absent, and the sides of all mentions with
+that status are merged. How far it agrees with people is measured by ``benchmarks/labeller_agreement.py``: see
+docs/labeller.md.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from mmfm.report import Finding, Side, Status
 from mmfm.text.certainty import CUES, certainty
-from mmfm.text.phrases import Phrases, Token, vocabulary
+from mmfm.text.phrases import Phrases, Token, spellings, vocabulary
 from mmfm.text.sections import split_sentences
 
 _WORDS = vocabulary("chest_radiograph")
@@ -23,27 +25,49 @@ OBSERVATIONS: tuple[str, ...] = tuple(_OBSERVATION)
 """The observations on chest radiographs: the 13 of CheXpert besides no_finding, and 7 of Open-i."""
 
 _RANK = {Status.ABSENT: 0, Status.UNCERTAIN: 1, Status.PRESENT: 2}
-_JOINT = (",", " and ", " with ", " or ", ";", "/", " without ", ":")
 
 
-def _entries() -> list[tuple[str, Iterable[str], Any]]:
-    entries: list[tuple[str, Iterable[str], Any]] = list(CUES)
-    entries += [("mention", table["says"], name) for name, table in _OBSERVATION.items()]
-    entries.append(("ignored", _WORDS["ignored"]["says"], None))
-    for i, part in enumerate(_WORDS["part"]):
-        entries.append(("part", part["names"], i))
-        entries.append(("attribute", part.get("normal", _WORDS["normal"]["words"]), "normal"))
-        entries += [("attribute", words, name) for name, words in part.get("states", {}).items()]
-    entries += [("collective", table["names"], tuple(table["denies"])) for table in _WORDS["collective"]]
-    entries += [("all_normal", table["names"], tuple(table["denies"])) for table in _WORDS["collective_normal"]]
-    entries += [("side", _WORDS["side"][side], side) for side in Side]
-    entries.append(("ignored", _WORDS["side"]["ignored"], None))
-    for kind in ("location", "severity", "count"):
-        entries += [(kind, words, name) for name, words in _WORDS[kind].items()]
-    return entries
+def _effects(part: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What each word said of a part of the body means: ``deny``, or the observations that it states or hints at."""
+    effects = {word: ("deny",) for phrase in part["normal"] for word in spellings(phrase)}
+    for kind in ("states", "hints"):
+        for name, phrases in part.get(kind, {}).items():
+            effects |= {word: (kind, name) for phrase in phrases for word in spellings(phrase)}
+    return effects
 
 
-_PHRASES = Phrases(_entries())
+_PARTS = [(_effects(part), tuple(part["denies"])) for part in _WORDS["part"]]
+_PHRASES = Phrases(
+    [
+        *CUES,
+        *(("mention", table["says"], name) for name, table in _OBSERVATION.items()),
+        *(("hint", table.get("hints", ()), name) for name, table in _OBSERVATION.items()),
+        *(("part", part["names"], i) for i, part in enumerate(_WORDS["part"])),
+        *(("attribute", effects, None) for effects, _ in _PARTS),
+        *(("collective", table["names"], table["denies"]) for table in _WORDS["collective"]),
+        *(("normal", table["names"], table["denies"]) for table in _WORDS["normal"]),
+        ("ignored", _WORDS["ignored"]["says"], None),
+    ]
+)
+_DETAILS = Phrases(
+    [
+        *(("side", phrases, side) for side, phrases in _WORDS["side"].items()),
+        *((kind, phrases, name) for kind in ("location", "severity", "count") for name, phrases in _WORDS[kind].items()),
+        ("link", _WORDS["links"]["words"], None),
+    ]
+)
+_JOINTS = re.compile(r", and | and/or | and | with | or | without | versus |[,;:/]")
+# Between two side words that belong together: "left upper and right lower lobe opacities".
+_BOTH = re.compile(r"(?:[ -](?:upper|lower|middle|mid|lung|lobes?|bases?|basilar|apex|apical|perihilar|zones?|sided))*,? (?:and|or) (?:the )?")
+
+
+class _Mention(NamedTuple):
+    """An observation in a sentence, where it stands, and whether it is only hinted at."""
+
+    start: int
+    end: int
+    observation: str
+    status: Status
 
 
 class _Statement(NamedTuple):
@@ -89,126 +113,172 @@ def no_finding(findings: Iterable[Finding]) -> bool:
 def _merge(name: str, mentions: list[tuple[_Statement, str]]) -> Finding:
     status = max((statement.status for statement, _ in mentions), key=_RANK.__getitem__)
     chosen = [(statement, sentence) for statement, sentence in mentions if statement.status is status]
+    if status is Status.ABSENT:
+        return Finding(observation=name, status=status, evidence=chosen[0][1])
     sides = {statement.laterality for statement, _ in chosen} - {None}
 
-    def first(field: str) -> Any:
-        return next((v for v in (getattr(statement, field) for statement, _ in chosen) if v is not None), None)
+    def first(values: Iterable[Any]) -> Any:
+        return next((value for value in values if value is not None), None)
 
     return Finding(
         observation=name,
         status=status,
         laterality=sides.pop() if len(sides) == 1 else Side.BILATERAL if sides else None,
-        location=first("location"),
-        severity=first("severity"),
-        count=first("count"),
+        location=first(statement.location for statement, _ in chosen),
+        severity=first(statement.severity for statement, _ in chosen),
+        count=first(statement.count for statement, _ in chosen),
         evidence=chosen[0][1],
     )
 
 
 @lru_cache(maxsize=1 << 14)
 def _read(sentence: str) -> tuple[_Statement, ...]:
-    """What one sentence states, in lower case with single blanks. Reports repeat sentences, hence the cache."""
+    """What one sentence, in lower case with single blanks, states. Reports repeat sentences, hence the cache."""
     tokens = _PHRASES.find(sentence)
-    statements: list[_Statement] = []
-    mentions = [t for t in tokens if t.kind == "mention"]
-    for i, mention in enumerate(mentions):
-        status = certainty(tokens, mention.start, mention.end)
-        details: dict[str, Any] = {}
-        if status is not Status.ABSENT:
-            details = _details(sentence, tokens, mentions, i)
-        statements.append(_Statement(mention.value, status, **details))
+    mentions: list[_Mention] = []
+    denied: list[str] = []
     for token in tokens:
-        if token.kind == "all_normal" and certainty(tokens, token.start, token.end) is Status.PRESENT:
-            statements += [_Statement(name, Status.ABSENT) for name in token.value]
-        elif token.kind == "collective" and certainty(tokens, token.start, token.end) is Status.ABSENT:
-            statements += [_Statement(name, Status.ABSENT) for name in token.value]
-    statements += _parts(sentence, tokens)
+        if token.kind in ("mention", "hint", "collective", "normal"):
+            status = certainty(tokens, token.start, token.end)
+            if token.kind == "mention":
+                mentions.append(_Mention(token.start, token.end, token.value, status))
+            elif token.kind == "hint":
+                mentions.append(_Mention(token.start, token.end, token.value, _at_most_uncertain(status)))
+            elif status is (Status.ABSENT if token.kind == "collective" else Status.PRESENT):
+                denied += token.value
+    _read_parts(sentence, tokens, mentions, denied)
+    mentions.sort()
+    statements = [_Statement(name, Status.ABSENT) for name in denied]
+    details = None
+    for i, mention in enumerate(mentions):
+        if mention.status is Status.ABSENT:
+            statements.append(_Statement(mention.observation, Status.ABSENT))
+        else:
+            details = details or _DETAILS.find(sentence)
+            statements.append(_detailed(sentence, tokens, details, mentions, i))
     return tuple(statements)
 
 
-def _parts(sentence: str, tokens: list[Token]) -> list[_Statement]:
-    """What is said of the parts of the body: "the heart is enlarged", "clear lungs"."""
-    statements: list[_Statement] = []
+def _at_most_uncertain(status: Status) -> Status:
+    return Status.UNCERTAIN if status is Status.PRESENT else status
+
+
+def _read_parts(sentence: str, tokens: list[Token], mentions: list[_Mention], denied: list[str]) -> None:
+    """Adds what the sentence says of parts of the body: "clear lungs", "the heart and mediastinum are enlarged"."""
     waiting: list[Token] = []
-    i = 0
-    while i < len(tokens):
-        token = tokens[i]
+    for i, token in enumerate(tokens):
         if token.kind == "part":
             waiting.append(token)
         elif token.kind == "ends":
             waiting = []
         elif token.kind == "attribute":
-            same = [t.value for t in tokens if t.kind == "attribute" and t.start == token.start]
-            following = next((t for t in tokens if t.kind == "part" and 0 < t.start - token.end <= 1), None)
-            parts, since = ([following], 0) if following else (waiting, waiting[0].start if waiting else 0)
-            status = certainty(tokens, token.start, token.end, since=since)
+            following = tokens[i + 1] if i + 1 < len(tokens) else None
+            if following and following.kind == "part" and following.start - token.end <= 1:
+                parts, since = [following], 0
+            else:
+                # "No pneumothorax, heart is enlarged": the verb keeps the denial out.
+                verb = any(t.kind == "affirms" and waiting and t.start > waiting[0].start for t in tokens[:i])
+                parts, waiting, since = waiting, [], waiting[0].start if verb else 0
+            status = certainty(tokens, token.start, token.end, since=since) if parts else None
             for part in parts:
-                table = _WORDS["part"][part.value]
-                for value in same:
-                    if value == "normal":
-                        word = sentence[token.start : token.end]
-                        if status is Status.PRESENT and word in table.get("normal", _WORDS["normal"]["words"]):
-                            statements += [_Statement(name, Status.ABSENT) for name in table["denies"]]
-                    elif value in table.get("states", {}):
-                        statements.append(_Statement(value, status, *_side(tokens, part)))
-            if not following:
-                waiting = []
-        i += 1
-    return statements
+                effects, denies = _PARTS[part.value]
+                effect = effects.get(sentence[token.start : token.end], ("",))
+                if effect[0] == "deny" and status is Status.PRESENT:
+                    denied += denies
+                elif status and effect[0] in ("states", "hints"):
+                    strength = status if effect[0] == "states" else _at_most_uncertain(status)
+                    start, end = min(part.start, token.start), max(part.end, token.end)
+                    mentions.append(_Mention(start, end, effect[1], strength))
 
 
-def _side(tokens: list[Token], part: Token) -> tuple[Side | None]:
-    return (None,)
-
-
-def _details(sentence: str, tokens: list[Token], mentions: list[Token], i: int) -> dict[str, Any]:
-    """Side, place, severity and count of the mention ``i``."""
+def _detailed(
+    sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int
+) -> _Statement:
+    """The mention ``i`` with its side, place, severity and count."""
     mention = mentions[i]
-    sides: str = _OBSERVATION[mention.value]["sides"]
-    before, after = _zones(sentence, mentions, i)
-    found: dict[str, Any] = {}
-    for kind in ("side", "location"):
-        near = [t for t in tokens if t.kind == kind and before <= t.start and t.end <= mention.end][-1:]
-        near = near or [t for t in tokens if t.kind == kind and mention.start <= t.start and t.end <= after][:1]
-        found[kind] = near[0].value if near else None
-    close = [t for t in tokens if before <= t.start and t.end <= mention.start]
-    for kind in ("severity", "count"):
-        found[kind] = next((t.value for t in reversed(close) if t.kind == kind), None)
-    if found["side"] is None and sides == "shared" and i and mentions[i - 1].start < mention.start:
-        between = [t for t in tokens if mentions[i - 1].end <= t.start < mention.start]
-        if not any(t.kind in ("ends", "part") for t in between) and _OBSERVATION[mentions[i - 1].value]["sides"] == "shared":
-            previous = _details(sentence, tokens, mentions, i - 1)["laterality"]
-            found["side"] = previous
-    if found["side"] is None and sides == "shared" and i + 1 < len(mentions):
+    before, after = _reach(sentence, tokens, details, mentions, i)
+    own = [t for t in details if before <= t.start and t.end <= mention.end]
+    later = [t for t in details if mention.end <= t.start and t.end <= after]
+
+    def nearest(kind: str) -> Any:
+        return next((t.value for t in [*reversed(own), *later] if t.kind == kind), None)
+
+    def ahead(kind: str) -> Any:
+        return next((t.value for t in reversed(own) if t.kind == kind), None)
+
+    side = None
+    if _OBSERVATION[mention.observation]["sides"] != "none":
+        side = _side_of(sentence, own[::-1]) or _side_of(sentence, later)
+        if side is None and _OBSERVATION[mention.observation]["sides"] == "shared":
+            side = _shared_side(sentence, tokens, details, mentions, i)
+    count = ahead("count")
+    return _Statement(
+        mention.observation,
+        mention.status,
+        side,
+        nearest("location"),
+        ahead("severity"),
+        int(count) if count else None,
+    )
+
+
+def _side_of(sentence: str, details: list[Token]) -> Side | None:
+    """The first side among ``details``, both where the next side word is joined to it."""
+    sides = [t for t in details if t.kind == "side"]
+    if not sides or sides[0].value == "ignored":
+        return None
+    if len(sides) > 1 and sides[1].value not in ("ignored", sides[0].value):
+        first, second = sorted(sides[:2], key=lambda t: t.start)
+        if _BOTH.fullmatch(sentence, first.end, second.start):
+            return Side.BILATERAL
+    return Side(sides[0].value)
+
+
+def _shared_side(
+    sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int
+) -> Side | None:
+    """The side that mention ``i`` shares with its neighbour: "left effusion and atelectasis", "A and B on the left"."""
+    mention = mentions[i]
+    if i and _OBSERVATION[mentions[i - 1].observation]["sides"] == "shared":
+        previous = mentions[i - 1]
+        ended = any(t.kind == "ends" and previous.end <= t.start < mention.start for t in tokens)
+        if not ended and previous.status is not Status.ABSENT:
+            return _detailed(sentence, tokens, details, mentions, i - 1).laterality
+    if i + 1 < len(mentions):
         following = mentions[i + 1]
-        if sentence[mention.end : following.start].strip() in (",", "and", "or", "and/or", ", and", "versus"):
-            end = _zones(sentence, mentions, i + 1)[1]
-            near = [t for t in tokens if t.kind == "side" and following.end <= t.start and t.end <= end][:1]
-            found["side"] = near[0].value if near else None
-    return {
-        "laterality": Side(found["side"]) if found["side"] and sides != "none" else None,
-        "location": found["location"],
-        "severity": found["severity"],
-        "count": int(found["count"]) if found["count"] else None,
-    }
+        if following.start >= mention.end and _JOINTS.fullmatch(sentence, mention.end, following.start):
+            after = _reach(sentence, tokens, details, mentions, i + 1)[1]
+            return _side_of(sentence, [t for t in details if following.end <= t.start and t.end <= after])
+    return None
 
 
-def _zones(sentence: str, mentions: list[Token], i: int) -> tuple[int, int]:
+def _reach(
+    sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int
+) -> tuple[int, int]:
     """Where the words that belong to mention ``i`` start, before it, and end, after it."""
     mention = mentions[i]
-    before = 0
+    before, after = 0, len(sentence)
     if i:
-        before = max(mentions[i - 1].end, _joint(sentence, mentions[i - 1].end, mention.start)[1])
-        if before == mentions[i - 1].end:
-            before = mention.start
-    after = len(sentence)
+        before = _boundary(sentence, details, mentions[i - 1].end, mention.start)[1]
     if i + 1 < len(mentions):
-        after = _joint(sentence, mention.end, mentions[i + 1].start)[0]
+        after = _boundary(sentence, details, mention.end, mentions[i + 1].start)[0]
+    for token in tokens:
+        if token.kind == "ends" or token.kind == "attribute":
+            if before < token.end <= mention.start:
+                before = token.end
+            elif mention.end <= token.start < after:
+                after = token.start
     return before, after
 
 
-def _joint(sentence: str, start: int, end: int) -> tuple[int, int]:
-    """The last word or mark between two mentions that joins them, or the end of the text between and its start."""
-    gap = sentence[start:end]
-    at, word = max((gap.rfind(word), word) for word in _JOINT)
-    return (start + at, start + at + len(word)) if at >= 0 else (end, start)
+def _boundary(sentence: str, details: list[Token], start: int, end: int) -> tuple[int, int]:
+    """Where the words after one mention end and those before the next start.
+
+    They part at the last joint ("and", "with", a comma) between the two, unless a link ("representing", "due to") follows
+    it: then all belong to the first.
+    """
+    if end <= start:
+        return start, end
+    linked = any(t.kind == "link" and start <= t.start and t.end <= end for t in details)
+    joints = [] if linked else list(_JOINTS.finditer(sentence, start, end))
+    return (joints[-1].start(), joints[-1].end()) if joints else (end, end)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _FOLDER = Path(__file__).parent / "vocabulary"
 
@@ -27,8 +26,7 @@ def spellings(phrase: str) -> list[str]:
     return [" ".join("".join(choice).split()) for choice in product(*parts)]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A meaning of a phrase in a sentence, and where the phrase stands."""
 
     start: int
@@ -52,7 +50,7 @@ class Phrases:
                     known = self._meanings.setdefault(spelling, [])
                     if (kind, value) not in known:
                         known.append((kind, value))
-        self._search = re.compile(rf"(?<!\w)(?:{_trie(self._meanings)})(?!\w)")
+        self._search = re.compile(rf"\b(?:{_trie(self._meanings)})(?!\w)")
 
     def find(self, sentence: str) -> list[Token]:
         """Returns the phrases of a sentence that is in lower case with single blanks."""
