@@ -123,7 +123,8 @@ def _part(card: Scorecard) -> str:
     lines = [
         f"### {origin.experiment} on {origin.data}",
         "",
-        f"{card.n} studies; value, then its 95 % interval (bootstrap over patients). "
+        f"{card.n} studies; value, then its 95 % interval (bootstrap over patients); – where a "
+        f"set of drafts has no text or no probabilities. "
         f"Studies without any drafted text: {card.empty_drafts}. Trained on {origin.hardware} in {origin.time}; scored "
         f"{origin.date}; commit {origin.commit[:12]}; manifest {origin.manifest_sha256[:12]}, checkpoint "
         f"{origin.checkpoint_sha256[:12]}, policy {card.policy_sha256[:12]}.",
