@@ -118,17 +118,19 @@ def _versions() -> Iterator[Row]:
 def _devices() -> Iterator[Row]:
     import torch
 
+    from mmfm.training.provenance import has_fast_bf16
+
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
+            bf16 = "bf16" if has_fast_bf16("cuda") else "no bf16"
             gib = properties.total_memory / 2**30
             yield Row(topic="device", name=f"cuda:{index}", found=f"{properties.name}, {gib:.0f} GiB, {bf16}", ok=True)
     else:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
         yield Row(topic="device", name="cuda", found=f"none ({built})")
     yield Row(topic="device", name="mps", found="available" if torch.backends.mps.is_available() else "none")
-    bf16 = "bf16" if torch.cpu._is_avx512_bf16_supported() else "no fast bf16"
+    bf16 = "bf16" if has_fast_bf16("cpu") else "no fast bf16"
     threads = f"{torch.get_num_threads()} threads"
     yield Row(
         topic="device", name="cpu", found=f"{torch.backends.cpu.get_cpu_capability()}, {threads}, {bf16}", ok=True

@@ -1,0 +1,92 @@
+"""What the README shows exists. `make demo SERVE=0` and `make test` themselves are run by .ci/run."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from mmfm.cli import app
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+def shown(root, document, language="sh"):
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", (root / document).read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    return blocks
+
+
+def commands(root, document):
+    lines = "".join(shown(root, document)).splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def check_mmfm(words):
+    name, *arguments = words
+    assert name in COMMANDS, f"mmfm has no command {name}"
+    known = {option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert [a for a in arguments if a.startswith("--") and a not in known] == []
+
+
+def check_make(root, words):
+    makefile = (root / "Makefile").read_text()
+    for word in words:
+        target, is_variable, _ = word.partition("=")
+        pattern = rf"\$\({target}\)" if is_variable else rf"^{target}:"
+        assert re.search(pattern, makefile, flags=re.MULTILINE), f"the Makefile has no {word}"
+
+
+def check_python(root, words):
+    script, *arguments = words
+    usage = subprocess.run(
+        [sys.executable, root / script, "--help"], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    assert [a for a in arguments if a.startswith("--") and a not in usage] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_commands_shown_exist(root, document):
+    for first, *words in commands(root, document):
+        match first:
+            case "mmfm":
+                check_mmfm(words)
+            case "make":
+                check_make(root, words)
+            case "python":
+                check_python(root, words)
+            case "bash":
+                assert (root / words[0]).is_file()
+            case "source" | "export":
+                pass
+            case _:
+                raise AssertionError(f"{document} shows {first}, which nothing here checks")
+        files = [w for w in words if re.match(r"(experiments|datasets|demos)/.*\.py$", w)]
+        assert [f for f in files if not (root / f).is_file()] == []
+
+
+def test_both_commands_stand_in_the_readme_and_run_in_ci(root):
+    assert {"demo", "test"} <= {words[1] for words in commands(root, "README.md") if words[0] == "make"}
+    ci = (root / ".ci" / "run").read_text()
+    assert "\nmake demo SERVE=0\n" in ci
+    assert "\nmake test\n" in ci
+
+
+def test_python_shown_names_what_exists(root):
+    for block in shown(root, "README.md", "python"):
+        lines = [line for line in block.splitlines() if line.startswith(("from ", "import "))]
+        assert lines
+        code = "; ".join(lines)
+        subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True)
+
+
+def test_every_command_of_mmfm_is_shown_in_the_readme(root):
+    named = {words[1] for words in commands(root, "README.md") if words[0] == "mmfm"} | {"demo"}
+    assert set(COMMANDS) - named == set()
+
+
+def test_research_use_only_is_said_before_anything_is_run(root):
+    page = (root / "README.md").read_text()
+    assert 0 < page.index("Research use only, not a medical device") < page.index("```sh")
