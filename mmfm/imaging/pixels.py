@@ -1,0 +1,179 @@
+"""Stored values -> what they mean: the modality transform once, the VOI window or LUT, and black to white (PS3.3 C.11).
+
+Everything is computed in double precision and nothing is rounded to 8 bits, so that the same picture stored in two ways
+gives displays that are affine functions of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmfm.study import LookupTable, PixelHeader
+
+NAMED_WINDOWS: dict[str, tuple[float, float]] = {
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (40.0, 400.0),
+    "bone": (480.0, 2500.0),
+    "brain": (40.0, 80.0),
+    "subdural": (75.0, 200.0),
+    "stroke": (40.0, 40.0),
+    "liver": (90.0, 150.0),
+}
+"""(center, width) in HU of CT windows."""
+
+PADDING_HU = -1024.0
+"""HU given to padding: the lowest value of a 12-bit CT, air or less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """Pixels of one instance, and the words for the receipt."""
+
+    array: np.ndarray
+    """(frames, rows, columns) or (frames, rows, columns, 3), float32."""
+    window: str = "none"
+    inverted: bool = False
+    steps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def to_physical(stored: np.ndarray, header: PixelHeader, *, padding: float | None = None) -> Rendering:
+    """Applies the modality transform and nothing else: HU of a CT, stored units of an MR.
+
+    Args:
+        stored: (frames, rows, columns) as ``Instance.load`` gives.
+        header: of the same instance.
+        padding: value given to padding pixels; the lowest of the others where ``None``.
+    """
+    values, steps, warnings = _modality(stored, header)
+    if (mask := _padding(stored, header)) is not None:
+        if padding is None:
+            padding = float(values[~mask].min()) if not mask.all() else 0.0
+        values = np.where(mask, padding, values)
+        steps = (*steps, f"padding ({header.padding_value}) set to {padding:g}")
+    return Rendering(array=values.astype(np.float32), steps=steps, warnings=warnings)
+
+
+def to_display(stored: np.ndarray, header: PixelHeader) -> Rendering:
+    """Renders 0 black to 1 white.
+
+    Grey: modality LUT or rescale; then the VOI LUT, else the first window, else the whole range that the stored bits
+    can hold; then MONOCHROME1 or an inverse presentation turned once (PS3.3 C.8.11.3 demands that they agree); then
+    padding black. Colour: divided by the highest value, or grey where the three channels are equal.
+    """
+    if header.samples == 3:
+        top = 2**header.bits_stored - 1
+        if np.array_equal(stored[..., 0], stored[..., 1]) and np.array_equal(stored[..., 0], stored[..., 2]):
+            stored, step = stored[..., 0], "three equal channels taken as one grey"
+        else:
+            step = "RGB colour kept"
+        return Rendering(array=(stored / top).astype(np.float32), steps=(step,), window=f"all of 0 to {top}")
+    values, steps, warnings = _modality(stored, header)
+    values, window, more = _voi(values, header)
+    inverted = header.photometric == "MONOCHROME1" or header.presentation_inverse
+    if inverted:
+        values = 1.0 - values
+        steps = (*steps, "inverted so that more is brighter")
+    if (mask := _padding(stored, header)) is not None:
+        values = np.where(mask, 0.0, values)
+        steps = (*steps, f"padding ({header.padding_value}) shown black")
+    return Rendering(
+        array=values.astype(np.float32), window=window, inverted=inverted, steps=steps, warnings=warnings + more
+    )
+
+
+def apply_window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
+    """Maps values to 0..1 by a window of PS3.3 C.11.2.1.2 and C.11.2.1.3.
+
+    Args:
+        values: any shape, output units of the modality transform.
+        center: in the same units.
+        width: in the same units; at least 1 for LINEAR, above 0 otherwise.
+        function: LINEAR, LINEAR_EXACT or SIGMOID.
+    """
+    if function == "SIGMOID":
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))
+    if function == "LINEAR_EXACT":
+        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+    if width == 1.0:
+        return np.where(values > center - 0.5, 1.0, 0.0)
+    return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+
+
+def _modality(stored: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    values = stored.astype(np.float64)
+    if header.modality_lut is not None:
+        return _look_up(values, header.modality_lut), ("modality LUT applied",), ()
+    if header.rescale_slope == 0:
+        return values, (), ("rescale slope 0 cannot be used: stored values are kept",)
+    if (header.rescale_slope, header.rescale_intercept) == (1.0, 0.0):
+        return values, (), ()
+    step = f"rescaled: x {header.rescale_slope:g} + {header.rescale_intercept:g}"
+    return values * header.rescale_slope + header.rescale_intercept, (step,), ()
+
+
+def _voi(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    warnings: tuple[str, ...] = ()
+    if header.voi_lut is not None:
+        table = header.voi_lut
+        others = f"; preferred to {len(header.window_widths)} window(s)" if header.window_widths else ""
+        shown = _look_up(values, table) / (2.0**table.bits - 1.0)
+        return shown, f"VOI LUT of {len(table.entries)} entries (first item{others})", ()
+    function = header.voi_function
+    if header.window_widths and function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        warnings += (f"VOI LUT function {function} is not known: LINEAR is used",)
+        function = "LINEAR"
+    if header.window_widths:
+        center, width = header.window_centers[0], header.window_widths[0]
+        if width >= 1 or (width > 0 and function != "LINEAR"):
+            name = f", {header.window_names[0]}" if header.window_names else ""
+            which = f"first of {len(header.window_widths)}" if len(header.window_widths) > 1 else "WindowCenter/Width"
+            return (
+                apply_window(values, center, width, function),
+                f"center {center:g} width {width:g} {function} ({which}{name})",
+                warnings,
+            )
+        warnings += (f"window width {width:g} cannot be used: the whole range is shown",)
+    low, high = _whole_range(values, header)
+    if high == low:
+        return np.zeros_like(values), f"all of {low:g} to {high:g} (no window stated)", warnings
+    return (values - low) / (high - low), f"all of {low:g} to {high:g} (no window stated)", warnings
+
+
+def _whole_range(values: np.ndarray, header: PixelHeader) -> tuple[float, float]:
+    """Returns what the stored bits can hold, after the modality transform."""
+    if header.modality_lut is not None:
+        return 0.0, 2.0**header.modality_lut.bits - 1.0
+    low, high = (-(2.0 ** (header.bits_stored - 1)), 2.0 ** (header.bits_stored - 1) - 1.0)
+    if not header.signed:
+        low, high = 0.0, 2.0**header.bits_stored - 1.0
+    if header.bits_stored >= 32:  # counts and floats do not fill such ranges: what is there is the range
+        return float(values.min()), float(values.max())
+    slope = header.rescale_slope or 1.0
+    intercept = header.rescale_intercept if header.rescale_slope else 0.0
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return ends[0], ends[1]
+
+
+def _look_up(values: np.ndarray, table: LookupTable) -> np.ndarray:
+    entries = np.asarray(table.entries, dtype=np.float64)
+    index = np.clip(np.rint(values).astype(np.int64) - table.first_value, 0, len(entries) - 1)
+    return entries[index]
+
+
+def _padding(stored: np.ndarray, header: PixelHeader) -> np.ndarray | None:
+    """Returns the mask of Pixel Padding Value to Range Limit (PS3.3 C.7.5.1.1.2), ``None`` where nothing is padded."""
+    if header.padding_value is None:
+        return None
+    limit = header.padding_value if header.padding_limit is None else header.padding_limit
+    low, high = sorted((header.padding_value, limit))
+    mask = (stored >= low) & (stored <= high)
+    return mask if mask.any() else None
+
+
+def usable(number: float | None) -> bool:
+    """Returns whether ``number`` can be a length: finite and above 0."""
+    return number is not None and math.isfinite(number) and number > 0

@@ -1,0 +1,320 @@
+"""Volume: an array with its place in the patient, LPS millimetres. A radiograph is one slice, the same type."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmfm.errors import ConfigError, ReadError
+from mmfm.imaging.pixels import NAMED_WINDOWS, PADDING_HU, Rendering, apply_window, to_display, to_physical, usable
+from mmfm.study import Instance, Receipt, Series
+
+MAX_VOLUME_BYTES = 4 << 30
+ORIENTATION_TOLERANCE = 1e-3
+"""Largest difference of a direction cosine within a series, and of unit length and right angle within one."""
+POSITION_TOLERANCE_MM = 1e-2
+"""Slices nearer than this share a position; a step that differs from the median by more than this and 2 % is named."""
+TILT_TOLERANCE_DEGREES = 0.5
+_LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """Pixels of one series in patient space."""
+
+    array: np.ndarray
+    """(slices, rows, columns) or (slices, rows, columns, 3), float32."""
+    affine: np.ndarray | None
+    """4x4 float64, (slice, row, column, 1) -> LPS mm; ``None`` where the geometry is not stated."""
+    quantity: str
+    """``display`` (0 black to 1 white), ``HU`` or ``stored``."""
+
+    def __post_init__(self) -> None:
+        if self.array.dtype != np.float32 or self.array.ndim not in (3, 4) or self.array.shape[3:] not in ((), (3,)):
+            raise ValueError(
+                f"array: expected float32 (D, H, W) or (D, H, W, 3), found {self.array.dtype} {self.array.shape}"
+            )
+        if self.affine is not None and (self.affine.shape != (4, 4) or not np.all(np.isfinite(self.affine))):
+            raise ValueError("affine: expected a finite 4x4 matrix")
+        if self.quantity not in ("display", "HU", "stored"):
+            raise ValueError(f"quantity: expected display, HU or stored, found {self.quantity}")
+
+    @classmethod
+    def from_series(cls, series: Series, *, window: str | None = None) -> tuple[Volume, Receipt]:
+        """Decodes ``series`` and says what was done.
+
+        CT that states a rescale gives HU; CT without, MR, PT and NM give stored units (rescaled where stated); all
+        else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the projection of
+        ImagePositionPatient on the slice normal, from low to high. Nothing is flipped, turned or resampled.
+
+        Args:
+            series: with pixels attached.
+            window: one of ``NAMED_WINDOWS``, to get HU as a display.
+
+        Returns:
+            The Volume, and the Receipt. ``Receipt.spacing`` of a single picture without depth has 0.0 between slices;
+            its ``orientation`` is "rows/columns" letters of PatientOrientation, such as "F/L".
+
+        Raises:
+            ReadError: the pixels cannot be decoded, or the instances do not make one volume.
+            ConfigError: ``window`` is not known, or the series is not in HU.
+        """
+        quantity = _quantity(series)
+        if window is not None and (window not in NAMED_WINDOWS or quantity != "HU"):
+            raise ConfigError(
+                "window",
+                expected=f"one of {', '.join(NAMED_WINDOWS)} on a CT in HU",
+                found=f"{window} on {series.modality or series.source_format} in {quantity}",
+                fix="leave it out or choose another",
+            )
+        _check_alike(series)
+        stack = _stack(series)
+        renderings = []
+        for instance in stack.instances:
+            stored = _load(instance, series)
+            if quantity == "display":
+                renderings.append(to_display(stored, instance.pixels))
+            else:
+                padding = PADDING_HU if quantity == "HU" else None
+                renderings.append(to_physical(stored, instance.pixels, padding=padding))
+        array = renderings[0].array if len(renderings) == 1 else np.concatenate([r.array for r in renderings])
+        windows = list(dict.fromkeys(r.window for r in renderings))
+        if window is not None:
+            center, width = NAMED_WINDOWS[window]
+            array = apply_window(array.astype(np.float64), center, width).astype(np.float32)
+            quantity, windows = "display", [f"{window}: center {center:g} width {width:g} LINEAR (by name)"]
+        steps = (*_counted(renderings, lambda r: r.steps), *stack.steps)
+        receipt = Receipt(
+            series_uid=series.series_uid,
+            source_format=series.source_format,
+            modality=series.modality,
+            view=series.view,
+            shape=array.shape,
+            quantity=quantity,
+            affine=None if stack.affine is None else tuple(tuple(map(float, row)) for row in stack.affine),
+            spacing=stack.spacing,
+            orientation=stack.orientation,
+            window=windows[0] if len(windows) == 1 else f"{len(windows)} windows, one for each slice",
+            inverted=any(r.inverted for r in renderings),
+            steps=steps,
+            slices_used=array.shape[0],
+            warnings=(*_counted(renderings, lambda r: r.warnings), *stack.warnings, *_quantity_warnings(series)),
+        )
+        return cls(array=array, affine=stack.affine, quantity=quantity), receipt
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stack:
+    """Instances in order, and what their order and place rest on."""
+
+    instances: tuple[Instance, ...]
+    affine: np.ndarray | None = None
+    spacing: tuple[float, float, float] | None = None
+    orientation: str = "not stated"
+    steps: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _quantity(series: Series) -> str:
+    if series.modality not in ("CT", "MR", "PT", "NM") or series.instances[0].pixels.samples != 1:
+        return "display"
+    usable_hu = all(
+        i.pixels.rescale_type == "HU" and (i.pixels.rescale_slope != 0 or i.pixels.modality_lut)
+        for i in series.instances
+    )
+    return "HU" if series.modality == "CT" and usable_hu else "stored"
+
+
+def _quantity_warnings(series: Series) -> tuple[str, ...]:
+    if series.modality == "CT" and _quantity(series) == "stored":
+        return ("no rescale to Hounsfield units is stated: values are not HU",)
+    return ()
+
+
+def _check_alike(series: Series) -> None:
+    """Raises where the instances cannot be slices of one array."""
+
+    def one(name: str, values: list) -> None:
+        kinds = Counter(values)
+        if len(kinds) > 1:
+            found = ", ".join(f"{value} ({count} slices)" for value, count in kinds.most_common(4))
+            raise _not_one(series, f"one {name} in a volume", found)
+
+    one("size", [f"{i.pixels.rows} x {i.pixels.columns}" for i in series.instances])
+    one("number of samples", [i.pixels.samples for i in series.instances])
+    spacings = [i.geometry.pixel_spacing for i in series.instances]
+    one("pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
+    total = sum(i.pixels.rows * i.pixels.columns * i.pixels.frames * i.pixels.samples * 4 for i in series.instances)
+    if total > MAX_VOLUME_BYTES:
+        raise _not_one(series, f"at most {MAX_VOLUME_BYTES >> 30} GB in one volume", f"{total / 2**30:.1f} GB")
+
+
+def _load(instance: Instance, series: Series) -> np.ndarray:
+    if instance.load is None:
+        raise _not_one(series, "an instance with pixels attached", "headers alone", fix="attach them by mmfm.io.attach")
+    return instance.load()
+
+
+def _stack(series: Series) -> _Stack:
+    instances = series.instances
+    spacing, steps, warnings = _in_plane(instances[0])
+    if len(instances) == 1 and instances[0].pixels.frames > 1:
+        reason = f"{instances[0].pixels.frames} frames in stored order; their positions are not read"
+        return _Stack(instances=instances, steps=steps, warnings=(*warnings, reason))
+    axes = [_axes(i) for i in instances]
+    stated = [a for a in axes if a is not None]
+    if not stated:
+        if any(i.geometry.orientation for i in instances):
+            warnings += ("ImageOrientationPatient is not two unit vectors at a right angle: no place in the patient",)
+        return _unplaced(series, spacing, steps, warnings)
+    if len(stated) < len(instances):
+        raise _not_one(
+            series,
+            "a position and orientation in all slices",
+            f"{len(instances) - len(stated)} of {len(instances)} without",
+        )
+    return _placed(series, axes[0], spacing, steps, warnings)
+
+
+def _in_plane(instance: Instance) -> tuple[tuple[float, float] | None, tuple[str, ...], tuple[str, ...]]:
+    """Returns (row, column) spacing in mm, with its source, or why there is none."""
+    geometry = instance.geometry
+    if geometry.pixel_spacing is None:
+        return None, (), ()
+    if not all(usable(value) for value in geometry.pixel_spacing):
+        values = " x ".join(f"{value:g}" for value in geometry.pixel_spacing)
+        return None, (), (f"{geometry.spacing_source} {values} cannot be used: nothing can be measured",)
+    at = " (at the detector, not in the patient)" if geometry.spacing_source == "ImagerPixelSpacing" else ""
+    rows, columns = geometry.pixel_spacing
+    return (rows, columns), (f"spacing {rows:g} x {columns:g} mm from {geometry.spacing_source}{at}",), ()
+
+
+def _axes(instance: Instance) -> np.ndarray | None:
+    """Returns (3, 3): unit directions of slice normal, rows (row index up) and columns; ``None`` where not usable."""
+    geometry = instance.geometry
+    if geometry.orientation is None or geometry.position is None:
+        return None
+    along_columns, along_rows = np.reshape(geometry.orientation, (2, 3))
+    lengths = np.linalg.norm([along_columns, along_rows], axis=1)
+    if np.any(np.abs(lengths - 1) > ORIENTATION_TOLERANCE) or abs(along_columns @ along_rows) > ORIENTATION_TOLERANCE:
+        return None
+    return np.stack([np.cross(along_columns, along_rows), along_rows, along_columns])
+
+
+def _unplaced(
+    series: Series, spacing: tuple[float, float] | None, steps: tuple[str, ...], warnings: tuple[str, ...]
+) -> _Stack:
+    instances = series.instances
+    if len(instances) > 1:
+        warnings += (f"positions are not stated: {len(instances)} slices in the order of InstanceNumber",)
+        return _Stack(instances=instances, steps=steps, warnings=warnings)
+    directions = instances[0].patient_orientation
+    orientation = f"{directions[1]}/{directions[0]}" if len(directions) == 2 else "not stated"
+    if series.view is not None and not series.view.is_lateral and len(directions) == 2:
+        if directions[0].startswith("R"):
+            warnings += ("the patient's left is on the image's left: the picture is mirrored from the usual display",)
+        if directions[1].startswith("H"):
+            warnings += ("the patient's head is at the bottom of the image",)
+    return _Stack(
+        instances=instances,
+        spacing=None if spacing is None else (0.0, *spacing),
+        orientation=orientation,
+        steps=steps,
+        warnings=warnings,
+    )
+
+
+def _placed(
+    series: Series,
+    axes: np.ndarray | None,
+    spacing: tuple[float, float] | None,
+    steps: tuple[str, ...],
+    warnings: tuple[str, ...],
+) -> _Stack:
+    """Orders slices along the normal and builds the affine from their positions."""
+    assert axes is not None, "the caller asks whether orientation is stated"
+    for instance in series.instances:
+        other = _axes(instance)
+        assert other is not None, "the caller asks whether orientation is stated"
+        difference = float(np.abs(other - axes).max())
+        if difference > ORIENTATION_TOLERANCE:
+            count = len({tuple(np.round(i.geometry.orientation or (), 2)) for i in series.instances})
+            raise _not_one(series, "one orientation in a volume", f"{count} that differ by up to {difference:.2f}")
+    positions = {i.sop_instance_uid: np.asarray(i.geometry.position) for i in series.instances}
+    along = {uid: float(position @ axes[0]) for uid, position in positions.items()}
+    instances = tuple(sorted(series.instances, key=lambda i: along[i.sop_instance_uid]))
+    origin = positions[instances[0].sop_instance_uid]
+    orientation = "".join(_letter(axis) for axis in axes)
+    if len(instances) == 1:
+        thickness = instances[0].geometry.slice_thickness
+        if not usable(thickness):
+            steps += ("slice thickness is not stated: 1 mm taken for the single slice",)
+        step = axes[0] * (thickness if thickness is not None and usable(thickness) else 1.0)
+    else:
+        places = np.array([along[i.sop_instance_uid] for i in instances])
+        gaps = np.diff(places)
+        if np.any(gaps < POSITION_TOLERANCE_MM):
+            shared = int(np.sum(gaps < POSITION_TOLERANCE_MM))
+            raise _not_one(
+                series,
+                "slices at different positions",
+                f"{shared} of {len(instances)} at the position of another",
+                fix="split the series by acquisition, echo or phase",
+            )
+        median = float(np.median(gaps))
+        last = positions[instances[-1].sop_instance_uid]
+        step = (last - origin) / (places[-1] - places[0]) * median
+        steps += (f"{len(instances)} slices ordered by position along the normal, {median:g} mm apart",)
+        uneven = np.abs(gaps - median) > max(POSITION_TOLERANCE_MM, 0.02 * median)
+        for index in np.flatnonzero(uneven)[:3]:
+            warnings += (
+                f"a step of {gaps[index]:g} mm where {median:g} is usual, after slice {index + 1} of {len(instances)}: "
+                "the affine is not exact beyond it",
+            )
+        if np.count_nonzero(uneven) > 3:
+            warnings += (f"{np.count_nonzero(uneven)} uneven steps in all, from {gaps.min():g} to {gaps.max():g} mm",)
+        cosine = float(np.clip(step @ axes[0] / np.linalg.norm(step), -1, 1))
+        tilt = math.degrees(math.acos(cosine))
+        if tilt > TILT_TOLERANCE_DEGREES:
+            warnings += (
+                f"the slices are sheared by {tilt:.1f} degrees (gantry tilt): the affine holds the shear, the array is "
+                "not resampled",
+            )
+    if spacing is None:
+        return _Stack(instances=instances, orientation=orientation, steps=steps, warnings=warnings)
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2], affine[:3, 3] = (
+        step,
+        axes[1] * spacing[0],
+        axes[2] * spacing[1],
+        origin,
+    )
+    return _Stack(
+        instances=instances,
+        affine=affine,
+        spacing=(float(step @ axes[0]), *spacing),
+        orientation=orientation,
+        steps=steps,
+        warnings=warnings,
+    )
+
+
+def _letter(direction: np.ndarray) -> str:
+    axis = int(np.argmax(np.abs(direction)))
+    return _LETTERS[axis][0 if direction[axis] > 0 else 1]
+
+
+def _counted(renderings: list[Rendering], words: Callable[[Rendering], tuple[str, ...]]) -> tuple[str, ...]:
+    """Returns each sentence once, with the number of slices where it does not hold for all."""
+    counts = Counter(sentence for rendering in renderings for sentence in words(rendering))
+    total = len(renderings)
+    return tuple(s if n == total else f"{s} ({n} of {total} slices)" for s, n in counts.items())
+
+
+def _not_one(series: Series, expected: str, found: str, fix: str = "split the series") -> ReadError:
+    where = f"a {series.modality or series.source_format} series of {len(series.instances)} instances"
+    return ReadError(where, expected=expected, found=found, fix=fix)

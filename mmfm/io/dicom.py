@@ -1,0 +1,781 @@
+"""DICOM: headers first, pixels late, through pydicom and its maintained decoders.
+
+``read_header`` parses only the tags that are used, stops before the pixels and never keeps a name. ``decode`` opens the
+file again. Both treat the file as untrusted: sizes are checked before anything is allocated, and whatever goes wrong
+inside a parser or decoder becomes one ReadError.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.filereader import read_dataset, read_partial
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from mmfm.errors import ReadError
+from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
+from mmfm.io.sources import Source
+from mmfm.study import Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
+
+# Odd values are judged here and told in words; pydicom's own warnings would print parts of the header.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+MAX_INFLATED = 1 << 30
+"""Bytes that a deflated dataset may inflate to."""
+MAX_INFLATE_RATIO = 200
+_CHUNK = 1 << 20
+
+_PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+_PHOTOMETRIC = {
+    "MONOCHROME1": 1,
+    "MONOCHROME2": 1,
+    "PALETTE COLOR": 1,
+    "RGB": 3,
+    "YBR_FULL": 3,
+    "YBR_FULL_422": 3,
+    "YBR_ICT": 3,
+    "YBR_RCT": 3,
+}
+"""Photometric Interpretation (0028,0004) -> Samples per Pixel."""
+
+# Tried in this order: GDCM last, since it can abort the process on damaged data and the others raise.
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
+
+_ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
+
+_VIEWS = {view.value.upper(): view for view in ViewPosition} | {"LAT": ViewPosition.LATERAL}
+_VIEW_CODES = {  # CID 4010 "DX View", SNOMED CT and its retired SNOMED-RT codes
+    "399348003": ViewPosition.AP,
+    "R-10206": ViewPosition.AP,
+    "272479007": ViewPosition.PA,
+    "R-10214": ViewPosition.PA,
+    "399173006": ViewPosition.LL,
+    "R-10236": ViewPosition.LL,
+    "399198007": ViewPosition.RL,
+    "R-10232": ViewPosition.RL,
+    "399033003": ViewPosition.FRONTAL,
+    "399067008": ViewPosition.LATERAL,
+}
+
+_DECODE_KEYWORDS = [
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedBluePaletteColorLookupTableData",
+]
+_HEADER_KEYWORDS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "ImageType",
+    "StudyDate",
+    "StudyDescription",
+    "SeriesDescription",
+    "InstanceNumber",
+    "PatientID",
+    "PatientSex",
+    "PatientAge",
+    "PatientBirthDate",
+    "BodyPartExamined",
+    "ViewPosition",
+    "ViewCodeSequence",
+    "ImageLaterality",
+    "Laterality",
+    "PatientOrientation",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "SliceThickness",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "WindowCenterWidthExplanation",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "PresentationLUTShape",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+
+def _tags(keywords: list[str]) -> list[int]:
+    tags = [tag_for_keyword(keyword) for keyword in keywords]
+    assert None not in tags, "a keyword is misspelt"
+    return [tag for tag in tags if tag is not None]
+
+
+_HEADER_TAGS = _tags(_HEADER_KEYWORDS + _DECODE_KEYWORDS)
+_DECODE_TAGS = _tags(_DECODE_KEYWORDS) + list(_PIXEL_TAGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomHeader:
+    """What one DICOM file says, as far as it is used. No name, no birth date."""
+
+    sop_class: str | None
+    """Name of the SOP class, its UID where the name is not known."""
+    study_uid: str
+    series_uid: str
+    modality: str | None
+    transfer_syntax: str
+    patient: Patient
+    view: ViewPosition | None
+    laterality: Laterality | None
+    body_part: str | None
+    study_description: str | None
+    series_description: str | None
+    photometric: str | None
+    rows: int | None
+    columns: int | None
+    frames: int | None
+    instance: Instance | None
+    """``None`` where the object holds no image, or one that is refused."""
+    refused: str | None
+    """Why the image is refused, in words without an identifier."""
+
+
+def is_dicom(stream: BinaryIO) -> bool:
+    """Returns whether ``stream`` starts as DICOM: with the DICM prefix, or bare with a group 0002 or 0008 element."""
+    stream.seek(0)
+    head = stream.read(132)
+    stream.seek(0)
+    if head[128:132] == b"DICM":
+        return True
+    # Bare data sets (no preamble) start with group 2 or 8 in either byte order, and an element that is a small number.
+    return len(head) >= 8 and head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08", b"\x00\x02") and 0 in head[2:4]
+
+
+def preamble_note(stream: BinaryIO) -> str | None:
+    """Returns a warning where the 128-byte preamble starts like a program, a script or another document."""
+    stream.seek(0)
+    head = stream.read(16)
+    stream.seek(0)
+    kinds = {
+        b"MZ": "a Windows program",
+        b"\x7fELF": "a Linux program",
+        b"\xcf\xfa\xed\xfe": "a macOS program",
+        b"\xce\xfa\xed\xfe": "a macOS program",
+        b"\xca\xfe\xba\xbe": "a macOS program",
+        b"\xfe\xed\xfa": "a macOS program",
+        b"#!": "a script",
+        b"<": "a web page",
+        b"PK": "a zip",
+        b"%PDF": "a PDF",
+    }
+    kind = next((kind for magic, kind in kinds.items() if head.startswith(magic)), None)
+    return f"the preamble looks like {kind}: do not pass this file on as it is" if kind else None
+
+
+def read_header(source: Source, stream: BinaryIO) -> DicomHeader:
+    """Parses the header in ``stream``.
+
+    Raises:
+        ReadError: it cannot be parsed at all, or is neither an image nor any other known DICOM object.
+    """
+    try:
+        dataset, syntax, pixels = _parse_header(stream)
+    except ReadError:
+        raise
+    except RecursionError:
+        raise _bad(source, "sequences nested too deep") from None
+    except Exception as error:  # a parser over untrusted bytes: whatever it raises is the file's fault
+        raise _bad(source, f"damage ({type(error).__name__})") from None
+    sop_class = _uid(dataset, "SOPClassUID") or _uid(dataset.file_meta, "MediaStorageSOPClassUID")
+    name = UID(sop_class).name if sop_class else None
+    known = name is not None and (name != sop_class or (UID(sop_class).is_valid and "SOPInstanceUID" in dataset))
+    sop_uid, study_uid, series_uid = (
+        _uid(dataset, key) for key in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+    )
+    if not (sop_uid and study_uid and series_uid):
+        unnamed = content_uid("dicom", content_digest(stream))
+        sop_uid, study_uid, series_uid = sop_uid or unnamed, study_uid or unnamed, series_uid or unnamed
+    instance, refused = None, None
+    if pixels or "Rows" in dataset or (name and _is_image_class(name)):
+        try:
+            instance = _instance(source, dataset, syntax, pixels, sop_uid)
+        except ReadError as error:
+            refused = f"expected {error.expected}, found {error.found}"
+        except Exception as error:
+            refused = f"a value in the header cannot be used ({type(error).__name__})"
+    elif not known:
+        raise _bad(source, "neither an image nor a SOP class that is known (cut short?)")
+    shape = instance.pixels if instance else None
+    return DicomHeader(
+        sop_class=name,
+        study_uid=study_uid,
+        series_uid=series_uid,
+        modality=_text(_get(dataset, "Modality")),
+        transfer_syntax=syntax,
+        patient=_patient(dataset),
+        view=_view(dataset),
+        laterality=_one_of(Laterality, _text(_get(dataset, "ImageLaterality")) or _text(_get(dataset, "Laterality"))),
+        body_part=_text(_get(dataset, "BodyPartExamined")),
+        study_description=_text(_get(dataset, "StudyDescription")),
+        series_description=_text(_get(dataset, "SeriesDescription")),
+        photometric=_text(_get(dataset, "PhotometricInterpretation")),
+        rows=shape.rows if shape else _number(dataset, "Rows"),
+        columns=shape.columns if shape else _number(dataset, "Columns"),
+        frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
+        instance=instance,
+        refused=refused,
+    )
+
+
+def decode(source: Source, header: PixelHeader) -> np.ndarray:
+    """Decodes all frames of the file: (frames, rows, columns) stored values, or (frames, rows, columns, 3) RGB.
+
+    Raises:
+        ReadError: the pixels are truncated, damaged, or coded in a way that no installed decoder knows.
+    """
+    try:
+        with source.open() as stream:
+            stream, syntax = _inflated(stream)
+            dataset = read_partial(stream, force=True, specific_tags=_DECODE_TAGS)
+        dataset.file_meta.TransferSyntaxUID = UID(syntax or _guessed_syntax(dataset))
+        return _decoded(source, dataset, header)
+    except ReadError as error:
+        raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
+    except RecursionError:
+        raise _bad(source, "sequences nested too deep") from None
+    except Exception as error:  # decoders raise many kinds of error on damaged data
+        raise _pixels_bad(source, _words(error)) from None
+
+
+# --- bytes ---------------------------------------------------------------------------------------------------------
+
+
+def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, str | None]:
+    """Returns the header, its transfer syntax, and which pixel element follows it. Checks that all of it is there."""
+    stream, syntax = _inflated(stream)
+    found: list[tuple[int, int]] = []
+
+    def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+        if int(tag) not in _PIXEL_TAGS:
+            return False
+        found.append((int(tag), length))
+        return True
+
+    dataset = read_partial(stream, stop_when=at_pixels, force=True, specific_tags=_HEADER_TAGS)
+    syntax = syntax or _guessed_syntax(dataset)
+    if not found or found[-1][1] == 0:
+        return dataset, syntax, None
+    tag, length = found[-1]
+    at = stream.tell()
+    left = stream.seek(0, io.SEEK_END) - at - 8
+    if length != 0xFFFFFFFF and length > left:
+        raise ReadError(
+            "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"
+        )
+    return dataset, syntax, _PIXEL_TAGS[tag]
+
+
+def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
+    """Returns a stream that is not deflated, and the transfer syntax that the file states."""
+    stream.seek(0)
+    if stream.read(132)[128:] != b"DICM":
+        stream.seek(0)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: int(tag) >> 16 != 2)
+    syntax = _uid(meta, "TransferSyntaxUID")
+    if syntax != DeflatedExplicitVRLittleEndian:
+        stream.seek(0)
+        return stream, syntax
+    content = bytearray(128) + b"DICM" + b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    packed = 0
+    while chunk := stream.read(_CHUNK):
+        packed += len(chunk)
+        while chunk and not inflater.eof:
+            content += inflater.decompress(chunk, _CHUNK)
+            chunk = inflater.unconsumed_tail
+            if len(content) > min(MAX_INFLATED, max(_CHUNK, MAX_INFLATE_RATIO * packed)):
+                raise ReadError(
+                    "",
+                    expected=f"a deflated data set of at most {MAX_INFLATE_RATIO}:1 and {MAX_INFLATED >> 30} GB",
+                    found="more",
+                    fix="inflate the file yourself if you trust it",
+                )
+    if not inflater.eof:
+        raise ReadError("", expected="a complete deflated data set", found="one cut short", fix="copy the file again")
+    return io.BytesIO(bytes(content)), syntax
+
+
+def _guessed_syntax(dataset: Dataset) -> str:
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+# --- header --------------------------------------------------------------------------------------------------------
+
+
+def _instance(source: Source, dataset: Dataset, syntax: str, pixels: str | None, uid: str) -> Instance:
+    header = _pixel_header(source, dataset, syntax, pixels)
+    spacing, spacing_source = _spacing(dataset)
+    return Instance(
+        sop_instance_uid=uid,
+        pixels=header,
+        geometry=Geometry(
+            position=_floats(_functional(dataset, "PlanePositionSequence", "ImagePositionPatient"), 3),
+            orientation=_floats(_functional(dataset, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+            pixel_spacing=spacing,
+            spacing_source=spacing_source,
+            slice_thickness=_float(_functional(dataset, "PixelMeasuresSequence", "SliceThickness")),
+        ),
+        number=_number(dataset, "InstanceNumber"),
+        patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
+        image_type=tuple(_texts(_get(dataset, "ImageType"))),
+        load=lambda: decode(source, header),
+    )
+
+
+def _pixel_header(source: Source, dataset: Dataset, syntax: str, pixels: str | None) -> PixelHeader:
+    def refuse(expected: str, found: str) -> ReadError:
+        return ReadError(source.name, expected=expected, found=found, fix="ask its source for a valid file")
+
+    if pixels is None:
+        raise refuse("pixel data", "none (cut short, or sent without)")
+    rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
+    frames = _number(dataset, "NumberOfFrames") if _get(dataset, "NumberOfFrames") not in (None, "") else 1
+    if not (rows and columns and 0 < rows <= 65535 and 0 < columns <= 65535):
+        raise refuse("Rows and Columns of 1 to 65535", f"{rows} and {columns}")
+    if frames is None or frames < 0:
+        raise refuse("a Number of Frames of at least 1", "another value")
+    frames = frames or 1  # 0 is seen in single images
+    photometric = _text(_get(dataset, "PhotometricInterpretation"))
+    if photometric not in _PHOTOMETRIC:
+        raise refuse(f"a Photometric Interpretation among {', '.join(_PHOTOMETRIC)}", str(photometric))
+    samples = _number(dataset, "SamplesPerPixel") if "SamplesPerPixel" in dataset else _PHOTOMETRIC[photometric]
+    if samples != _PHOTOMETRIC[photometric]:
+        raise refuse(f"{_PHOTOMETRIC[photometric]} samples per pixel in {photometric}", str(samples))
+    allocated = _number(dataset, "BitsAllocated")
+    if allocated not in (1, 8, 16, 32, 64):
+        raise refuse("Bits Allocated of 1, 8, 16, 32 or 64", str(allocated))
+    stored = _number(dataset, "BitsStored") if "BitsStored" in dataset else allocated
+    if stored is None or not 1 <= stored <= allocated:
+        raise refuse(f"Bits Stored of 1 to {allocated}", str(stored))
+    high = _number(dataset, "HighBit")
+    transfer = UID(syntax)
+    if high is not None and high != stored - 1 and not (transfer.is_transfer_syntax and transfer.is_encapsulated):
+        raise refuse(f"High Bit {stored - 1} for {stored} Bits Stored", str(high))
+    size = rows * columns * frames * (3 if photometric == "PALETTE COLOR" else samples) * max(1, allocated // 8)
+    if size > MAX_PIXEL_BYTES:
+        raise refuse(
+            f"at most {MAX_PIXEL_BYTES >> 30} GB of pixels",
+            f"{rows} x {columns} x {samples} samples x {frames} frames of {allocated} bits",
+        )
+    _decoder(source, syntax)
+    signed = _number(dataset, "PixelRepresentation") == 1
+    if photometric == "PALETTE COLOR":
+        stored, signed = _palette_bits(source, dataset), False
+    slope, intercept, kind = _rescale(source, dataset)
+    centers = _all_floats(_functional(dataset, "FrameVOILUTSequence", "WindowCenter"))
+    widths = _all_floats(_functional(dataset, "FrameVOILUTSequence", "WindowWidth"))
+    pairs = min(len(centers), len(widths))
+    padding = _number(dataset, "PixelPaddingValue")
+    limit = _number(dataset, "PixelPaddingRangeLimit")
+    return PixelHeader(
+        rows=rows,
+        columns=columns,
+        frames=frames,
+        samples=3 if photometric == "PALETTE COLOR" else samples,
+        bits_stored=stored,
+        signed=signed,
+        photometric=photometric,
+        rescale_slope=slope,
+        rescale_intercept=intercept,
+        rescale_type=kind,
+        modality_lut=_lookup_table(source, dataset, "ModalityLUTSequence", signed),
+        window_centers=centers[:pairs],
+        window_widths=widths[:pairs],
+        window_names=tuple(_texts(_functional(dataset, "FrameVOILUTSequence", "WindowCenterWidthExplanation"))[:pairs]),
+        voi_function=_text(_functional(dataset, "FrameVOILUTSequence", "VOILUTFunction")) or "LINEAR",
+        voi_lut=_lookup_table(source, dataset, "VOILUTSequence", signed or intercept < 0),
+        presentation_inverse=_text(_get(dataset, "PresentationLUTShape")) == "INVERSE",
+        padding_value=_as_stored(padding, signed),
+        padding_limit=_as_stored(limit, signed),
+    )
+
+
+def _rescale(source: Source, dataset: Dataset) -> tuple[float, float, str | None]:
+    """Returns slope, intercept and type: "HU" on a CT that states a rescale and no other type (PS3.3 C.8.2.1.1)."""
+    group = "PixelValueTransformationSequence"
+    slopes = _per_frame(dataset, group, "RescaleSlope")
+    intercepts = _per_frame(dataset, group, "RescaleIntercept")
+    if len(set(slopes)) > 1 or len(set(intercepts)) > 1:
+        raise ReadError(
+            source.name,
+            expected="one rescale slope and intercept for all frames",
+            found=f"{len(set(zip(slopes, intercepts, strict=False)))} that differ by frame",
+            fix="split the file by frame",
+        )
+    slope, intercept = (_float(_functional(dataset, group, key)) for key in ("RescaleSlope", "RescaleIntercept"))
+    kind = _text(_functional(dataset, group, "RescaleType"))
+    stated = slope is not None or intercept is not None
+    if stated and kind is None and _text(_get(dataset, "Modality")) == "CT":
+        kind = "HU"
+    return 1.0 if slope is None else slope, intercept or 0.0, kind
+
+
+def _lookup_table(source: Source, dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
+    """Returns the first table of ``keyword`` (PS3.3 C.11.1.1.1 and C.11.2.1.1)."""
+    items = _get(dataset, keyword)
+    if not items:
+        return None
+    descriptor = [int(value) for value in items[0].LUTDescriptor]
+    data = items[0].LUTData
+    count = descriptor[0] % 65536 or 65536
+    if isinstance(data, bytes):
+        width = 1 if len(data) < 2 * count else 2
+        order = "<" if dataset.original_encoding[1] else ">"
+        data = np.frombuffer(data, dtype=f"{order}u{width}")
+    entries = tuple(int(value) % 65536 for value in np.atleast_1d(np.asarray(data))[:count])
+    if len(entries) < count:
+        raise ReadError(
+            source.name,
+            expected=f"{count} entries in {keyword}",
+            found=str(len(entries)),
+            fix="ask its source for a valid file",
+        )
+    first = descriptor[1]
+    if signed and first >= 32768:  # "US or SS": the sign follows what goes in
+        first -= 65536
+    return LookupTable(first_value=first, bits=max(descriptor[2], max(entries).bit_length()), entries=entries)
+
+
+def _palette_bits(source: Source, dataset: Dataset) -> int:
+    descriptor = _all_floats(_get(dataset, "RedPaletteColorLookupTableDescriptor"))
+    if len(descriptor) != 3 or descriptor[2] not in (8, 16):
+        raise ReadError(
+            source.name,
+            expected="a palette with PALETTE COLOR",
+            found="none that is complete",
+            fix="ask its source for a valid file",
+        )
+    return int(descriptor[2])
+
+
+def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        if spacing := _floats(_functional(dataset, "PixelMeasuresSequence", keyword), 2):
+            return spacing, keyword
+    return None, None
+
+
+def _patient(dataset: Dataset) -> Patient:
+    return Patient(
+        patient_id=_text(_get(dataset, "PatientID")),
+        sex=_one_of(Sex, _text(_get(dataset, "PatientSex"))),
+        age_years=_age(dataset),
+    )
+
+
+def _age(dataset: Dataset) -> float | None:
+    """Returns years by Patient's Age (nnnD, nnnW, nnnM, nnnY), else from birth to study date; ``None`` if not 0-150."""
+    years = None
+    text = _text(_get(dataset, "PatientAge")) or ""
+    if text[:-1].isdecimal() and text[-1] in "DWMY":
+        years = int(text[:-1]) / {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}[text[-1]]
+    else:
+        birth, study = (_date(_text(_get(dataset, key))) for key in ("PatientBirthDate", "StudyDate"))
+        if birth and study:
+            years = round((study - birth).days / 365.25, 2)
+    return years if years is not None and 0 <= years <= 150 else None
+
+
+def _date(text: str | None) -> date | None:
+    digits = (text or "").replace(".", "").replace("-", "")
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8])) if len(digits) == 8 else None
+    except ValueError:
+        return None
+
+
+def _view(dataset: Dataset) -> ViewPosition | None:
+    if view := _VIEWS.get((_text(_get(dataset, "ViewPosition")) or "").upper()):
+        return view
+    for item in _get(dataset, "ViewCodeSequence") or ():
+        if view := _VIEW_CODES.get(_text(_get(item, "CodeValue")) or ""):
+            return view
+    return None
+
+
+def _is_image_class(name: str) -> bool:
+    # Names of PS3.6 Annex A: these classes hold pixels, so that one without any was cut short.
+    words = ("Image Storage", "Segmentation Storage", "RT Dose Storage", "Parametric Map Storage")
+    return any(word in name for word in words) and "Surface" not in name
+
+
+# --- values of untrusted elements: what cannot be read is not there --------------------------------------------------
+
+
+def _get(dataset: Dataset, keyword: str) -> Any:
+    try:
+        return dataset.get(keyword)
+    except Exception:  # pydicom converts on access and raises many kinds of error on malformed values
+        return None
+
+
+def _functional(dataset: Dataset, group: str, keyword: str) -> Any:
+    """Returns ``keyword`` from the data set, else from its functional groups (PS3.3 C.7.6.16) if all frames agree."""
+    value = _get(dataset, keyword)
+    if value is not None:
+        return value
+    values = _per_frame(dataset, group, keyword)
+    return values[0] if values and all(value == values[0] for value in values) else None
+
+
+def _per_frame(dataset: Dataset, group: str, keyword: str) -> list[Any]:
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        values = []
+        for frame in _get(dataset, name) or ():
+            items = _get(frame, group)
+            value = _get(items[0], keyword) if items else None
+            if value is not None:
+                values.append(value)
+        if values:
+            return values
+    return []
+
+
+def _text(value: Any) -> str | None:
+    """Returns one line of printable text of at most 200 characters; control and direction marks are left out."""
+    if value is None:
+        return None
+    text = "".join(character for character in str(value) if character.isprintable()).strip()[:200]
+    return text or None
+
+
+def _texts(value: Any) -> list[str]:
+    values = [value] if isinstance(value, str) or value is None else list(value)
+    return [text for text in map(_text, values) if text]
+
+
+def _uid(dataset: Dataset, keyword: str) -> str | None:
+    value = _get(dataset, keyword)
+    return _text(value[0] if isinstance(value, (list, tuple)) and value else value)
+
+
+def _number(dataset: Dataset, keyword: str) -> int | None:
+    value = _get(dataset, keyword)
+    try:
+        return int(value) if value is not None else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _float(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _all_floats(value: Any) -> tuple[float, ...]:
+    if value is None or isinstance(value, (str, bytes)):
+        return ()
+    numbers = [_float(item) for item in (value if hasattr(value, "__iter__") else [value])]
+    return tuple(number for number in numbers if number is not None)
+
+
+def _floats(value: Any, count: int) -> Any:
+    numbers = _all_floats(value)
+    return numbers if len(numbers) == count else None
+
+
+def _one_of(kind: Any, text: str | None) -> Any:
+    return kind(text) if text in {member.value for member in kind} else None
+
+
+def _as_stored(value: int | None, signed: bool) -> int | None:
+    """Returns a "US or SS" value as the pixels hold it: -2000 may be written as 63536."""
+    if value is None:
+        return None
+    return value - 65536 if signed and value >= 32768 else value + 65536 if not signed and value < 0 else value
+
+
+# --- pixels --------------------------------------------------------------------------------------------------------
+
+
+def _decoder(source: Source, syntax: str) -> Any:
+    from pydicom.pixels import get_decoder  # imports the codec packages: only when pixels are wanted
+
+    try:
+        decoder = get_decoder(UID(syntax))
+    except NotImplementedError:
+        decoder = None
+    if decoder is None or not decoder.is_available:
+        raise ReadError(
+            source.name,
+            expected="a transfer syntax that can be decoded (see mmfm doctor)",
+            found=f"{UID(syntax).name}",
+            fix="convert the file, for instance to Explicit VR Little Endian",
+        )
+    return decoder
+
+
+def _decoded(source: Source, dataset: Dataset, header: PixelHeader) -> np.ndarray:
+    decoder = _decoder(source, dataset.file_meta.TransferSyntaxUID)
+    if decoder.is_native:
+        array, properties = decoder.as_array(dataset)
+    else:
+        _check_codestreams(source, dataset, header)
+        array, properties = _first_that_decodes(decoder, dataset)
+    samples = 1 if header.photometric == "PALETTE COLOR" else header.samples
+    shape = (header.frames, header.rows, header.columns) + ((3,) if samples == 3 else ())
+    if array.size != math.prod(shape):
+        raise _pixels_bad(source, f"{array.size} values for {' x '.join(map(str, shape))}")
+    array = array.reshape(shape)
+    if header.photometric == "PALETTE COLOR":
+        return _with_palette(source, dataset, array)
+    if samples == 3 and properties["photometric_interpretation"] != "RGB":
+        raise _pixels_bad(source, f"{properties['photometric_interpretation']} that no decoder turned into RGB")
+    return array
+
+
+def _first_that_decodes(decoder: Any, dataset: Dataset) -> tuple[np.ndarray, dict[str, Any]]:
+    first_error: Exception | None = None
+    for plugin in _PLUGINS:
+        if plugin not in decoder.available_plugins:
+            continue
+        try:
+            return decoder.as_array(dataset, decoding_plugin=plugin)
+        except Exception as error:  # the next decoder may know this variant
+            first_error = first_error or error
+    assert first_error is not None, "a decoder that is available has a plugin"
+    raise first_error
+
+
+def _check_codestreams(source: Source, dataset: Dataset, header: PixelHeader) -> None:
+    """Compares the size that each compressed frame claims with the header: no decoder shall allocate what is not there.
+
+    A JPEG or JPEG 2000 frame without a codestream is refused here, before native decoders complain on their own.
+    """
+    frames = 0
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+    for frame in generate_frames(dataset.PixelData, number_of_frames=header.frames, extended_offsets=offsets):
+        frames += 1
+        size = _codestream_size(frame)
+        if size is None and dataset.file_meta.TransferSyntaxUID != RLELossless:
+            raise _pixels_bad(source, f"no codestream of {dataset.file_meta.TransferSyntaxUID.name} in frame {frames}")
+        if size is not None and size != (header.rows, header.columns):
+            raise _pixels_bad(source, f"a frame of {size[0]} x {size[1]} in {header.rows} x {header.columns}")
+    if frames < header.frames:
+        raise _pixels_bad(source, f"{frames} of {header.frames} frames")
+
+
+def _codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """Returns (rows, columns) by the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS, if there is one."""
+    at = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # a JP2 container may precede the codestream
+    if at >= 0 and len(frame) >= at + 24:
+        width, height, left, top = struct.unpack(">4L", frame[at + 8 : at + 24])
+        return height - top, width - left
+    if not frame.startswith(b"\xff\xd8"):
+        return None
+    for marker, segment in _jpeg_segments(frame):
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            rows, columns = struct.unpack(">2H", segment[1:5]) if len(segment) >= 5 else (0, 0)
+            return rows, columns
+    return None
+
+
+def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 2
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker == 0xDA:
+            return
+        length = int.from_bytes(frame[at + 2 : at + 4], "big")
+        yield marker, frame[at + 4 : at + 2 + length]
+        at += 2 + max(2, length)
+
+
+def _with_palette(source: Source, dataset: Dataset, array: np.ndarray) -> np.ndarray:
+    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5)."""
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        from pydicom.pixels import apply_color_lut
+
+        # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
+        entries = np.arange(256, dtype=np.uint16)
+        if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
+            raise _pixels_bad(source, "indices above 255 into a segmented palette of 8 bits")
+        if int(array.max(initial=0)) > 255:
+            entries = np.arange(65536, dtype=np.uint16)
+        return apply_color_lut(entries, dataset)[..., :3][np.maximum(array, 0)]
+    count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
+    count = count % 65536 or 65536
+    order = "<" if dataset.original_encoding[1] else ">"
+    index = np.clip(array.astype(np.int32) - first, 0, count - 1)
+    channels = []
+    for colour in ("Red", "Green", "Blue"):
+        data = dataset[f"{colour}PaletteColorLookupTableData"].value
+        width = 2 if len(data) >= 2 * count else 1
+        table = np.frombuffer(data, dtype=f"{order}u{width}")[:count]
+        if len(table) < count:
+            raise _pixels_bad(source, f"{len(table)} of {count} entries in the palette")
+        channels.append(table.astype(np.uint8 if bits == 8 and table.max() < 256 else np.uint16)[index])
+    return np.stack(channels, axis=-1)
+
+
+def _bad(source: Source, found: str) -> ReadError:
+    return ReadError(source.name, expected="a complete DICOM file", found=found, fix="copy or export it again")
+
+
+def _pixels_bad(source: Source, found: str) -> ReadError:
+    return ReadError(source.name, expected="pixels as the header states", found=found, fix="copy or export it again")
+
+
+def _words(error: Exception) -> str:
+    """Returns one line on ``error``. Decoders speak of bytes and tags, not of values that name a patient."""
+    line = " ".join(str(error).split()).removeprefix(_ALL_PLUGINS)
+    return f"no decoder that succeeds ({line[:160]})" if line else type(error).__name__

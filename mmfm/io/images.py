@@ -1,0 +1,164 @@
+"""PNG and JPEG pictures as Instances, decoded by Pillow without losing bits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from mmfm.errors import ReadError
+from mmfm.io.sources import Source
+from mmfm.study import Instance, PixelHeader
+
+MAX_PIXEL_BYTES = 2 << 30
+"""Rows x Columns x Samples x Bytes x Frames of one instance, checked before anything is decoded."""
+_GREY, _COLOUR = {"1", "L", "I;16", "LA"}, {"RGB", "RGBA", "P"}
+_EXIF_ORIENTATION = 0x0112
+
+
+def read_image(path: str | Path, *, uid: str | None = None) -> Instance:
+    """Reads the header of one PNG or JPEG; ``load`` decodes it later.
+
+    Args:
+        path: the picture.
+        uid: its ``sop_instance_uid``; made from the content where not given, which reads the whole file.
+
+    Returns:
+        An Instance whose ``load`` gives (1, rows, columns) or (1, rows, columns, 3), uint8 or uint16. Transparent
+        pixels are laid on black.
+
+    Raises:
+        ReadError: the file is absent, is neither, is damaged, or is a kind of picture that cannot be read as it looks.
+    """
+    source = Source(name=str(path), path=Path(path))
+    with source.open() as stream:
+        return read_stream(source, stream, uid=uid)
+
+
+def picture_format(stream: BinaryIO) -> str | None:
+    """Returns "PNG" or "JPEG" by the first bytes, else ``None``."""
+    stream.seek(0)
+    head = stream.read(8)
+    stream.seek(0)
+    if head == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    return "JPEG" if head.startswith(b"\xff\xd8\xff") else None
+
+
+def read_stream(source: Source, stream: BinaryIO, *, uid: str | None = None) -> Instance:
+    """Returns the Instance of the picture in ``stream``, which ``source`` can open again. Raises as ``read_image``."""
+    with _opened(source, stream) as image:
+        bits = _bits(image, source)
+        colour = image.mode in _COLOUR
+        header = PixelHeader(
+            rows=image.height,
+            columns=image.width,
+            samples=3 if colour else 1,
+            bits_stored=bits,
+            photometric="RGB" if colour else "MONOCHROME2",
+        )
+    if uid is None:
+        uid = content_uid("instance", content_digest(stream))
+    return Instance(sop_instance_uid=uid, pixels=header, load=lambda: _decode(source, header))
+
+
+def content_digest(stream: BinaryIO) -> str:
+    """Returns the SHA-256 of all of ``stream`` as hexadecimal digits."""
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def content_uid(kind: str, *parts: str) -> str:
+    """Returns a valid DICOM UID (2.25., PS3.5 B.2) that depends on ``kind`` and ``parts`` alone."""
+    digest = hashlib.sha256("\n".join((kind, *parts)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def _opened(source: Source, stream: BinaryIO) -> ImageFile.ImageFile:
+    try:
+        image = Image.open(stream, formats=("PNG", "JPEG"))
+    except UnidentifiedImageError:
+        raise _bad(source, "damage in its header") from None
+    except Image.DecompressionBombError:
+        raise _bad(source, "more pixels than a radiograph has", fix="give a smaller picture") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _bad(source, _words(error)) from None
+    size = image.width * image.height * len(image.getbands()) * 2
+    if image.mode not in _GREY | _COLOUR:
+        raise _bad(source, f"colour mode {image.mode}", fix="save it as grey or RGB")
+    if size > MAX_PIXEL_BYTES:
+        raise _bad(source, f"{image.height} x {image.width} pixels", fix="give a smaller picture")
+    # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+    if orientation != 1:
+        raise _bad(
+            source, f"EXIF orientation {orientation} (turned or mirrored)", fix="save it upright without the tag"
+        )
+    return image
+
+
+def _bits(image: ImageFile.ImageFile, source: Source) -> int:
+    if image.mode == "I;16":
+        return 16
+    rawmode = _rawmode(image)
+    if rawmode == "LA;16B":
+        raise _bad(source, "16-bit grey with transparency", fix="save it as 16-bit grey")
+    return 16 if rawmode in ("RGB;16B", "RGBA;16B") else 8
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    args = image.tile[0].args if image.tile else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _decode(source: Source, header: PixelHeader) -> np.ndarray:
+    try:
+        with source.open() as stream:
+            array = _array(source, io.BytesIO(stream.read()), header)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise _bad(source, _words(error)) from None
+    if array.shape[:2] != (header.rows, header.columns):
+        raise _bad(source, f"{array.shape[0]} x {array.shape[1]} pixels, other than when first read")
+    return array[np.newaxis]
+
+
+def _array(source: Source, stream: BinaryIO, header: PixelHeader) -> np.ndarray:
+    with _opened(source, stream) as image:
+        if header.samples == 3 and header.bits_stored == 16:
+            # Pillow keeps the high byte of 16-bit colours; unpacked as if in the other byte order, it keeps the low.
+            high = np.asarray(image)
+            stream.seek(0)
+            with _opened(source, stream) as other:
+                other.tile = [tile._replace(args=_rawmode(other).replace("16B", "16L")) for tile in other.tile]
+                low = np.asarray(other)
+            return _on_black(high.astype(np.uint16) << 8 | low, 65535)
+        if image.mode == "1":
+            return np.asarray(image.convert("L"))
+        if image.mode == "P":
+            return _on_black(np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB")), 255)
+        return _on_black(np.asarray(image), 255)
+
+
+def _on_black(array: np.ndarray, opaque: int) -> np.ndarray:
+    """Returns (rows, columns[, 3]) of (rows, columns[, 2 | 3 | 4]): what is transparent is black, as on a light box."""
+    if array.ndim == 2 or array.shape[2] == 3:
+        return array
+    colour, alpha = array[..., :-1], array[..., -1:]
+    if not np.all(alpha == opaque):
+        colour = np.round(colour * (alpha / opaque)).astype(array.dtype)
+    return np.ascontiguousarray(colour[..., 0] if colour.shape[2] == 1 else colour)
+
+
+def _bad(source: Source, found: str, fix: str = "save the picture again from its source") -> ReadError:
+    return ReadError(source.name, expected="a complete PNG or JPEG", found=found, fix=fix)
+
+
+def _words(error: Exception) -> str:
+    return str(error)[:120] or type(error).__name__

@@ -1,0 +1,314 @@
+"""``read``: a folder, a zip or a file becomes Studies, with one outcome for each file that was met.
+
+A bad file never stops the reading of the others, and no file is left out of the account: it is ``ok``, ``refused``
+with a reason, or ``ignored`` because it is a DICOM object that holds no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from mmfm.errors import ReadError
+from mmfm.io.dicom import DicomHeader, is_dicom, preamble_note, read_header
+from mmfm.io.images import content_uid, picture_format, read_stream
+from mmfm.io.sources import Refusal, Source, archive_kind, walk
+from mmfm.study import Instance, Patient, Series, Study
+
+_STACKED = {"CT", "MR", "PT", "NM"}
+"""Modalities whose single frames are slices of one volume. Of others, each instance is a picture of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOutcome:
+    """What became of one file."""
+
+    file: str
+    """The path, or ``archive.zip!member``."""
+    status: Literal["ok", "refused", "ignored"]
+    reason: str | None = None
+    """Why it is not ``ok``; a warning where it is."""
+    study_uid: str | None = None
+    series_uid: str | None = None
+    modality: str | None = None
+    transfer_syntax: str | None = None
+    rows: int | None = None
+    columns: int | None = None
+    frames: int | None = None
+    photometric: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """All that was found at one path."""
+
+    files: tuple[FileOutcome, ...]
+    studies: tuple[Study, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image that was read, and the place of its outcome among the files."""
+
+    place: int
+    header: DicomHeader
+    instance: Instance
+
+
+def read(path: str | Path) -> Reading:
+    """Reads the headers of everything at ``path``; pixels stay where they are until ``Instance.load`` is called.
+
+    Instances of CT, MR, PT and NM with one frame each share a Series by their SeriesInstanceUID. Of other modalities,
+    and of multi-frame objects, each instance is a Series of its own; where several share a SeriesInstanceUID, ``#1``,
+    ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
+    Series each, whose uids depend on their content alone.
+
+    Raises:
+        ReadError: ``path`` does not exist.
+    """
+    path = Path(path)
+    files: list[FileOutcome] = []
+    images: list[_Image] = []
+    pictures: list[tuple[int, Instance, str]] = []
+    for item in walk(path):
+        if isinstance(item, Refusal):
+            files.append(FileOutcome(file=item.name, status="refused", reason=item.reason))
+            continue
+        source, stream = item
+        try:
+            if is_dicom(stream):
+                outcome, image = _dicom(source, stream, len(files))
+                images += [image] if image else []
+            elif picture := picture_format(stream):
+                instance = read_stream(source, stream)
+                shape = instance.pixels
+                outcome = FileOutcome(
+                    file=source.name,
+                    status="ok",
+                    rows=shape.rows,
+                    columns=shape.columns,
+                    frames=1,
+                    photometric=shape.photometric,
+                )
+                pictures.append((len(files), instance, picture))
+            else:
+                outcome = FileOutcome(file=source.name, status="refused", reason=_stray(stream))
+        except ReadError as error:
+            outcome = FileOutcome(
+                file=source.name, status="refused", reason=f"expected {error.expected}, found {error.found}"
+            )
+        files.append(outcome)
+    studies = _dicom_studies(images, files) + _picture_study(pictures, files)
+    return Reading(files=tuple(files), studies=tuple(studies))
+
+
+def read_studies(path: str | Path) -> tuple[Study, ...]:
+    """Returns the studies of ``read``.
+
+    Raises:
+        ReadError: ``path`` does not exist, or no image there could be read; the message gives the first reason.
+    """
+    reading = read(path)
+    if not reading.studies:
+        raise nothing_read(str(path), reading.files)
+    return reading.studies
+
+
+def nothing_read(path: str, files: Iterable[FileOutcome]) -> ReadError:
+    """Returns the error that says why none of ``files`` gave an image."""
+    files = tuple(files)
+    refused = [file for file in files if file.status == "refused"]
+    if len(files) == 1 and refused:
+        found = f"a file that is refused ({refused[0].reason})"
+    elif refused:
+        found = (
+            f"{len(files)} files, {len(refused)} of them refused (the first: {refused[0].file}: {refused[0].reason})"
+        )
+    else:
+        found = f"{len(files)} files without an image" if files else "an empty folder or archive"
+    return ReadError(
+        path, expected="DICOM, PNG or JPEG images", found=found, fix="run `mmfm inspect` on it for each file's reason"
+    )
+
+
+def attach(study: Study, path: str | Path) -> Study:
+    """Returns ``study``, such as ``Study.from_json`` gave it, with the pixels at ``path`` attached by SOP instance UID.
+
+    Raises:
+        ReadError: ``path`` lacks an instance of the study.
+    """
+    loads = {
+        instance.sop_instance_uid: instance.load
+        for found in read(path).studies
+        for series in found.series
+        for instance in series.instances
+    }
+    wanted = {instance.sop_instance_uid for series in study.series for instance in series.instances}
+    if missing := wanted - set(loads):
+        raise ReadError(
+            str(path),
+            expected=f"all {len(wanted)} instances of the study",
+            found=f"{len(missing)} missing",
+            fix="give the path that the study was read from",
+        )
+    return replace(
+        study,
+        series=tuple(
+            replace(s, instances=tuple(replace(i, load=loads[i.sop_instance_uid]) for i in s.instances))
+            for s in study.series
+        ),
+    )
+
+
+def _dicom(source: Source, stream: BinaryIO, place: int) -> tuple[FileOutcome, _Image | None]:
+    note = preamble_note(stream)
+    header = read_header(source, stream)
+    outcome = FileOutcome(
+        file=source.name,
+        status="ok",
+        reason=note,
+        study_uid=header.study_uid,
+        series_uid=header.series_uid,
+        modality=header.modality,
+        transfer_syntax=header.transfer_syntax,
+        rows=header.rows,
+        columns=header.columns,
+        frames=header.frames,
+        photometric=header.photometric,
+    )
+    if header.refused:
+        return replace(outcome, status="refused", reason=header.refused), None
+    if header.instance is None:
+        return replace(outcome, status="ignored", reason=f"{header.sop_class} holds no image"), None
+    return outcome, _Image(place=place, header=header, instance=header.instance)
+
+
+def _stray(stream: BinaryIO) -> str:
+    stream.seek(0)
+    head = stream.read(512)
+    expected = "expected DICOM, PNG, JPEG or zip, found"
+    if not head:
+        return f"{expected} an empty file"
+    if head.startswith(b"%PDF"):
+        return f"{expected} a PDF"
+    if kind := archive_kind(stream):
+        return f"{expected} an archive of another kind ({kind})"
+    if all(32 <= byte < 127 or byte in b"\t\r\n\f" or byte >= 128 for byte in head):
+        return f"{expected} text"
+    return f"{expected} other data"
+
+
+def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study]:
+    images = _without_mixed_patients(_without_duplicates(images, files), files)
+    studies = []
+    for study_uid in dict.fromkeys(image.header.study_uid for image in images):
+        members = [image for image in images if image.header.study_uid == study_uid]
+        series = []
+        for series_uid in dict.fromkeys(image.header.series_uid for image in members):
+            series += _series([image for image in members if image.header.series_uid == series_uid], files)
+        headers = [image.header for image in members]
+        patients = {header.patient.patient_id for header in headers} - {None}
+        studies.append(
+            Study(
+                study_uid=study_uid,
+                series=tuple(series),
+                patient=Patient(
+                    patient_id=patients.pop() if len(patients) == 1 else None,
+                    sex=_first(header.patient.sex for header in headers),
+                    age_years=_first(header.patient.age_years for header in headers),
+                ),
+                description=_first(header.study_description for header in headers),
+            )
+        )
+    return studies
+
+
+def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[_Image]:
+    first: dict[str, _Image] = {}
+    for image in images:
+        kept = first.setdefault(image.instance.sop_instance_uid, image)
+        if kept is not image:
+            _refuse(files, image, f"a second file with the SOP instance UID of {files[kept.place].file}")
+    return list(first.values())
+
+
+def _without_mixed_patients(images: list[_Image], files: list[FileOutcome]) -> list[_Image]:
+    """Refuses every image of a study or series that states more than one Patient ID: whose it is cannot be told.
+
+    A study of three files or more in which no two agree is no mixture: its IDs were replaced file by file. It is read,
+    without an ID and with a warning.
+    """
+    bad: dict[int, str] = {}
+    for level in ("study", "series"):
+        groups: dict[str, list[_Image]] = {}
+        for image in images:
+            groups.setdefault(getattr(image.header, f"{level}_uid"), []).append(image)
+        for group in groups.values():
+            patients = {image.header.patient.patient_id for image in group} - {None}
+            if len(patients) > 1 and len(patients) == len(group) >= 3:
+                note = "every file states another Patient ID: taken as one patient whose ID was replaced in each file"
+                for image in group:
+                    files[image.place] = replace(files[image.place], reason=note)
+            elif len(patients) > 1:
+                reason = f"expected one patient in a {level}, found {len(patients)} different Patient IDs"
+                bad |= {image.place: reason for image in group}
+    for image in images:
+        if image.place in bad:
+            _refuse(files, image, bad[image.place])
+    return [image for image in images if image.place not in bad]
+
+
+def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
+    images = sorted(images, key=lambda image: (image.instance.number or 0, image.instance.sop_instance_uid))
+    slices = [image for image in images if _is_slice(image)]
+    groups = [[image] for image in images if not _is_slice(image)] + ([slices] if slices else [])
+    found = []
+    for number, group in enumerate(groups, start=1):
+        head = group[0].header
+        uid = head.series_uid if len(groups) == 1 else f"{head.series_uid}#{number}"
+        for image in group:
+            files[image.place] = replace(files[image.place], series_uid=uid)
+        found.append(
+            Series(
+                series_uid=uid,
+                instances=tuple(image.instance for image in group),
+                modality=head.modality,
+                view=head.view,
+                laterality=head.laterality,
+                body_part=head.body_part,
+                description=head.series_description,
+            )
+        )
+    return found
+
+
+def _is_slice(image: _Image) -> bool:
+    pixels = image.instance.pixels
+    return image.header.modality in _STACKED and pixels.frames == 1 and pixels.samples == 1
+
+
+def _picture_study(pictures: list[tuple[int, Instance, str]], files: list[FileOutcome]) -> list[Study]:
+    unique: dict[str, tuple[int, Instance, str]] = {}
+    for place, instance, picture in pictures:
+        kept = unique.setdefault(instance.sop_instance_uid, (place, instance, picture))
+        if kept[0] != place:
+            files[place] = replace(files[place], status="refused", reason=f"the same content as {files[kept[0]].file}")
+    if not unique:
+        return []
+    study_uid = content_uid("study", *sorted(unique))
+    series = []
+    for uid, (place, instance, picture) in unique.items():
+        series_uid = content_uid("series", uid)
+        files[place] = replace(files[place], study_uid=study_uid, series_uid=series_uid)
+        series.append(Series(series_uid=series_uid, instances=(instance,), source_format=picture))
+    return [Study(study_uid=study_uid, series=tuple(series))]
+
+
+def _refuse(files: list[FileOutcome], image: _Image, reason: str) -> None:
+    files[image.place] = replace(files[image.place], status="refused", reason=reason)
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)

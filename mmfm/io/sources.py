@@ -1,0 +1,229 @@
+"""Where bytes come from: the files of a folder, one file, or the members of a zip, all of them untrusted.
+
+Nothing is ever written to disk: a member of an archive is unpacked into memory, counted on the bytes that really come
+out, and unpacked again when its pixels are wanted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from mmfm.errors import ReadError
+
+MAX_UNPACKED = 4 << 30
+"""Bytes that one archive may unpack to, all members together."""
+MAX_RATIO = 100
+"""Unpacked bytes for each packed byte of a member."""
+RATIO_FREE = 1 << 20
+"""A member this small (bytes) is not measured by its ratio: a small blank picture packs better than 100:1."""
+MAX_MEMBERS = 5_000
+"""An archive holds fewer entries than this."""
+_CHUNK = 1 << 20
+
+_ARCHIVES = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x1f\x8b": "gzip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One file, or one member of a zip, that can be opened again and again."""
+
+    name: str
+    """As shown to people: the path, or ``archive.zip!member``."""
+    path: Path
+    member: int | None = None
+    """Index among the entries of the archive ``path``; names may repeat there, so they do not identify."""
+
+    def open(self) -> BinaryIO:
+        """Returns a seekable stream of the content.
+
+        Raises:
+            ReadError: it is gone, or the member breaks a limit.
+        """
+        if self.member is None:
+            try:
+                return _ClampedReader(io.FileIO(self.path))
+            except OSError as error:
+                raise ReadError(
+                    self.name, expected="a readable file", found=error.strerror or "an error", fix="check the file"
+                ) from None
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return io.BytesIO(_unpack(archive, archive.infolist()[self.member], self.name, MAX_UNPACKED))
+        except (OSError, IndexError, zipfile.BadZipFile) as error:
+            raise ReadError(
+                self.name, expected="a readable zip", found=type(error).__name__, fix="check the archive"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A file that is not opened, and why."""
+
+    name: str
+    reason: str
+
+
+class _ClampedReader(io.BufferedReader):
+    """Reads at most what the file holds: a length field of 4 GiB in a small file must not allocate 4 GiB."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _CHUNK:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
+def walk(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
+    """Yields every file at ``path`` (a folder, a zip or a file), opened; each is closed when the next is asked for.
+
+    A zip inside a folder is opened, an archive inside an archive is not. Links to folders are not followed.
+
+    Raises:
+        ReadError: ``path`` does not exist.
+    """
+    if not path.exists():
+        raise ReadError(str(path), expected="a folder, a zip or a file", found="nothing there", fix="check the path")
+    for file in _files(path):
+        if isinstance(file, Refusal):
+            yield file
+            continue
+        source = Source(name=str(file), path=file)
+        try:
+            stream = source.open()
+        except ReadError as error:
+            yield Refusal(name=source.name, reason=f"found {error.found}")
+            continue
+        with stream:
+            if archive_kind(stream) == "zip":
+                yield from _members(file)
+            else:
+                yield source, stream
+
+
+def archive_kind(stream: BinaryIO) -> str | None:
+    """Returns "zip", "gzip" ... by the first bytes, or ``None``; DICOM may start like these, and has its own prefix."""
+    stream.seek(0)
+    head = stream.read(264)
+    stream.seek(0)
+    if head[128:132] == b"DICM":
+        return None
+    if head[257:262] == b"ustar":
+        return "tar"
+    return next((kind for magic, kind in _ARCHIVES.items() if head.startswith(magic)), None)
+
+
+def _files(path: Path) -> Iterator[Path | Refusal]:
+    if not path.is_dir():
+        if not path.is_file():  # a pipe would wait for ever
+            yield Refusal(name=str(path), reason="expected a regular file, found a device, pipe or socket")
+        else:
+            yield path
+        return
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as error:
+        yield Refusal(name=str(path), reason=f"expected a readable folder, found: {error.strerror}")
+        return
+    for entry in entries:
+        if entry.is_symlink() and not entry.is_file():
+            yield Refusal(name=str(entry), reason="a link to a folder, or to nothing, is not followed")
+        else:
+            yield from _files(entry)
+
+
+def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        yield Refusal(name=str(path), reason="expected a complete zip, found a damaged one")
+        return
+    with archive:
+        entries = archive.infolist()
+        if len(entries) >= MAX_MEMBERS:
+            yield Refusal(
+                name=str(path), reason=f"expected an archive of fewer than {MAX_MEMBERS} members, found {len(entries)}"
+            )
+            return
+        left = MAX_UNPACKED
+        for index, entry in enumerate(entries):
+            if entry.is_dir():
+                continue
+            name = f"{path}!{entry.filename}"
+            if reason := _unsafe(entry):
+                yield Refusal(name=name, reason=reason)
+                continue
+            if left <= 0:
+                yield Refusal(name=name, reason=f"the archive unpacks to more than {MAX_UNPACKED >> 30} GB")
+                continue
+            try:
+                content = _unpack(archive, entry, name, left)
+            except ReadError as error:
+                yield Refusal(name=name, reason=f"expected {error.expected}, found {error.found}")
+                left -= MAX_UNPACKED if "in total" in error.expected else 0
+                continue
+            left -= len(content)
+            stream = io.BytesIO(content)
+            del content
+            if kind := archive_kind(stream):
+                yield Refusal(name=name, reason=f"an archive ({kind}) inside an archive is not opened")
+                continue
+            yield Source(name=name, path=path, member=index), stream
+
+
+def _unsafe(entry: zipfile.ZipInfo) -> str | None:
+    name = entry.filename.replace("\\", "/")
+    if name.startswith("/") or name[1:2] == ":" or ".." in PurePosixPath(name).parts:
+        return "expected a name inside the archive, found one that is absolute or climbs with '..'"
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return "a link inside an archive is not followed"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"expected a stored or deflated member, found compression method {entry.compress_type}"
+    if entry.flag_bits & 0x1:
+        return "expected a member without a password, found an encrypted one"
+    return None
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, limit: int) -> bytes:
+    """Returns the content of ``entry``, stopping at ``limit`` bytes or at 100:1, counted on the bytes that come out."""
+    content = bytearray()
+    try:
+        with archive.open(entry) as stream:
+            while chunk := stream.read(_CHUNK):
+                content += chunk
+                if len(content) > limit:
+                    raise ReadError(
+                        name,
+                        expected=f"an archive of at most {MAX_UNPACKED >> 30} GB in total",
+                        found="more",
+                        fix="unpack it",
+                    )
+                if len(content) > max(RATIO_FREE, MAX_RATIO * entry.compress_size):
+                    raise ReadError(
+                        name,
+                        expected=f"at most {MAX_RATIO} unpacked bytes for each packed one",
+                        found="more",
+                        fix="unpack the archive yourself if you trust it",
+                    )
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ReadError(
+            name,
+            expected="a complete member of a zip",
+            found=f"damage ({type(error).__name__})",
+            fix="make the archive again",
+        ) from None
+    return bytes(content)
