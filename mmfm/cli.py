@@ -11,11 +11,11 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mmfm.errors import ConfigError, MmfmError, ScopeError
+from mmfm.errors import ConfigError, MmfmError, ReadError, ScopeError
 
 DEFAULT_CHECKPOINT = "mmfm-cxr-small"
 
@@ -59,10 +59,17 @@ def inspect(
         summary = check_manifest(path)
         print(json.dumps(summary.to_json()) if as_json else summary.to_text())
         raise typer.Exit(0 if summary.ok else 2)
-    from mmfm.data.inspection import inspect as inspect_images
+    from mmfm.data import inspection
 
-    found = inspect_images(path)
-    print(json.dumps(found) if as_json else _inspection_text(found))
+    found = inspection.inspect(path)
+    print(json.dumps(found) if as_json else inspection.render(found))
+    if not found["studies"]:
+        raise ReadError(
+            path.name,
+            expected="at least one image",
+            found="none that can be read",
+            fix="the list says why for each file",
+        )
 
 
 @app.command()
@@ -220,16 +227,3 @@ def _load_demo(name: str) -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def _inspection_text(found: dict[str, Any]) -> str:
-    from mmfm.study import Receipt
-    from mmfm.ui.render import receipt_lines
-
-    lines = [f"{f['status']:<8} {f['file']}" + (f"  {f['reason']}" if f["reason"] else "") for f in found["files"]]
-    for place, study in enumerate(found["studies"], start=1):
-        lines += ["", f"study {place}"]
-        for series in study["series"]:
-            first, *others = receipt_lines(Receipt.from_json(series["receipt"]))
-            lines += [f"  {first}", *(f"    {line}" for line in others)]
-    return "\n".join(lines)

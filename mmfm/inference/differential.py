@@ -38,11 +38,18 @@ def read_rules() -> tuple[tuple[Rule, ...], dict[str, str]]:
     """Returns the rules in the order of the file, and the citation of each source by its key."""
     text = files("mmfm.inference").joinpath("differential_chest_radiograph.toml").read_text(encoding="utf-8")
     content = tomllib.loads(text)
-    rules = (
-        Rule(**{key: tuple(value) if isinstance(value, list) else value for key, value in rule.items()})
+    rules = tuple(
+        Rule(
+            diagnosis=rule["diagnosis"],
+            needs=tuple(rule["needs"]),
+            supports=tuple(rule["supports"]),
+            against=tuple(rule.get("against", ())),
+            likely_with=rule.get("likely_with"),
+            sources=tuple(rule["sources"]),
+        )
         for rule in content["rule"]
     )
-    return tuple(rules), content["sources"]
+    return rules, content["sources"]
 
 
 def suggest(findings: Sequence[Finding]) -> tuple[tuple[Differential, ...], str]:
@@ -72,9 +79,11 @@ def suggest(findings: Sequence[Finding]) -> tuple[tuple[Differential, ...], str]
         ]
         step = 0 if rule.likely_with is not None and len(supporting) >= rule.likely_with else 1
         step = min(step + len(against) + len(unsure), len(LIKELIHOODS) - 1)
-        # A finding that is itself needed is named once.
-        evidence = dict.fromkeys([_say(c) + (" (uncertain)" if c in unsure else "") for c in rule.needs])
-        evidence |= dict.fromkeys(s for s in supporting if s not in map(_say, rule.needs))
+        named = dict.fromkeys([*(_say(c) + (" (uncertain)" if c in unsure else "") for c in rule.needs), *supporting])
+        # Named once: "bilateral pleural effusion" says "pleural effusion" too.
+        bare = {name.removesuffix(" (uncertain)") for name in named}
+        evidence = [n for n in named if not any(other.endswith(f" {n}") for other in bare)]
+        evidence = [n for n in evidence if f"{n} (uncertain)" not in evidence]
         entry = Differential(
             diagnosis=rule.diagnosis, likelihood=LIKELIHOODS[step], supporting=tuple(evidence), against=tuple(against)
         )

@@ -24,77 +24,21 @@ BODY_PART_SYNONYMS = {
 }
 """Body part of a scope -> words that mean it in Body Part Examined (0018,0015), which sites fill in freely."""
 
+# fmt: off
 _WORDS_WITHOUT_PART = frozenset(
-    # fmt: off
-    {
-        "PA",
-        "AP",
-        "LAT",
-        "LATERAL",
-        "FRONTAL",
-        "LL",
-        "RL",
-        "VIEW",
-        "VIEWS",
-        "PORTABLE",
-        "PORT",
-        "MOBILE",
-        "UPRIGHT",
-        "ERECT",
-        "SUPINE",
-        "BEDSIDE",
-        "ROUTINE",
-        "SINGLE",
-        "TWO",
-        "X",
-        "RAY",
-        "XRAY",
-        "XR",
-        "CR",
-        "DX",
-        "AND",
-    }
-    # fmt: on
+    ["PA", "AP", "LAT", "LATERAL", "FRONTAL", "LL", "RL", "VIEW", "VIEWS", "PORTABLE", "PORT", "MOBILE", "UPRIGHT",
+     "ERECT", "SUPINE", "BEDSIDE", "ROUTINE", "SINGLE", "TWO", "X", "RAY", "XRAY", "XR", "CR", "DX", "AND"]
 )
+# fmt: on
 _NOT_A_PART = frozenset({"UNKNOWN", "OTHER", "NONE", "UNSPECIFIED", "NA", "N A"})
+# fmt: off
 _OTHER_PARTS = frozenset(
-    # fmt: off
-    {
-        "ABDOMEN",
-        "ANKLE",
-        "ARM",
-        "CALCANEUS",
-        "CLAVICLE",
-        "ELBOW",
-        "FEMUR",
-        "FINGER",
-        "FOOT",
-        "FOREARM",
-        "HAND",
-        "HEAD",
-        "HIP",
-        "HUMERUS",
-        "JAW",
-        "KNEE",
-        "LEG",
-        "NECK",
-        "PATELLA",
-        "PELVIS",
-        "SCAPULA",
-        "SHOULDER",
-        "SINUS",
-        "SINUSES",
-        "SKULL",
-        "SPINE",
-        "THIGH",
-        "THUMB",
-        "TIBIA",
-        "TOE",
-        "WRIST",
-    }
-    # fmt: on
+    ["ABDOMEN", "ANKLE", "ARM", "CALCANEUS", "CLAVICLE", "ELBOW", "FEMUR", "FINGER", "FOOT", "FOREARM", "HAND",
+     "HEAD", "HIP", "HUMERUS", "JAW", "KNEE", "LEG", "NECK", "PATELLA", "PELVIS", "SCAPULA", "SHOULDER", "SINUS",
+     "SINUSES", "SKULL", "SPINE", "THIGH", "THUMB", "TIBIA", "TOE", "WRIST"]
 )
 """Parts that a series description may name; only read where Body Part Examined is empty."""
+# fmt: on
 
 _MODALITY_SAYS_NOTHING = frozenset({"OT"})
 """DICOM's "Other": what re-wrapped pictures are often given."""
