@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmfm.data.manifest import ManifestPatient, ManifestRow, ManifestSeries, write_manifest
 from mmfm.data.preparing import fresh_folder, progress, read_table, run, tidy
+from mmfm.errors import ManifestError
 from mmfm.io import read
 from mmfm.report import SECTION_NAMES, Sections
 from mmfm.study import Study
@@ -48,7 +49,10 @@ def prepare(source: Path, out: Path) -> None:
     files: dict[str | None, list[Path]] = {}
     for outcome in reading.files:
         if outcome.status == "ok":
-            files.setdefault(outcome.series_uid, []).append(source / outcome.file)
+            files.setdefault(outcome.series_uid, []).append(Path(outcome.file))
+    if zipped := [file for group in files.values() for file in group if not file.is_file()]:
+        found = f"{len(zipped)} inside archives"
+        raise ManifestError("--source", expected="DICOM files in folders", found=found, fix="unpack them first")
     counts = Counter(f"files {outcome.status}" for outcome in reading.files)
     counts["studies without a report, left out"] = sum(s.study_uid not in reports for s in reading.studies)
     counts["reports without a study, left out"] = len(set(reports) - {s.study_uid for s in reading.studies})

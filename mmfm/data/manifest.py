@@ -256,10 +256,14 @@ class Manifest:
 
     def _series(self, series: ManifestSeries) -> tuple[Series, Patient]:
         try:
-            studies = io.read_studies(self.path(series))
+            reading = io.read(self.path(series))
         except ReadError as error:
-            raise ManifestError(series.path, expected=error.expected, found=error.found, fix=error.fix) from error
-        found = [(s, study.patient) for study in studies for s in study.series]
+            raise _wrong(series.path, expected=error.expected, found=error.found, fix=error.fix) from error
+        for file in reading.files:
+            if file.status == "refused":
+                fix = "prepare the source again, or leave the study out"
+                raise _wrong(series.path, expected="images that can be read", found=str(file.reason), fix=fix)
+        found = [(s, study.patient) for study in reading.studies for s in study.series]
         if len(found) != 1:
             raise _wrong(series.path, expected="one series", found=f"{len(found)}", fix="give each series a path")
         (read, patient), stated = found[0], series.view
