@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,9 +23,9 @@ FLOORS = {
     **dict.fromkeys(("study", "report", "batch", "errors", "jsonable"), 1),
     **dict.fromkeys(("io", "imaging", "text"), 2),
     "data": 3,
-    **dict.fromkeys(("models", "evaluation", "feedback"), 4),
+    **dict.fromkeys(("models", "evaluation"), 4),
     **dict.fromkeys(("training", "inference", "ui"), 5),
-    **dict.fromkeys(("experiment", "server", "doctor"), 6),
+    **dict.fromkeys(("experiment", "measure", "doctor"), 6),
     "cli": 7,
 }
 """Of each room of mmfm; the import contract in pyproject.toml holds it inside the package."""
@@ -122,6 +123,28 @@ def test_every_source_has_a_card_and_a_prepare():
     for source in sources:
         assert (source / "README.md").is_file(), f"{source.name} has no card"
         assert (source / "prepare.py").is_file(), f"{source.name} has no prepare.py"
+
+
+def test_the_import_contract_has_the_same_floors():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+    assert layers == [{room for room in FLOORS if FLOORS[room] == floor} for floor in range(7, 0, -1)]
+
+
+def test_architecture_lists_every_module():
+    """Reads the tree that is drawn there: two spaces deeper is one folder down."""
+    listed, folders = set(), [""]
+    for indent, name in re.findall(
+        r"^( *)([\w/]+/|\w+\.py)(?: .*)?$", (ROOT / "ARCHITECTURE.md").read_text(), flags=re.MULTILINE
+    ):
+        depth = len(indent) // 2
+        del folders[depth + 1 :]
+        if name.endswith("/"):
+            folders.append(folders[-1] + name)
+        else:
+            listed.add(folders[-1] + name)
+    there = {p.relative_to(ROOT).as_posix() for p in python_files("mmfm") if p.name != "__init__.py"}
+    assert listed == there
 
 
 # Modules, their names and their weight
