@@ -30,3 +30,46 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared/data beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole checkpoint folder with random weights that ends its text at once and always states an effusion.
+
+    The first number of every token's embedding is large, and largest for the end token: since the output layer is the
+    same table, the end token wins wherever the text stands. The draft is then what the finding heads decide.
+    """
+    import torch
+
+    from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig, Processor, save_checkpoint
+    from mmfm.models.checkpoint import Facts, Sensitivity
+    from mmfm.text import OBSERVATIONS
+
+    torch.manual_seed(0)
+    observations = (*OBSERVATIONS, "normal")
+    config = VLM.Config(
+        encoder=Encoder2D.Config(name="test_efficientnet", image_size=64, weights=None),
+        connector=Connector.Config(kind="mlp", num_tokens=4),
+        language=LanguageModelConfig(hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512),
+    )
+    tokenizer = config.language.build_tokenizer(["Findings: There is a left pleural effusion.\nImpression: Effusion."])
+    model = config.build(tokenizer, observations)
+    with torch.no_grad():
+        table = model.language.get_input_embeddings().weight
+        table[:, 0] = 5
+        table[tokenizer.eos_token_id, 0] = 10
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    save_checkpoint(
+        folder,
+        model=model,
+        config=config,
+        processor=Processor(Processor.Config(image_size=64, tokens_per_image=4, observations=observations), tokenizer),
+        facts=Facts(
+            operating_points={"pleural_effusion": 0.0, "cardiomegaly": 1.0},
+            sensitivity={"cardiomegaly": Sensitivity(value=0.95, positives=32)},
+        ),
+        provenance={"made_by": "tests/conftest.py"},
+        card="A checkpoint for tests.\n",
+        license_text="Apache-2.0\n",
+    )
+    return folder

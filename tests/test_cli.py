@@ -1,0 +1,120 @@
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmfm import cli
+from mmfm.report import NOTICE, Report
+
+COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "doctor", "demo")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line in this process; returns (exit code, stdout, stderr)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["mmfm", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def draw(path, *, blank=False):
+    rows, columns = np.mgrid[-1:1:96j, -1:1:80j]
+    lungs = np.exp(-((np.abs(columns) - 0.45) ** 2) / 0.05 - rows**2 / 0.4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.uint8(np.zeros_like(lungs) if blank else 255 * (1 - lungs))).save(path)
+
+
+def test_help_is_quick_and_light():
+    code = "import sys; sys.argv=['mmfm', '--help']\nfrom mmfm.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'gradio', 'transformers', 'numpy', 'rich'} & set(sys.modules)\nassert not heavy, heavy"
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        seconds.append(time.perf_counter() - started)
+    assert all(command in out for command in COMMANDS)
+    assert NOTICE in " ".join(out.split())
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert command in out
+
+
+def test_report_prints_json_that_is_a_report(run, tiny_checkpoint, tmp_path):
+    draw(tmp_path / "a.png")
+    code, out, err = run(
+        "report", tmp_path / "a.png", "--checkpoint", tiny_checkpoint, "--format", "json", "--indication", "cough"
+    )
+    assert (code, err) == (0, "")
+    report = Report.from_json(json.loads(out))
+    assert report.sections.indication == "cough"
+    assert report.notice == NOTICE
+
+
+@pytest.mark.parametrize(
+    ("format", "words"), [("text", ["FINDINGS", "NOT ASSESSED"]), ("md", ["## Findings", "## Not assessed"])]
+)
+def test_report_prints_for_people(run, tiny_checkpoint, tmp_path, format, words):
+    draw(tmp_path / "a.png")
+    code, out, _ = run("report", tmp_path / "a.png", "--checkpoint", tiny_checkpoint, "--format", format)
+    assert code == 0
+    assert NOTICE in out
+    assert all(word in out for word in words)
+
+
+def one_line(code, out, err):
+    """Whether a command ended as bad input has to."""
+    return (
+        code == 2
+        and out == ""
+        and err.count("\n") == 1
+        and "expected" in err
+        and "found" in err
+        and "Traceback" not in err
+    )
+
+
+def test_bad_input_ends_in_one_line_and_exit_code_2(run, tiny_checkpoint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.dcm").write_text("This is no DICOM file.")
+    draw(tmp_path / "blank" / "a.png", blank=True)
+    draw(tmp_path / "a.png")
+    for path in ("empty", "text.dcm", "absent", "blank"):
+        assert one_line(*run("report", tmp_path / path, "--checkpoint", tiny_checkpoint)), path
+    assert one_line(*run("report", tmp_path / "a.png", "--checkpoint", "no-such-checkpoint"))
+    assert one_line(*run("report", tmp_path / "a.png", "--checkpoint", tiny_checkpoint, "--device", "abacus"))
+    assert one_line(*run("inspect", tmp_path / "absent"))
+    assert one_line(*run("inspect", tmp_path / "absent.jsonl"))
+    assert one_line(*run("train", tmp_path / "absent.py"))
+
+
+def test_inspect_prints_an_outcome_for_each_file_and_fails_without_an_image(run, tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "text.dcm").write_text("This is no DICOM file.")
+    code, out, _ = run("inspect", tmp_path, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {f["status"] for f in found["files"]} == {"ok", "refused"}
+    assert found["studies"][0]["series"][0]["receipt"]["source_format"] == "PNG"
+    code, out, err = run("inspect", tmp_path)
+    assert code == 0
+    assert "text.dcm" in out
+    (tmp_path / "a.png").unlink()
+    code, out, err = run("inspect", tmp_path, "--json")
+    assert code == 2
+    assert [f["status"] for f in json.loads(out)["files"]] == ["refused"]
+    assert err.count("\n") == 1
