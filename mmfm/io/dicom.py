@@ -291,21 +291,21 @@ def decode(source: Source, header: PixelHeader) -> np.ndarray:
 def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, str | None]:
     """Returns the header, its transfer syntax, and which pixel element follows it. Checks that all of it is there."""
     stream, syntax = _inflated(stream)
-    found: list[tuple[int, int]] = []
+    found: list[tuple[int, int, int]] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
         if int(tag) not in _PIXEL_TAGS:
             return False
-        found.append((int(tag), length))
+        found.append((int(tag), length, 12 if vr in ("OB", "OW", "OF", "OD", "UN") else 8))
         return True
 
     dataset = read_partial(stream, stop_when=at_pixels, force=True, specific_tags=_HEADER_TAGS)
     syntax = syntax or _guessed_syntax(dataset)
     if not found or found[-1][1] == 0:
         return dataset, syntax, None
-    tag, length = found[-1]
+    tag, length, prefix = found[-1]
     at = stream.tell()
-    left = stream.seek(0, io.SEEK_END) - at - 8
+    left = stream.seek(0, io.SEEK_END) - at - prefix
     if length != 0xFFFFFFFF and length > left:
         raise ReadError(
             "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"

@@ -1,0 +1,135 @@
+"""mmfm.data.inspection: outcomes and receipts, on made files and on the collections of odd and hostile ones."""
+
+import csv
+import json
+import time
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
+
+from mmfm.data.inspection import inspect, render
+from mmfm.errors import ReadError
+from mmfm.study import Receipt
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, silenced by a filter that pytest resets
+
+
+def write_ct(path, z, *, syntax=ExplicitVRLittleEndian, pixels=None):
+    dataset = pydicom.Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, f"1.2.{round(z * 10) + 1}"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.Modality = "1.2.3", "1.2.3.4", "CT"
+    dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, z], [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing, dataset.RescaleSlope, dataset.RescaleIntercept = [0.5, 0.5], 1, -1024
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows = dataset.Columns = 16
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PixelData = pixels or np.full((16, 16), 1024, np.uint16).tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def broken(path, z):
+    return write_ct(path, z, syntax=JPEG2000Lossless, pixels=pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" * 20]))
+
+
+def test_every_file_has_an_outcome_and_every_series_a_receipt(tmp_path):
+    for z in (0, 2, 4):
+        write_ct(tmp_path / f"{z}.dcm", z)
+    broken(tmp_path / "9.dcm", 6)
+    (tmp_path / "note.txt").write_text("hello")
+    result = json.loads(json.dumps(inspect(tmp_path)))
+    assert {f["file"][-5:]: f["status"] for f in result["files"]} == {
+        "0.dcm": "ok", "2.dcm": "ok", "4.dcm": "ok", "9.dcm": "refused", "e.txt": "refused",
+    }  # fmt: skip
+    (study,) = result["studies"]
+    (series,) = study["series"]
+    assert (study["study_uid"], series["series_uid"], series["modality"]) == ("1.2.3", "1.2.3.4", "CT")
+    receipt = Receipt.from_json(series["receipt"])
+    assert (receipt.shape, receipt.slices_used, receipt.quantity) == ((3, 16, 16), 3, "HU")
+    assert set(result["files"][0]) == {
+        "file", "status", "reason", "study_uid", "series_uid", "modality", "transfer_syntax", "rows", "columns",
+        "frames", "photometric",
+    }  # fmt: skip
+
+
+def test_a_series_with_no_file_left_has_no_receipt(tmp_path):
+    broken(tmp_path / "x.dcm", 0)
+    result = inspect(tmp_path)
+    assert result["files"][0]["status"] == "refused"
+    assert result["studies"] == []
+
+
+def test_a_series_that_makes_no_volume_is_refused_with_numbers(tmp_path):
+    write_ct(tmp_path / "a.dcm", 0)
+    write_ct(tmp_path / "b.dcm", 0.001)
+    dataset = pydicom.dcmread(tmp_path / "b.dcm")
+    dataset.SOPInstanceUID = "1.2.77"
+    dataset.save_as(tmp_path / "b.dcm")
+    result = inspect(tmp_path)
+    assert {f["status"] for f in result["files"]} == {"refused"}
+    assert "1 of 2 at the position of another" in result["files"][0]["reason"]
+    assert result["studies"] == []
+
+
+def test_text_for_people(tmp_path):
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "a\nb.png")
+    (tmp_path / "x.txt").write_text("hello")
+    text = render(inspect(tmp_path))
+    assert text.splitlines()[0] == "2 files: 1 ok, 1 refused, 0 ignored"
+    assert "PNG, 1 x 4 x 5" in text
+    assert "expected DICOM, PNG, JPEG or zip, found text" in text
+
+
+def test_missing_path(tmp_path):
+    with pytest.raises(ReadError, match="nothing there"):
+        inspect(tmp_path / "absent")
+
+
+def test_five_hundred_slices_are_read_quickly(tmp_path):
+    from mmfm.io import read
+
+    for number in range(500):
+        write_ct(tmp_path / f"{number:03d}.dcm", number)
+    start = time.process_time()
+    (study,) = read(tmp_path).studies
+    assert time.process_time() - start < 5
+    assert len(study.series[0].instances) == 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("collection", ["dicom_odd", "dicom_hostile"])
+def test_every_odd_and_hostile_file_opens_or_is_refused(shared_data, collection, capfd):
+    folder = shared_data / collection
+    if not folder.is_dir():
+        pytest.skip(f"no {collection} beside the checkout")
+    with open(folder / "manifest.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        start = time.monotonic()
+        result = inspect(folder / row["file"])
+        assert time.monotonic() - start < 10, row["file"]
+        json.dumps(result)
+        render(result)
+        statuses = [file["status"] for file in result["files"]]
+        assert statuses, row["file"]
+        assert all(file["reason"] for file in result["files"] if file["status"] != "ok")
+        expected = row.get("expected", "")
+        if expected.startswith("refuse"):
+            assert "ok" not in statuses or "duplicates" in expected, row["file"]
+        elif expected.startswith(("open,", "open;", "open inverted", "open as", "flag", "volume", "each slice")):
+            assert set(statuses) == {"ok"}, (row["file"], result["files"][0]["reason"])
+        decodes = row.get("pixels_with_pydicom_3_0_2")
+        if decodes == "none":
+            assert "ok" not in statuses, row["file"]
+        # 12-bit JPEG Extended needs a decoder under the GPL, which is not used.
+        elif decodes == "decodes" and (row["transfer_syntax_uid"][-3:], row["bits_allocated"]) != (".51", "16"):
+            assert statuses == ["ok"], (row["file"], result["files"][0]["reason"])
+    assert "Traceback" not in capfd.readouterr().err

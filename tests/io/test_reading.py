@@ -1,0 +1,353 @@
+"""mmfm.io.read: grouping, headers, outcomes and refusals, and one picture stored in many ways."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+from mmfm.errors import ReadError
+from mmfm.imaging import Volume
+from mmfm.io import attach, read, read_image, read_studies
+from mmfm.study import Laterality, Sex, Study, ViewPosition
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, silenced by a filter that pytest resets
+
+
+def display(path: Path) -> np.ndarray:
+    (study,) = read_studies(path)
+    volume, _ = Volume.from_series(study.series[0])
+    assert volume.quantity == "display"
+    return volume.array
+
+
+def stretched(array: np.ndarray) -> np.ndarray:
+    array = array.astype(np.float64)
+    return (array - array.min()) / (array.max() - array.min())
+
+
+def outcomes(path: Path) -> dict[str, tuple[str, str | None]]:
+    return {Path(file.file).name: (file.status, file.reason) for file in read(path).files}
+
+
+def test_the_same_pixels_stored_in_every_way_give_affine_displays(write_dicom, picture, tmp_path):
+    twelve = picture.astype(np.uint16) * 16
+    Image.fromarray(picture).save(tmp_path / "grey.png")
+    Image.fromarray(np.stack([picture] * 3, axis=-1)).save(tmp_path / "rgb.png")
+    Image.fromarray(picture.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    Image.fromarray(picture).convert("P").save(tmp_path / "palette.png")
+    window8 = {"WindowCenter": 128, "WindowWidth": 256}
+    window12 = {"WindowCenter": 2048, "WindowWidth": 4096}
+    paths = [tmp_path / name for name in ("grey.png", "rgb.png", "sixteen.png", "palette.png")]
+    paths += [
+        write_dicom("a/8.dcm", picture),
+        write_dicom("b/8w.dcm", picture, **window8),
+        write_dicom("c/12.dcm", twelve, BitsStored=12),
+        write_dicom("d/12w.dcm", twelve, BitsStored=12, **window12),
+        write_dicom("e/12x.dcm", twelve, BitsStored=12, VOILUTFunction="LINEAR_EXACT", **window12),
+        write_dicom("f/8i.dcm", 255 - picture, PhotometricInterpretation="MONOCHROME1"),
+        write_dicom("g/12i.dcm", 4095 - twelve, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **window12),
+        write_dicom("h/inverse.dcm", 255 - picture, PresentationLUTShape="INVERSE"),
+        write_dicom("i/signed.dcm", twelve.astype(np.int16) - 2048, BitsStored=12),
+        write_dicom("j/rescaled.dcm", twelve, BitsStored=12, RescaleSlope=2, RescaleIntercept=-100),
+        write_dicom("k/rgb.dcm", np.stack([picture] * 3, axis=-1)),
+        write_dicom("l/deflated.dcm", picture, DeflatedExplicitVRLittleEndian),
+    ]
+    reference = stretched(display(paths[0]))
+    for path in paths:
+        array = display(path)
+        assert array.shape == (1, 24, 20), path
+        assert array.dtype == np.float32
+        np.testing.assert_allclose(stretched(array), reference, atol=1e-6, err_msg=str(path))
+
+
+def test_monochrome1_with_an_inverse_presentation_is_turned_once(write_dicom, picture):
+    path = write_dicom("x.dcm", 255 - picture, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
+    np.testing.assert_allclose(display(path)[0], picture / 255, atol=1e-6)
+
+
+def test_sixteen_bit_colour_keeps_its_low_bytes(tmp_path):
+    rng = np.random.default_rng(3)
+    colour = rng.integers(0, 65536, (5, 4, 3), dtype=np.uint16)
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(colour))
+    stored = read_image(path).load()
+    np.testing.assert_array_equal(stored, colour[np.newaxis])
+
+
+def png(array: np.ndarray) -> bytes:
+    """A PNG of 16-bit RGB, which Pillow cannot write."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_transparent_pixels_are_laid_on_black(tmp_path):
+    rgba = np.full((2, 2, 4), 200, np.uint8)
+    rgba[..., 3] = [[255, 0], [255, 255]]
+    Image.fromarray(rgba).save(tmp_path / "t.png")
+    assert read_image(tmp_path / "t.png").load()[0, ..., 0].tolist() == [[200, 0], [200, 200]]
+
+
+def test_headers_of_a_radiograph(write_dicom, picture):
+    path = write_dicom(
+        "x.dcm", picture, PatientAge="018M", PatientSex="F", ViewPosition="PA", ImageLaterality="U",
+        BodyPartExamined="CHEST", ImagerPixelSpacing=[0.2, 0.3], PatientOrientation=["L", "F"],
+    )  # fmt: skip
+    (study,) = read_studies(path)
+    series, instance = study.series[0], study.series[0].instances[0]
+    assert (study.study_uid, series.series_uid, series.modality) == ("1.2.3", "1.2.3.4", "DX")
+    assert (study.patient.age_years, study.patient.sex, study.patient.patient_id) == (1.5, Sex.FEMALE, "P1")
+    assert (series.view, series.laterality, series.body_part) == (ViewPosition.PA, Laterality.UNPAIRED, "CHEST")
+    assert instance.patient_orientation == ("L", "F")
+    assert instance.geometry.pixel_spacing == (0.2, 0.3)
+    assert instance.geometry.spacing_source == "ImagerPixelSpacing"
+    assert "Doe" not in str(study.to_json())
+
+
+@pytest.mark.parametrize(
+    ("age", "birth", "expected"),
+    [("045Y", "", 45), ("006M", "", 0.5), ("026W", "", 0.4983), ("010D", "", 0.02738), ("", "19800102", 40.0),
+     ("old", "", None), ("", "", None), ("", "20300101", None), ("999Y", "", None)],
+)  # fmt: skip
+def test_age(write_dicom, picture, age, birth, expected):
+    path = write_dicom("x.dcm", picture, PatientAge=age, PatientBirthDate=birth, StudyDate="20200102")
+    found = read_studies(path)[0].patient.age_years
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-3))
+
+
+def test_pixel_spacing_is_preferred_to_the_detector(write_dicom, picture):
+    path = write_dicom("x.dcm", picture, PixelSpacing=[0.1, 0.1], ImagerPixelSpacing=[0.2, 0.2])
+    assert read_studies(path)[0].series[0].instances[0].geometry.spacing_source == "PixelSpacing"
+
+
+def test_radiographs_of_one_series_are_series_of_their_own(write_dicom, picture, tmp_path):
+    write_dicom("s/b.dcm", picture, ViewPosition="PA", InstanceNumber=1)
+    write_dicom("s/a.dcm", picture[:10], ViewPosition="LL", InstanceNumber=2)
+    reading = read(tmp_path / "s")
+    assert [(s.series_uid, s.view) for s in reading.studies[0].series] == [("1.2.3.4#1", "PA"), ("1.2.3.4#2", "LL")]
+    assert [file.series_uid for file in reading.files] == ["1.2.3.4#2", "1.2.3.4#1"]
+
+
+def test_pictures_of_a_folder_are_one_study_that_depends_on_content_alone(tmp_path, picture):
+    for folder, names in (("one", "ab"), ("two", "yx")):
+        (tmp_path / folder).mkdir()
+        for name, array in zip(names, (picture, picture[::-1]), strict=True):
+            Image.fromarray(array).save(tmp_path / folder / f"{name}.png")
+    (one,), (two,) = read_studies(tmp_path / "one"), read_studies(tmp_path / "two")
+    assert len(one.series) == 2
+    assert one.study_uid == two.study_uid
+    assert {s.series_uid for s in one.series} == {s.series_uid for s in two.series}
+    assert all(s.modality is None and s.view is None and s.source_format == "PNG" for s in one.series)
+
+
+def test_zip_gives_what_the_folder_gives(write_dicom, picture, tmp_path):
+    path = write_dicom("s/x.dcm", picture)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path, "deep/x.dcm")
+    reading = read(tmp_path / "a.zip")
+    assert reading.files[0].file == f"{tmp_path / 'a.zip'}!deep/x.dcm"
+    np.testing.assert_array_equal(display(tmp_path / "a.zip"), display(path))
+
+
+def test_archives_are_limited(write_dicom, picture, tmp_path):
+    good = write_dicom("s/x.dcm", picture).read_bytes()
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("x.dcm", good)
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../up.dcm", good)
+        archive.writestr("/abs.dcm", good)
+        archive.writestr("C:\\drive.dcm", good)
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("inner.zip", inner.getvalue())
+        archive.writestr("bomb.dcm", bytes(8 << 20))
+        archive.writestr("good.dcm", good)
+    found = {file.file.split("!")[1]: file for file in read(tmp_path / "a.zip").files}
+    assert found.pop("good.dcm").status == "ok"
+    assert {file.status for file in found.values()} == {"refused"}
+    assert "100 unpacked bytes" in found["bomb.dcm"].reason
+    assert "inside an archive is not opened" in found["inner.zip"].reason
+    assert "link" in found["link"].reason
+
+
+def test_what_is_no_image_is_refused_and_only_other_dicom_is_ignored(write_dicom, picture, tmp_path):
+    write_dicom("s/good.dcm", picture)
+    (tmp_path / "s/note.dcm").write_text("a text file with the wrong name")
+    (tmp_path / "s/report.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "s/empty").touch()
+    path = write_dicom("s/sr.dcm", picture, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    for key in ("PixelData", "Rows", "Columns"):
+        delattr(dataset, key)
+    dataset.save_as(path)
+    found = outcomes(tmp_path / "s")
+    assert found.pop("good.dcm") == ("ok", None)
+    assert found.pop("sr.dcm") == ("ignored", "Basic Text SR Storage holds no image")
+    assert {status for status, _ in found.values()} == {"refused"}
+    assert "text" in found["note.dcm"][1]
+    assert "PDF" in found["report.pdf"][1]
+    assert "empty" in found["empty"][1]
+
+
+def test_errors_are_one_line(tmp_path, write_dicom, picture):
+    with pytest.raises(ReadError, match="nothing there"):
+        read(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReadError, match="an empty folder"):
+        read_studies(tmp_path / "empty")
+    (tmp_path / "note.dcm").write_text("hello")
+    with pytest.raises(ReadError, match=r"note.dcm: expected DICOM, PNG or JPEG images; found .*text") as caught:
+        read_studies(tmp_path / "note.dcm")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [200, 500, 900, -1, -300])
+def test_truncated_dicom_is_refused(write_dicom, picture, cut):
+    path = write_dicom("x.dcm", picture)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ReadError):
+        read_studies(path)
+
+
+def test_a_file_that_is_damaged_after_reading_names_itself(write_dicom, picture):
+    path = write_dicom("x.dcm", picture)
+    (study,) = read_studies(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ReadError, match=r"x\.dcm: expected pixels"):
+        study.series[0].instances[0].load()
+    path.unlink()
+    with pytest.raises(ReadError, match=r"x\.dcm"):
+        study.series[0].instances[0].load()
+
+
+def test_any_cut_or_flip_raises_nothing_else(write_dicom, picture):
+    path = write_dicom("x.dcm", picture)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in rng.integers(128, len(content) - picture.nbytes, rng.integers(1, 12)):
+            damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged[: rng.integers(100, len(content) + 1)])
+        for study in read(path).studies:
+            for series in study.series:
+                try:
+                    Volume.from_series(series)
+                except ReadError:
+                    continue
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"NumberOfFrames": 2_000_000_000}, "at most 2 GB"),
+        ({"PhotometricInterpretation": "PURPLE"}, "Photometric"),
+        ({"BitsStored": 20}, "Bits Stored"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "palette"),
+        ({"Rows": 0}, "Rows and Columns"),
+    ],
+)
+def test_headers_that_cannot_be_right_are_refused_before_decoding(write_dicom, picture, attributes, reason):
+    status, found = outcomes(write_dicom("x.dcm", picture, **attributes))["x.dcm"]
+    assert status == "refused"
+    assert reason in found
+
+
+def test_a_deflated_bomb_is_refused(write_dicom):
+    path = write_dicom("x.dcm", np.zeros((4096, 2048), np.uint16), DeflatedExplicitVRLittleEndian)
+    assert path.stat().st_size < 100_000
+    status, reason = outcomes(path)["x.dcm"]
+    assert status == "refused"
+    assert "200:1" in reason
+
+
+def test_palette_indices_beyond_8_bits(write_dicom):
+    index = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    tables = {}
+    for number, colour in enumerate(("Red", "Green", "Blue")):
+        tables[f"{colour}PaletteColorLookupTableDescriptor"] = [512, 0, 16]
+        entries = (np.arange(512) * (number + 1)).astype("<u2")
+        tables[f"{colour}PaletteColorLookupTableData"] = entries.tobytes()
+    path = write_dicom("x.dcm", index, PhotometricInterpretation="PALETTE COLOR", **tables)
+    stored = read_studies(path)[0].series[0].instances[0].load()
+    expected = np.minimum(index, 511)[np.newaxis, ..., np.newaxis].astype(int) * [1, 2, 3]
+    np.testing.assert_array_equal(stored, expected)
+
+
+def test_rle_is_decoded_without_loss(write_dicom, picture):
+    import pydicom
+
+    path = write_dicom("x.dcm", picture)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(read_studies(path)[0].series[0].instances[0].load()[0], picture)
+
+
+def test_a_second_file_of_the_same_instance_is_refused(write_dicom, picture, tmp_path):
+    write_dicom("s/a.dcm", picture, SOPInstanceUID="1.2.3.9")
+    write_dicom("s/b.dcm", picture, SOPInstanceUID="1.2.3.9")
+    found = outcomes(tmp_path / "s")
+    assert found["a.dcm"][0] == "ok"
+    assert found["b.dcm"][0] == "refused"
+
+
+def test_two_patients_in_one_study_are_refused(write_dicom, picture, tmp_path):
+    for name, patient in (("a", "P1"), ("b", "P2"), ("c", "P2")):
+        write_dicom(f"s/{name}.dcm", picture, PatientID=patient)
+    found = outcomes(tmp_path / "s")
+    assert {status for status, _ in found.values()} == {"refused"}
+    assert "2 different Patient IDs" in found["a.dcm"][1]
+    assert "P1" not in str(found)
+
+
+def test_headers_round_trip_and_pixels_are_attached_again(write_dicom, picture):
+    path = write_dicom("x.dcm", picture)
+    (study,) = read_studies(path)
+    bare = Study.from_json(study.to_json())
+    assert bare == study
+    np.testing.assert_array_equal(attach(bare, path).series[0].instances[0].load()[0], picture)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert outcomes(tmp_path)["pipe"][0] == "refused"
+
+
+def test_a_turned_photograph_is_refused(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "x.jpg", exif=exif)
+    with pytest.raises(ReadError, match="EXIF orientation 6"):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_truncated_picture(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:-100])
+    with pytest.raises(ReadError, match=r"x\.png: expected a complete PNG"):
+        read_image(tmp_path / "x.png", uid="1").load()
+
+
+def test_a_preamble_that_is_a_program_is_told(write_dicom, picture):
+    path = write_dicom("x.dcm", picture)
+    path.write_bytes(b"MZ" + path.read_bytes()[2:])
+    status, reason = outcomes(path)["x.dcm"]
+    assert status == "ok"
+    assert "Windows program" in reason
