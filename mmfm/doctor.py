@@ -74,8 +74,9 @@ def diagnose() -> list[Row]:
 def main() -> int:
     """Prints ``diagnose()`` and returns the exit code: 1 where something is wrong."""
     rows = diagnose()
-    width = max(len(row.name) for row in rows)
-    for topic, group in groupby(rows, key=lambda row: row.topic):
+    for topic, found in groupby(rows, key=lambda row: row.topic):
+        group = list(found)
+        width = max(len(row.name) for row in group)
         print(topic)
         for row in group:
             mark = {True: "ok", False: "WRONG", None: ""}[row.ok]
