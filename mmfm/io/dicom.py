@@ -22,6 +22,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset, read_partial
+from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -643,8 +644,6 @@ def _as_stored(value: int | None, signed: bool) -> int | None:
 
 
 def _decoder(source: Source, syntax: str) -> Any:
-    from pydicom.pixels import get_decoder  # imports the codec packages: only when pixels are wanted
-
     try:
         decoder = get_decoder(UID(syntax))
     except NotImplementedError:
@@ -743,8 +742,6 @@ def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
 def _with_palette(source: Source, dataset: Dataset, array: np.ndarray) -> np.ndarray:
     """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5)."""
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
-        from pydicom.pixels import apply_color_lut
-
         # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
         entries = np.arange(256, dtype=np.uint16)
         if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
