@@ -1,6 +1,6 @@
 """Every outside format, in and out: DICOM, PNG and JPEG to Studies whose pixels are read late."""
 
 from mmfm.io.images import read_image
-from mmfm.io.reading import FileOutcome, Reading, attach, nothing_read, read, read_studies
+from mmfm.io.reading import FileOutcome, Reading, attach, read, read_studies
 
-__all__ = ["FileOutcome", "Reading", "attach", "nothing_read", "read", "read_image", "read_studies"]
+__all__ = ["FileOutcome", "Reading", "attach", "read", "read_image", "read_studies"]

@@ -112,11 +112,11 @@ def read_studies(path: str | Path) -> tuple[Study, ...]:
     """
     reading = read(path)
     if not reading.studies:
-        raise nothing_read(str(path), reading.files)
+        raise _nothing_read(str(path), reading.files)
     return reading.studies
 
 
-def nothing_read(path: str, files: Iterable[FileOutcome]) -> ReadError:
+def _nothing_read(path: str, files: Iterable[FileOutcome]) -> ReadError:
     """Returns the error that says why none of ``files`` gave an image."""
     files = tuple(files)
     refused = [file for file in files if file.status == "refused"]
