@@ -15,7 +15,7 @@ from mmfm.ui import panels
 from mmfm.ui.page import uploaded
 from mmfm.ui.samples import synthetic_study
 
-TITLE = '<div class="mm-title">Chest radiograph draft<small>frontal and lateral, adults</small></div>'
+TITLE = '<div class="mm-title">Chest radiograph draft<small>frontal and lateral</small></div>'
 
 
 def build(reporter) -> gr.Blocks:
@@ -50,14 +50,16 @@ def build(reporter) -> gr.Blocks:
 
     def draft_example(indication):
         with tempfile.TemporaryDirectory(prefix="mmfm-example-") as folder:
-            return draft(synthetic_study(next(seeds), folder), indication)
+            seed = next(seeds)
+            pictures, *others = draft(synthetic_study(seed, folder), indication)
+            return panels.message_html("drawn, not a patient.", f"Synthetic study {seed}:") + pictures, *others
 
     with gr.Blocks(title="mmfm: chest radiograph draft", analytics_enabled=False, delete_cache=(600, 600)) as page:
-        gr.HTML(panels.notice_html())
-        gr.HTML(TITLE)
+        gr.HTML(panels.notice_html(), padding=False)
+        gr.HTML(TITLE, padding=False)
         with gr.Row():
             with gr.Column(scale=7):
-                pictures = gr.HTML(panels.empty_pictures_html())
+                pictures = gr.HTML(panels.empty_pictures_html(), padding=False)
                 with gr.Row():
                     files = gr.File(label="DICOM, zip, PNG or JPEG of one study", file_count="multiple", height=130)
                     with gr.Column():
@@ -65,10 +67,10 @@ def build(reporter) -> gr.Blocks:
                         with gr.Row():
                             start = gr.Button("Draft", variant="primary", elem_id="mm-draft")
                             example = gr.Button("Synthetic example", elem_id="mm-example")
-            with gr.Column(scale=5):
-                report = gr.HTML('<p class="mm-quiet">Give a study, or take the synthetic example.</p>')
                 with gr.Accordion("Finding probabilities", open=True):
                     bars = gr.HTML()
+            with gr.Column(scale=5):
+                report = gr.HTML('<p class="mm-quiet">Give a study, or take the synthetic example.</p>', padding=False)
                 with gr.Accordion("Preprocessing receipt and provenance", open=False):
                     details = gr.HTML()
         start.click(

@@ -10,11 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmfm.errors import ConfigError
+from mmfm.errors import ConfigError, ReadError
 from mmfm.io import read_studies
 from mmfm.study import Study
 
@@ -39,8 +39,16 @@ def uploaded(files: Sequence[str | Path]) -> Iterator[tuple[Study, ...]]:
     with tempfile.TemporaryDirectory(prefix="mmfm-upload-") as folder:
         for place, file in enumerate(map(Path, files)):
             shutil.move(file, Path(folder) / f"{place:03d}{file.suffix.lower()}")
+            with suppress(OSError):
+                file.parent.rmdir()  # gradio's folder for this one file
         moved = sorted(Path(folder).iterdir())
-        yield read_studies(moved[0] if len(moved) == 1 else folder)
+        try:
+            studies = read_studies(moved[0] if len(moved) == 1 else folder)
+        except ReadError as error:  # our folder's name means nothing to a reader
+            raise ReadError(
+                "upload", expected=error.expected, found=error.found, fix="give DICOM, zip, PNG or JPEG of one study"
+            ) from None
+        yield studies
 
 
 def private_cache() -> Path:

@@ -97,7 +97,8 @@ def _downloaded_study(source: Path, folder: Path) -> Study | None:
             assert picture is not None
             path.write_bytes(picture.read())
         [read] = read_studies(path)
-        series.append(replace(read.series[0], view=ViewPosition(row["projection"].lower())))
+        view = ViewPosition(row["projection"].lower())
+        series.append(replace(read.series[0], series_uid=f"iu_xray-{uid}-{place}", view=view))
     return Study(study_uid=f"iu_xray-{uid}", series=tuple(series), indication=indication)
 
 
