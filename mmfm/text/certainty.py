@@ -1,7 +1,7 @@
 """Whether a sentence states, denies or leaves open what it mentions, after NegEx and ConText.
 
-Cues (``vocabulary/cues.toml``) reach forwards or backwards over a list of mentions ("no A, B or C"; "A and B are not seen")
-until a word that ends their reach ("but", "however") or a statement of the other kind stands between.
+Cues (``vocabulary/cues.toml``) reach forwards or backwards over a list of mentions ("no A, B or C"; "A and B are not
+seen") until a word that ends their reach ("but", "however") or a statement of the other kind stands between.
 
 Sources: Chapman et al., J Biomed Inform 2001 (NegEx); Harkema et al., J Biomed Inform 2009 (ConText);
 Irvin et al., AAAI 2019 (the CheXpert labeller).
@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmfm.report import Status
-from mmfm.text.phrases import Phrases, Token, vocabulary
+from mmfm.text.phrases import Phrases, Token, plain, vocabulary
 
 CUES = tuple((kind, tuple(phrases), None) for kind, phrases in vocabulary("cues").items())
 
-_STOPS_BEFORE = frozenset({"ends", "affirms", "denies_after"})
-_STOPS_AFTER = frozenset({"ends", "affirms", "denies_before"})
-_DOUBTS_BEFORE = frozenset({"doubts_before", "doubts_both"})
-_DOUBTS_AFTER = frozenset({"doubts_after", "doubts_both"})
+_MENTIONS = frozenset({"mention", "hint"})
 
 
 def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) -> Status:
@@ -31,28 +28,29 @@ def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) 
         end: where it ends.
         since: cues that start before this do not count.
     """
-    doubted = False
+    doubted = crossed = False
     for token in reversed(tokens):
+        kind = token.kind
         if token.start >= start:
             continue
-        kind = token.kind
-        if token.start < since or kind in _STOPS_BEFORE:
+        if token.start < since or kind in ("ends", "affirms", "denies_after"):
             break
-        if kind == "denies_before" or kind == "denies_both" or (kind == "nothing" and token.end > start):
-            # "no change in" is no denial of what follows it, but it denies a mention of the change itself.
+        if kind in ("denies_before", "denies_both") or (kind == "nothing" and token.end > start):
+            # "No change in" is no denial of what follows it, but it denies a mention of the change itself.
             return Status.ABSENT
-        if kind in _DOUBTS_BEFORE:
-            doubted = True
+        doubted = doubted or kind == "doubts_before" or (kind == "doubts_both" and not crossed)
+        crossed = crossed or kind in _MENTIONS
+    crossed = False
     for token in tokens:
+        kind = token.kind
         if token.start < end:
             continue
-        kind = token.kind
-        if kind in _STOPS_AFTER:
+        if kind in ("ends", "affirms", "denies_before"):
             break
-        if kind == "denies_after" or kind == "denies_both":
+        if kind in ("denies_after", "denies_both"):
             return Status.ABSENT
-        if kind in _DOUBTS_AFTER:
-            doubted = True
+        doubted = doubted or kind == "doubts_after" or (kind == "doubts_both" and not crossed)
+        crossed = crossed or kind in _MENTIONS
     return Status.UNCERTAIN if doubted else Status.PRESENT
 
 
@@ -67,7 +65,9 @@ def certainty_of(sentence: str, start: int, end: int) -> Status:
         start: where the mention starts in it.
         end: where it ends.
     """
-    before, mention, after = (" ".join(text.lower().split()) for text in (sentence[:start], sentence[start:end], sentence[end:]))
-    before += " " if before and sentence[start - 1].isspace() else ""
-    after = " " + after if after and sentence[end].isspace() else after
+    before, mention, after = plain(sentence[:start]), plain(sentence[start:end]), plain(sentence[end:])
+    if before and sentence[start - 1].isspace():
+        before += " "
+    if after and sentence[end].isspace():
+        after = " " + after
     return certainty(_CUES_ALONE.find(before + mention + after), len(before), len(before) + len(mention))

@@ -1,8 +1,8 @@
 """The labeller: the text of a chest radiograph report to findings with status, side, place and severity.
 
 Works sentence by sentence. The words are in ``vocabulary/chest_radiograph.toml``; ``certainty`` says whether they are
-stated, denied or left open. Over a report, present counts over uncertain over absent, and the sides of all mentions with
-that status are merged. How far it agrees with people is measured by ``benchmarks/labeller_agreement.py``: see
+stated, denied or left open. Over a report, present counts over uncertain over absent, and the sides of all mentions
+with that status are merged. How far it agrees with people is measured by ``benchmarks/labeller_agreement.py``: see
 docs/labeller.md.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from mmfm.report import Finding, Side, Status
 from mmfm.text.certainty import CUES, certainty
-from mmfm.text.phrases import Phrases, Token, spellings, vocabulary
+from mmfm.text.phrases import Phrases, Token, plain, spellings, vocabulary
 from mmfm.text.sections import split_sentences
 
 _WORDS = vocabulary("chest_radiograph")
@@ -24,12 +24,10 @@ _OBSERVATION: dict[str, dict[str, Any]] = _WORDS["observation"]
 OBSERVATIONS: tuple[str, ...] = tuple(_OBSERVATION)
 """The observations on chest radiographs: the 13 of CheXpert besides no_finding, and 7 of Open-i."""
 
-_RANK = {Status.ABSENT: 0, Status.UNCERTAIN: 1, Status.PRESENT: 2}
 
-
-def _effects(part: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """What each word said of a part of the body means: ``deny``, or the observations that it states or hints at."""
-    effects = {word: ("deny",) for phrase in part["normal"] for word in spellings(phrase)}
+def _effects(part: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """What each word said of a part of the body does: it denies, or it states or hints at an observation."""
+    effects = {word: ("denies", "") for phrase in part["normal"] for word in spellings(phrase)}
     for kind in ("states", "hints"):
         for name, phrases in part.get(kind, {}).items():
             effects |= {word: (kind, name) for phrase in phrases for word in spellings(phrase)}
@@ -37,6 +35,7 @@ def _effects(part: dict[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 _PARTS = [(_effects(part), tuple(part["denies"])) for part in _WORDS["part"]]
+_NORMAL_WORDS = {word for effects, _ in _PARTS for word, (effect, _) in effects.items() if effect == "denies"}
 _PHRASES = Phrases(
     [
         *CUES,
@@ -52,13 +51,20 @@ _PHRASES = Phrases(
 _DETAILS = Phrases(
     [
         *(("side", phrases, side) for side, phrases in _WORDS["side"].items()),
-        *((kind, phrases, name) for kind in ("location", "severity", "count") for name, phrases in _WORDS[kind].items()),
+        *(
+            (kind, phrases, name)
+            for kind in ("location", "severity", "count")
+            for name, phrases in _WORDS[kind].items()
+        ),
         ("link", _WORDS["links"]["words"], None),
     ]
 )
 _JOINTS = re.compile(r", and | and/or | and | with | or | without | versus |[,;:/]")
 # Between two side words that belong together: "left upper and right lower lobe opacities".
-_BOTH = re.compile(r"(?:[ -](?:upper|lower|middle|mid|lung|lobes?|bases?|basilar|apex|apical|perihilar|zones?|sided))*,? (?:and|or) (?:the )?")
+_BOTH = re.compile(
+    r"(?:[ -](?:upper|lower|middle|mid|lung|lobes?|bases?|basilar|apex|apical|perihilar|zones?|sided))*"
+    r",? (?:and|or) (?:the )?(?:\w+ )?"
+)
 
 
 class _Mention(NamedTuple):
@@ -76,7 +82,7 @@ class _Statement(NamedTuple):
     laterality: Side | None = None
     location: str | None = None
     severity: str | None = None
-    count: int | None = None
+    number: int | None = None
 
 
 def label_report(findings: str | None, impression: str | None = None) -> tuple[Finding, ...]:
@@ -94,7 +100,7 @@ def label_report(findings: str | None, impression: str | None = None) -> tuple[F
     mentions: dict[str, list[tuple[_Statement, str]]] = {}
     for section in (findings, impression):
         for sentence in split_sentences(section) if section else ():
-            for statement in _read(" ".join(sentence.lower().split())):
+            for statement in _read(plain(sentence)):
                 mentions.setdefault(statement.observation, []).append((statement, sentence))
     return tuple(_merge(name, mentions[name]) for name in OBSERVATIONS if name in mentions)
 
@@ -111,10 +117,11 @@ def no_finding(findings: Iterable[Finding]) -> bool:
 
 
 def _merge(name: str, mentions: list[tuple[_Statement, str]]) -> Finding:
-    status = max((statement.status for statement, _ in mentions), key=_RANK.__getitem__)
+    found = {statement.status for statement, _ in mentions}
+    status = Status.PRESENT if Status.PRESENT in found else Status.UNCERTAIN
+    if found == {Status.ABSENT}:
+        return Finding(observation=name, status=Status.ABSENT, evidence=mentions[0][1])
     chosen = [(statement, sentence) for statement, sentence in mentions if statement.status is status]
-    if status is Status.ABSENT:
-        return Finding(observation=name, status=status, evidence=chosen[0][1])
     sides = {statement.laterality for statement, _ in chosen} - {None}
 
     def first(values: Iterable[Any]) -> Any:
@@ -126,7 +133,7 @@ def _merge(name: str, mentions: list[tuple[_Statement, str]]) -> Finding:
         laterality=sides.pop() if len(sides) == 1 else Side.BILATERAL if sides else None,
         location=first(statement.location for statement, _ in chosen),
         severity=first(statement.severity for statement, _ in chosen),
-        count=first(statement.count for statement, _ in chosen),
+        count=first(statement.number for statement, _ in chosen),
         evidence=chosen[0][1],
     )
 
@@ -182,8 +189,8 @@ def _read_parts(sentence: str, tokens: list[Token], mentions: list[_Mention], de
             status = certainty(tokens, token.start, token.end, since=since) if parts else None
             for part in parts:
                 effects, denies = _PARTS[part.value]
-                effect = effects.get(sentence[token.start : token.end], ("",))
-                if effect[0] == "deny" and status is Status.PRESENT:
+                effect = effects.get(sentence[token.start : token.end], ("", ""))
+                if effect[0] == "denies" and status is Status.PRESENT:
                     denied += denies
                 elif status and effect[0] in ("states", "hints"):
                     strength = status if effect[0] == "states" else _at_most_uncertain(status)
@@ -191,33 +198,30 @@ def _read_parts(sentence: str, tokens: list[Token], mentions: list[_Mention], de
                     mentions.append(_Mention(start, end, effect[1], strength))
 
 
-def _detailed(
-    sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int
-) -> _Statement:
+def _detailed(sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int) -> _Statement:
     """The mention ``i`` with its side, place, severity and count."""
     mention = mentions[i]
     before, after = _reach(sentence, tokens, details, mentions, i)
-    own = [t for t in details if before <= t.start and t.end <= mention.end]
+    own = [t for t in details if before <= t.start and t.end <= mention.end][::-1]
     later = [t for t in details if mention.end <= t.start and t.end <= after]
 
-    def nearest(kind: str) -> Any:
-        return next((t.value for t in [*reversed(own), *later] if t.kind == kind), None)
+    def nearest(kind: str, among: list[Token]) -> Any:
+        return next((t.value for t in among if t.kind == kind), None)
 
-    def ahead(kind: str) -> Any:
-        return next((t.value for t in reversed(own) if t.kind == kind), None)
-
-    side = None
-    if _OBSERVATION[mention.observation]["sides"] != "none":
-        side = _side_of(sentence, own[::-1]) or _side_of(sentence, later)
-        if side is None and _OBSERVATION[mention.observation]["sides"] == "shared":
-            side = _shared_side(sentence, tokens, details, mentions, i)
-    count = ahead("count")
+    side, location = _side_of(sentence, own) or _side_of(sentence, later), nearest("location", own + later)
+    sharing = _OBSERVATION[mention.observation]["sides"]
+    if sharing == "none":
+        side = None
+    elif sharing == "shared" and side is None:
+        side, shared_location = _shared(sentence, tokens, details, mentions, i)
+        location = location or shared_location
+    count = nearest("count", own)
     return _Statement(
         mention.observation,
         mention.status,
         side,
-        nearest("location"),
-        ahead("severity"),
+        location,
+        nearest("severity", own + later),
         int(count) if count else None,
     )
 
@@ -234,51 +238,53 @@ def _side_of(sentence: str, details: list[Token]) -> Side | None:
     return Side(sides[0].value)
 
 
-def _shared_side(
+def _shared(
     sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int
-) -> Side | None:
-    """The side that mention ``i`` shares with its neighbour: "left effusion and atelectasis", "A and B on the left"."""
+) -> tuple[Side | None, str | None]:
+    """What mention ``i`` shares with a neighbour: "left effusion and atelectasis", "A and B in the left base"."""
     mention = mentions[i]
     if i and _OBSERVATION[mentions[i - 1].observation]["sides"] == "shared":
         previous = mentions[i - 1]
         ended = any(t.kind == "ends" and previous.end <= t.start < mention.start for t in tokens)
         if not ended and previous.status is not Status.ABSENT:
-            return _detailed(sentence, tokens, details, mentions, i - 1).laterality
+            return _detailed(sentence, tokens, details, mentions, i - 1)[2:4]
     if i + 1 < len(mentions):
         following = mentions[i + 1]
         if following.start >= mention.end and _JOINTS.fullmatch(sentence, mention.end, following.start):
             after = _reach(sentence, tokens, details, mentions, i + 1)[1]
-            return _side_of(sentence, [t for t in details if following.end <= t.start and t.end <= after])
-    return None
+            later = [t for t in details if following.end <= t.start and t.end <= after]
+            return _side_of(sentence, later), next((t.value for t in later if t.kind == "location"), None)
+    return None, None
 
 
 def _reach(
     sentence: str, tokens: list[Token], details: list[Token], mentions: list[_Mention], i: int
 ) -> tuple[int, int]:
-    """Where the words that belong to mention ``i`` start, before it, and end, after it."""
-    mention = mentions[i]
-    before, after = 0, len(sentence)
-    if i:
-        before = _boundary(sentence, details, mentions[i - 1].end, mention.start)[1]
-    if i + 1 < len(mentions):
-        after = _boundary(sentence, details, mention.end, mentions[i + 1].start)[0]
-    for token in tokens:
-        if token.kind == "ends" or token.kind == "attribute":
-            if before < token.end <= mention.start:
-                before = token.end
-            elif mention.end <= token.start < after:
-                after = token.start
-    return before, after
+    """Where the words that belong to mention ``i`` start, before it, and end, after it.
 
-
-def _boundary(sentence: str, details: list[Token], start: int, end: int) -> tuple[int, int]:
-    """Where the words after one mention end and those before the next start.
-
-    They part at the last joint ("and", "with", a comma) between the two, unless a link ("representing", "due to") follows
-    it: then all belong to the first.
+    The words between two mentions part at the last joint ("and", "with", a comma), unless a link ("representing", "due
+    to") stands there: then all belong to the first. Nothing reaches across "but", or a part of the body called normal.
     """
-    if end <= start:
-        return start, end
-    linked = any(t.kind == "link" and start <= t.start and t.end <= end for t in details)
-    joints = [] if linked else list(_JOINTS.finditer(sentence, start, end))
-    return (joints[-1].start(), joints[-1].end()) if joints else (end, end)
+    start, end = mentions[i].start, mentions[i].end
+    earlier = max((m.end for m in mentions if m.end <= start), default=None)
+    later = min((m.start for m in mentions if m.start >= end), default=None)
+    barriers = [
+        t
+        for t in tokens
+        if (t.kind == "attribute" and sentence[t.start : t.end] in _NORMAL_WORDS)
+        or (t.kind == "ends" and sentence[t.start] != ":")
+    ]
+    cuts = [t.end for t in barriers if (earlier or 0) <= t.start and t.end <= start]
+    if earlier is not None:
+        cuts += [joint.end() for joint in _joints(sentence, details, earlier, start)]
+        cuts = cuts or [start]
+    ends = [t.start for t in barriers if end <= t.start < (later or len(sentence))]
+    if later is not None:
+        ends += [joint.start() for joint in _joints(sentence, details, end, later)][-1:] or [later]
+    return max(cuts, default=0), min(ends, default=len(sentence))
+
+
+def _joints(sentence: str, details: list[Token], start: int, end: int) -> list[re.Match[str]]:
+    if any(t.kind == "link" and start <= t.start and t.end <= end for t in details):
+        return []
+    return list(_JOINTS.finditer(sentence, start, end))

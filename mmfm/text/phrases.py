@@ -17,13 +17,18 @@ def vocabulary(name: str) -> dict[str, Any]:
     return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
+def plain(text: str) -> str:
+    """Returns ``text`` in lower case with single blanks, as phrases are looked for."""
+    return " ".join(text.lower().split())
+
+
 def spellings(phrase: str) -> list[str]:
-    """Returns every spelling of a phrase: ``(s)`` may be there or not, ``(y|ies)`` is one of the two."""
+    """Returns every spelling of a phrase: ``(s)`` may be there or not, ``(y|ies)`` is one of them."""
     parts = [
         ["", part] if bracketed and "|" not in part else part.split("|") if bracketed else [part]
         for bracketed, part in ((i % 2, part) for i, part in enumerate(re.split(r"[()]", phrase.lower())))
     ]
-    return [" ".join("".join(choice).split()) for choice in product(*parts)]
+    return [plain("".join(choice)) for choice in product(*parts)]
 
 
 class Token(NamedTuple):
@@ -53,12 +58,13 @@ class Phrases:
         self._search = re.compile(rf"\b(?:{_trie(self._meanings)})(?!\w)")
 
     def find(self, sentence: str) -> list[Token]:
-        """Returns the phrases of a sentence that is in lower case with single blanks."""
-        return [
-            Token(found.start(), found.end(), kind, value)
-            for found in self._search.finditer(sentence)
-            for kind, value in self._meanings[found.group()]
-        ]
+        """Returns the phrases of a ``plain`` sentence in order."""
+        tokens = []
+        for found in self._search.finditer(sentence):
+            start, end = found.span()
+            for kind, value in self._meanings[found[0]]:
+                tokens.append(Token(start, end, kind, value))
+        return tokens
 
 
 def _trie(words: Mapping[str, Any] | Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Report text to sections and sentences, and the sentences that compare with a prior study.
 
-Nothing here rewrites a text: sections and sentences are exact pieces of it, and ``without_comparisons`` only drops whole
-sentences.
+Nothing here rewrites a text: sections and sentences are exact pieces of it, and ``without_comparisons`` only drops
+whole sentences.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from mmfm.report import SECTION_NAMES, Sections
+from mmfm.text.phrases import Phrases, plain, vocabulary
 
 _HEADINGS = {
     "indication": r"indications?|(?:clinical |patient )?history|clinical (?:information|indication|data|details)|"
@@ -19,21 +20,22 @@ _HEADINGS = {
     "impression": r"impressions?|conclusions?|opinion|summary|interpretation|assessment",
 }
 _HEADING = re.compile(
-    r"(?:^|(?<=[\n.:]))[ \t#*_]*(?:" + "|".join(f"(?P<{name}>{words})" for name, words in _HEADINGS.items()) + r")[ \t*_]*:[*_]*",
+    # At the start of a line or after a full stop or colon, and anywhere in capitals.
+    r"(?:^|(?<=[\n.:])|(?<=\s)(?=(?-i:[A-Z]{4}[A-Z ]*:)))[ \t#*_]*(?:"
+    + "|".join(f"(?P<{name}>{words})" for name, words in _HEADINGS.items())
+    + r")[ \t*_]*:[*_]*",
     re.IGNORECASE,
 )
 
-# A full stop ends a sentence before white space or the end, and before a letter where the blank was forgotten
-# ("apex.There"); not inside "1.5 cm", not after the number of a list, not after an abbreviation. A blank line or a line
-# that opens a list item ends one too; other line breaks are only wrapped lines.
-_END = re.compile(
-    r"(?:(?<!\bdr)(?<!\bmr)(?<!\bms)(?<!\bvs)(?<!\bmrs)(?<!\bapprox)(?<!\be\.g)(?<!\bi\.e)(?<!^\d)(?<!\s\d)(?<!\s\d\d)"
-    r"[.!?]+|(?<=\d)\.(?=\s+(?:there|the|no)\b))(?=[\s\"')\]]|$)[\"')\]]*\s*"
-    r"|(?<=[a-z]{3})\.(?=[A-Za-z])|(?<=XXXX)\.(?=[A-Z][a-z])"
-    r"|[ \t]*\n\s*(?=\n|(?:\d{1,2}[.)]|[-*•])\s)|\n[ \t]*\n\s*"
-    r"|(?<=[.;:])\s+(?=\d{1,2}[.)]\s+[A-Z])",
-    re.IGNORECASE,
+_STOP = re.compile(
+    r"""
+      [.!?]+ (?: [\"')\]]* (?: \s+ | $ )                 # before white space or the end
+               | (?<=[A-Za-z]{3}[.]) (?=[A-Za-z]{2}) )   # where the blank was forgotten: "apex.There", not "e.g."
+    | \n (?: \s* \n | (?= \s* (?: \d{1,2}[.)] | [-*\u2022] ) \s ) ) \s*  # a blank line, or before a list item's line
+    """,
+    re.VERBOSE,
 )
+_ABBREVIATION = re.compile(r"\b(?:dr|mr|mrs|ms|vs|approx|e\.g|i\.e)$", re.IGNORECASE)
 
 
 def split_sections(text: str) -> Sections:
@@ -50,8 +52,8 @@ def split_sections(text: str) -> Sections:
     """
     found: dict[str, list[str]] = {}
     headings = list(_HEADING.finditer(text))
-    for heading, following in zip(headings, [*headings[1:], None]):
-        body = text[heading.end() : following.start() if following else len(text)].strip()
+    for i, heading in enumerate(headings):
+        body = text[heading.end() : headings[i + 1].start() if i + 1 < len(headings) else len(text)].strip()
         if body and heading.lastgroup:
             found.setdefault(heading.lastgroup, []).append(body)
     lead = text[: headings[0].start()].strip() if headings else text.strip()
@@ -63,11 +65,13 @@ def split_sections(text: str) -> Sections:
 def _spans(text: str) -> list[tuple[int, int]]:
     """Start and end of each sentence; the white space after a sentence belongs to it."""
     spans, start = [], 0
-    for end in _END.finditer(text):
-        if text[start : end.end()].strip():
-            spans.append((start, end.end()))
-            start = end.end()
-    if text[start:].strip():
+    for stop in _STOP.finditer(text):
+        before = text[start : stop.start()]
+        # The number of a list item stays with its sentence.
+        if not before.strip(" (\n").isdigit() and not _ABBREVIATION.search(before[-7:]):
+            spans.append((start, stop.end()))
+            start = stop.end()
+    if start < len(text):
         spans.append((start, len(text)))
     return spans
 
@@ -81,23 +85,10 @@ def split_sentences(text: str) -> list[str]:
     Returns:
         The sentences in order, each an exact piece of ``text`` without outer white space.
     """
-    return [text[start:end].strip() for start, end in _spans(text)]
+    return [sentence for start, end in _spans(text) if (sentence := text[start:end].strip())]
 
 
-_COMPARES = re.compile(
-    r"\b(?:unchanged|(?<!hemodynamically )stable|stability|interval(?! (?:follow|chest|radiograph|ct))|compar(?:ed|ison|ing)|"
-    r"again|redemonstrat\w*|re-?demonstrat\w*|re-?identified|"
-    r"(?:since|from|than|to|with|on|versus) (?:the |a |an |his |her |their |any )?(?:\w+ )?(?:prior|previous|earlier|last|old)\b|"
-    r"(?:prior|previous|earlier|old|outside) (?:\w+ )?(?:stud(?:y|ies)|exam\w*|films?|radiographs?|x-?rays?|x-xxxx|chest|imaging|images?|ct|report|comparison)|"
-    r"previously|persist(?:s|ent|ently|ing)?|remains?|no longer|"
-    r"new(?! (?:york|england|jersey|mexico|hampshire|zealand|orleans))(?=\W)|newly|recurrent|"
-    r"(?:has|have|had) (?:\w+ )?(?:increased|decreased|improved|worsened|resolved|cleared|progressed|developed|enlarged|diminished)|"
-    r"improv(?:ed|ing|ement)|worse(?:n(?:ed|ing))?(?! (?:on|at) the)|"
-    r"progress(?:ed|ion|ive|ing)|resolv(?:ed|ing)|cleared|developing|no (?:significant )?change|"
-    r"(?:significant|appreciable) change|similar (?:in appearance )?to|increas(?:ed|ing) (?:in|since|from)|decreas(?:ed|ing) (?:in|since|from)|"
-    r"since (?:the|that|xxxx|\d)|in the interim)\b",
-    re.IGNORECASE,
-)
+_COMPARISONS = Phrases((kind, phrases, None) for kind, phrases in vocabulary("comparisons").items())
 
 
 def compares_with_prior(sentence: str) -> bool:
@@ -106,7 +97,7 @@ def compares_with_prior(sentence: str) -> bool:
     Past events ("prior granulomatous disease", "previous rotator cuff repair") and follow-up in the future ("short
     interval follow-up") do not compare.
     """
-    return _COMPARES.search(sentence) is not None
+    return any(token.kind == "compares" for token in _COMPARISONS.find(plain(sentence)))
 
 
 def without_comparisons(text: str) -> str:

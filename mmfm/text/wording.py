@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mmfm.report import Finding, Side, Status
+from mmfm.report import Finding, Status
 from mmfm.text.phrases import vocabulary
 
 _OBSERVATION = vocabulary("chest_radiograph")["observation"]
@@ -20,7 +20,7 @@ def describe(findings: Iterable[Finding]) -> tuple[str, str]:
     """Writes structured findings as template sentences.
 
     Args:
-        findings: any findings; those that are not present are not written, sides of midline observations neither.
+        findings: any findings. Those that are not present are not written, nor is a side of the heart or mediastinum.
 
     Returns:
         The findings section and the impression: one sentence for each present finding, or a normal chest without any.
@@ -35,6 +35,6 @@ def describe(findings: Iterable[Finding]) -> tuple[str, str]:
 
 def _sentence(finding: Finding) -> str:
     table = _OBSERVATION[finding.observation]
-    side = "" if finding.laterality is None or table["sides"] == "none" else f"{Side(finding.laterality)} "
-    words = f"{side}{table['wording']}"
+    side = finding.laterality if table["sides"] != "none" else None
+    words = " ".join(word for word in (finding.severity, side, table["wording"]) if word)
     return f"{words[0].upper()}{words[1:]}."
