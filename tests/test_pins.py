@@ -1,8 +1,10 @@
 """The ranges, the pins, the conda file and what is installed agree, and none lies below a security floor."""
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 
 import pytest
 import yaml
@@ -41,6 +43,25 @@ def test_conda_file_lists_the_same_pins(root, pins):
     ]
     assert set(pip_section) - wanted == {"-e .[dev,train]"}
     assert wanted <= set(pip_section)
+
+
+def test_everything_that_is_imported_is_declared(root, ranges):
+    """What only another package brought along would be gone the day that package drops it."""
+    declared = {canonicalize_name(r.name) for r in ranges}
+    folders = ("mmfm", "experiments", "datasets", "demos", "benchmarks", "tests")
+    names = set()
+    for path in (p for folder in folders for p in (root / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    foreign = {
+        name: distributions[name] for name in names - sys.stdlib_module_names - {"mmfm"} if name in distributions
+    }
+    assert {"torch", "PIL", "pytest"} <= set(foreign)
+    assert {n: d for n, d in foreign.items() if not declared & {canonicalize_name(x) for x in d}} == {}
 
 
 def test_every_pin_lies_in_its_range(pins, ranges):
