@@ -27,7 +27,7 @@ def build(reporter) -> gr.Blocks:
         try:
             report = reporter.report(study, indication=indication or None)
         except MmfmError as error:
-            return pictures, panels.message_html(str(error)), "", ""
+            return pictures, panels.refusal_html(str(error)), "", ""
         return (
             pictures,
             panels.report_html(report),
@@ -40,19 +40,16 @@ def build(reporter) -> gr.Blocks:
             with uploaded(files or []) as studies:
                 pictures, report, bars, details = draft(studies[0], indication)
         except MmfmError as error:
-            return None, panels.empty_pictures_html(), panels.message_html(str(error)), "", ""
+            return None, panels.empty_pictures_html(), panels.refusal_html(str(error)), "", ""
         if len(studies) > 1:
-            report = (
-                panels.message_html(f"{len(studies)} studies were given; this is the first.", "One study at a time.")
-                + report
-            )
+            report = panels.remark_html(f"{len(studies)} studies were given, only the first is drafted") + report
         return None, pictures, report, bars, details
 
     def draft_example(indication):
         with tempfile.TemporaryDirectory(prefix="mmfm-example-") as folder:
             seed = next(seeds)
             pictures, *others = draft(synthetic_study(seed, folder), indication)
-            return panels.message_html("drawn, not a patient.", f"Synthetic study {seed}:") + pictures, *others
+            return panels.remark_html(f"Synthetic study {seed}: drawn, not a patient") + pictures, *others
 
     with gr.Blocks(title="mmfm: chest radiograph draft", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gr.HTML(panels.notice_html(), padding=False)

@@ -120,9 +120,10 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Draft every study of a split, for scoring: the model's own text, nothing withheld."""
-    from mmfm.experiment import predict as run
+    from mmfm.measure import predict as run
 
-    run(checkpoint=checkpoint, manifest=manifest, split=split, out=out, batch_size=batch_size, device=device)
+    drafted = run(checkpoint=checkpoint, manifest=manifest, split=split, out=out, batch_size=batch_size, device=device)
+    print(f"{len(drafted)} studies drafted: {out}")
 
 
 @app.command()
@@ -151,7 +152,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint on a split, beside controls made in the same run."""
-    from mmfm.experiment import evaluate as run
+    from mmfm.measure import evaluate as run
 
     run(
         checkpoint=checkpoint,
@@ -162,6 +163,7 @@ def evaluate(
         leaderboard=leaderboard,
         device=device,
     )
+    print(f"scores and drafts: {out}")
 
 
 @app.command()

@@ -102,6 +102,28 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(run, tiny_checkpoint, tmp_pa
     assert one_line(*run("train", tmp_path / "absent.py"))
 
 
+def test_wrong_manifests_and_experiments_end_in_one_line(run, tmp_path, monkeypatch, root):
+    monkeypatch.delenv("MMFM_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    row = {"patient_id": "p", "source": "made", "series": [{"series_uid": "s", "path": "a.png"}]}
+    rows = [row | {"study_uid": "1", "split": "train"}, row | {"study_uid": "2", "split": "val"}]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert one_line(*run("inspect", "manifest.jsonl"))
+    experiment = next((root / "experiments").glob("*.py"))
+    assert one_line(*run("train", experiment, "model.no_such_field=3"))
+    assert one_line(*run("train", experiment, "--dry-run"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_demo_drafts_its_samples(run, tiny_checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMFM_DATA", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    code, out, _ = run("demo", "--no-serve", "--checkpoint", tiny_checkpoint)
+    assert code == 0
+    assert out.count("drafted in") == out.count(NOTICE) >= 3
+    assert "not a patient" in out
+
+
 def test_inspect_prints_an_outcome_for_each_file_and_fails_without_an_image(run, tmp_path):
     draw(tmp_path / "a.png")
     (tmp_path / "text.dcm").write_text("This is no DICOM file.")

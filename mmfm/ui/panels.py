@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mmfm.imaging import Volume
-from mmfm.report import NOTICE, Report, Status
+from mmfm.report import NOTICE, Report
 from mmfm.study import Receipt, Series, Study
 from mmfm.ui.render import differential_line, finding_rows, provenance_line, readable, receipt_lines
 
@@ -119,9 +119,14 @@ def notice_html() -> str:
     return f'<div class="mm-notice" role="note">{escape(NOTICE)}</div>'
 
 
-def message_html(text: str, title: str = "No draft.") -> str:
-    """Returns one line for the reader to act on, such as why there is no draft."""
-    return f'<div class="mm-message" role="alert"><strong>{escape(title)}</strong> {escape(text)}</div>'
+def refusal_html(reason: str) -> str:
+    """Returns one line about why there is no draft."""
+    return f'<div class="mm-message" role="alert"><strong>No draft.</strong> {escape(reason)}</div>'
+
+
+def remark_html(text: str) -> str:
+    """Returns one calm line beside what is shown."""
+    return f'<div class="mm-remark" role="note">{escape(text)}</div>'
 
 
 def report_html(report: Report) -> str:
@@ -193,11 +198,3 @@ def pictures_of(study: Study) -> tuple[Picture, ...]:
     """
     ordered = sorted(study.series, key=lambda s: s.view is not None and s.view.is_lateral)
     return tuple(Picture.from_series(series) for series in ordered)
-
-
-def present_in(report: Report) -> str:
-    """Returns the present findings in a few words, for a line of a list."""
-    words = [
-        f"{f.laterality or ''} {readable(f.observation)}".strip() for f in report.findings if f.status is Status.PRESENT
-    ]
-    return ", ".join(words) or "no finding above the operating point"

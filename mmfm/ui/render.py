@@ -85,7 +85,8 @@ def report_text(report: Report) -> str:
         first, *others = receipt_lines(receipt)
         lines += [f"  {first}", *(f"    {line}" for line in others)]
     lines += ["", provenance_line(report), report.notice]
-    return "\n".join(lines)
+    # Tags and model text may hold control characters, which a terminal would obey.
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in "\n".join(lines))
 
 
 def report_markdown(report: Report) -> str:

@@ -35,7 +35,7 @@ def test_foreign_text_is_never_html(report, evil):
         panels.report_html(report),
         panels.probabilities_html(report, {"nodule": 0.5}),
         panels.details_html(report),
-        panels.message_html(evil),
+        panels.refusal_html(evil),
     ]
     for page in pages:
         assert not {"script", "a", "iframe"} & set(Tags(page).tags)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 from mmfm.report import NOTICE
 from mmfm.ui.render import finding_rows, report_markdown, report_text
@@ -18,6 +19,11 @@ def test_text_says_everything(report):
         "0.80",
     ):
         assert words in text
+
+
+def test_a_terminal_gets_no_control_characters(report):
+    sections = replace(report.sections, findings="red \x1b[31m\x07 text")
+    assert "\x1b" not in report_text(replace(report, sections=sections))
 
 
 def test_markdown_of_foreign_text_is_harmless(report):
