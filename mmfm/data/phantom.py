@@ -169,7 +169,7 @@ def _curve(y: Floats, *knots: tuple[float, float]) -> Floats:
 def _width(y: Floats) -> Floats:
     """Returns the inner half width of the rib cage at height ``y``."""
     u = np.clip(np.asarray(y, dtype=np.float64) / 180.0, 1e-4, 1.0)
-    return 138.0 * (1 - (1 - u) ** 2.1) ** 0.62
+    return 138.0 * (1 - (1 - u) ** 2.0) ** 0.54
 
 
 def _front(y: Floats) -> Floats:
@@ -225,7 +225,7 @@ def _heart(body: Body) -> Floats:
     grown = size - 1
     centre = np.array([19.0 + 30 * grown, DOME - 50 + 0.8 * body.inspiration + 6 * grown, -42.0])
     ventricles = _ellipsoid(centre, (70 * size, 49 * size, 54 * size**0.6), turn, sag=1.7)
-    atrium = _ellipsoid(centre + [-33 - 6 * grown, -14, 22], (28 * size, 46 * size, 40.0), sag=1.5)
+    atrium = _ellipsoid(centre + np.array([-33 - 6 * grown, -14, 22]), (28 * size, 46 * size, 40.0), sag=1.5)
     return np.maximum(ventricles, atrium)
 
 
@@ -233,9 +233,10 @@ def _mediastinum(body: Body) -> Floats:
     """Returns occupancy on the grid of everything between the lungs but the heart."""
     y, z = Y[:, None], Z[None, :]
     vessels = 20 * np.exp(-(((z - 2) / 42) ** 2)) * np.clip((150 - y) / 60, 0.5, 1)
-    vertebrae = 15 / (1 + np.exp(-(z - (_back(Y)[:, None] - 42)) / 4))
-    half = np.maximum(7.0 + vessels, 7.0 + vertebrae).astype(np.float32)
-    shift = np.where(Y > 60, 3.0, 0.0)[:, None, None]
+    spine = z - _spine(Y)[:, None]
+    vertebrae = np.maximum(np.sqrt(np.clip(25.0**2 - spine**2, 0, None)), np.where(spine > 0, 13.0, 0.0))
+    half = np.maximum(7.0 + vessels, vertebrae).astype(np.float32)
+    shift = (3 * np.clip((Y - 35) / 40, 0, 1))[:, None, None]
     middle = np.clip((half[:, None, :] - np.abs(X[None, :, None] - shift)) / STEP + 0.5, 0, 1)
     parts = [
         _ellipsoid(np.array([22.0, 57.0, 14.0]), (19 * body.knob, 17 * body.knob, 26.0)),
@@ -243,7 +244,7 @@ def _mediastinum(body: Body) -> Floats:
         _ellipsoid(np.array([-18.0, 95.0, -12.0]), (19.0, 75.0, 30.0)),
     ]
     aorta = 13 - np.hypot(X[:, None] - 23, Z[None, :] - 46)
-    parts.append(np.clip(aorta / STEP + 0.5, 0, 1)[None] * (Y > 58)[:, None, None])
+    parts.append(np.clip(aorta / STEP + 0.5, 0, 1)[None] * np.clip((Y - 50) / 12, 0, 1)[:, None, None])
     for part in parts:
         middle = np.maximum(middle, part)
     return middle.astype(np.float32)
@@ -335,14 +336,14 @@ def _ribs(body: Body, fractures: tuple[tuple[int, int, float], ...], rng: np.ran
                 at = int(np.argmin(np.abs(angle - broken[side, number])))
                 sites.append(line[:, at].copy())
                 # The far fragment rides down and overlaps the near one.
-                line[1, at:] += 7.5 * np.exp(-(angle[at:] - angle[at]) / 0.5)
-                line[0, at:] -= side * 3.0 * np.exp(-(angle[at:] - angle[at]) / 0.5)
-                near, far = line[:, : at - 2], line[:, at + 2 :]
-                clouds += [_tube(near, height, depth, 2.2), _tube(far, height, depth, 2.2)]
-                caps = np.stack([near[:, -1], far[:, 0]], axis=1)[:, :, None] + rng.normal(0, 1.6, (3, 2, 200))
-                clouds.append(Points(xyz=caps.reshape(3, -1), mass=np.full(400, 0.9)))
+                line[1, at:] += 10.0 * np.exp(-(angle[at:] - angle[at]) / 0.7)
+                line[0, at:] -= side * 4.0 * np.exp(-(angle[at:] - angle[at]) / 0.5)
+                near, far = line[:, : at - 3], line[:, at + 3 :]
+                clouds += [_tube(near, height, depth, 2.9), _tube(far, height, depth, 2.9)]
+                caps = np.stack([near[:, -1], far[:, 0]], axis=1)[:, :, None] + rng.normal(0, 1.8, (3, 2, 200))
+                clouds.append(Points(xyz=caps.reshape(3, -1), mass=np.full(400, 4.0)))
             else:
-                clouds.append(_tube(line, height, depth, 2.2))
+                clouds.append(_tube(line, height, depth, 2.9))
     return _joined(clouds), np.array(sites).reshape(-1, 3).T
 
 
@@ -360,7 +361,8 @@ def _vertebrae(rng: np.random.Generator) -> Points:
         waist = 1 - 0.12 * (1 - t**2)
         wall = np.stack([wide * waist * np.cos(angle), t * high / 2, deep * waist * np.sin(angle)])
         radius, angle2 = np.sqrt(rng.uniform(0, 1, 900)), rng.uniform(0, 2 * np.pi, 900)
-        plates = np.stack([wide * radius * np.cos(angle2), np.where(t > 0, 0.5, -0.5) * high, deep * radius * np.sin(angle2)])
+        level = np.where(t > 0, 0.5, -0.5) * high
+        plates = np.stack([wide * radius * np.cos(angle2), level, deep * radius * np.sin(angle2)])
         clouds.append(Points(xyz=centre[:, None] + wall, mass=np.full(900, 2 * np.pi * deep * high / 900 * 0.5)))
         clouds.append(Points(xyz=centre[:, None] + plates, mass=np.full(900, 2 * np.pi * wide * deep / 900 * 0.45)))
         for side in (-1, 1):  # pedicles: rings seen end-on from the front
@@ -374,7 +376,7 @@ def _vertebrae(rng: np.random.Generator) -> Points:
 
 
 def _shoulders(rng: np.random.Generator) -> tuple[Points, Points]:
-    """Returns the sternum (both views), and clavicles, scapulae and humeri (frontal only: the arms are raised after)."""
+    """Returns the sternum (both views), and clavicles, scapulae, humeri (frontal only: then the arms are raised)."""
     trunk, girdle = [], []
     t = np.linspace(0, 1, 240)
     for side in (-1, 1):
@@ -391,7 +393,7 @@ def _shoulders(rng: np.random.Generator) -> tuple[Points, Points]:
         flip = u + v > 1
         u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
         corners = np.array([[118.0, 14.0, 78.0], [172.0, 26.0, 40.0], [140.0, 138.0, 84.0]]) * [side, 1, 1]
-        blade = (corners[0][:, None] * (1 - u - v) + corners[1][:, None] * u + corners[2][:, None] * v)
+        blade = corners[0][:, None] * (1 - u - v) + corners[1][:, None] * u + corners[2][:, None] * v
         girdle.append(Points(xyz=blade, mass=np.full(5000, 0.5 * 56 * 122 / 5000 * 2.6)))
         for start, stop in ((0, 2), (1, 2), (0, 1)):
             edge = corners[start][:, None] * (1 - t) + corners[stop][:, None] * t
@@ -417,8 +419,8 @@ def _tube_upright(line: Floats, radius: float, wall: float) -> Points:
     return Points(xyz=(line[:, :, None] + ring[:, None, :]).reshape(3, -1), mass=mass.ravel())
 
 
-def _vessels(rng: np.random.Generator) -> list[tuple[float, Floats]]:
-    """Returns (radius mm, (3, N) points 1 mm apart) of both pulmonary trees, generation by generation."""
+def _vessels(rng: np.random.Generator) -> list[tuple[float, Floats, Floats]]:
+    """Returns (blur mm, cross-section mm^2 (N,), points about 1 mm apart (3, N)) of both pulmonary trees."""
     starts, outwards = [], []
     for side in (-1, 1):
         height = np.linspace(-1.45, 1.35, 15) + rng.normal(0, 0.08, 15)
@@ -427,14 +429,16 @@ def _vessels(rng: np.random.Generator) -> list[tuple[float, Floats]]:
         starts.append(HILUM[side][:, None] + rng.normal(0, 4.0, (3, 15)) - toward * 6)
         outwards.append(toward)
     start, outward = np.concatenate(starts, 1), np.concatenate(outwards, 1)
-    generations: list[tuple[float, Floats]] = []
-    radius, length = 3.6, 30.0
+    paths: list[Floats] = []
+    areas: list[Floats] = []
+    radius, length = 3.4, 30.0
     for _ in range(7):
         bend = rng.normal(0, 0.22, outward.shape)
         t = np.linspace(0, 1, int(1.2 * length))
         reach = length * np.where(outward[1] > 0, 1.3, 1.0)[:, None]
         path = start[:, :, None] + reach * (outward[:, :, None] * t + bend[:, :, None] * t**2)
-        generations.append((radius, path.reshape(3, -1)))
+        paths.append(path.reshape(3, -1))
+        areas.append(np.full(paths[-1].shape[1], np.pi * radius**2))
         end = path[:, :, -1]
         outward = outward + 2 * bend
         split = rng.normal(0, 0.38, outward.shape)
@@ -442,7 +446,11 @@ def _vessels(rng: np.random.Generator) -> list[tuple[float, Floats]]:
         outward /= np.linalg.norm(outward, axis=0)
         start = np.concatenate([end, end], 1)
         radius, length = radius * 0.76, length * 0.88
-    return generations
+    # Neighbouring generations share one blur, about half their radius.
+    return [
+        (sigma, np.concatenate(areas[first:last]), np.concatenate(paths[first:last], axis=1))
+        for sigma, first, last in ((1.7, 0, 1), (1.15, 1, 3), (0.7, 3, 5), (0.4, 5, 7))
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------- one patient
@@ -499,8 +507,8 @@ def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _In
         lung = lung - fluid
     if pathology.pneumothorax is not None:
         side, apical = pathology.pneumothorax
-        _, narrow, low, shallow = _visceral(apical)
-        kept, _ = _in_cage(narrow, (front + back) / 2 - low, shallow)
+        _, narrow, shallow = _visceral(apical)
+        kept, _ = _in_cage(narrow, (front + back) / 2, shallow)
         gap = lung * half[side] * (1 - kept)
         lesions.append(("pneumothorax", side, gap, 9.0))
         lung = lung - gap
@@ -535,19 +543,19 @@ def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _In
     return _Interior(room=room, heart=heart, lung=lung, density=density, air=air, lesions=tuple(lesions))
 
 
-def _visceral(apical: float) -> tuple[Floats, Floats, float, Floats]:
-    """Returns for each height of the grid: gap mm, and half width, shift and half depth of a lung fallen from the wall."""
+def _visceral(apical: float) -> tuple[Floats, Floats, Floats]:
+    """Returns for each height of the grid the gap (mm), half width and half depth of a lung fallen from the wall."""
     fade = np.clip((215 - Y) / 150, 0, 1)
     gap = apical * (0.55 + 0.45 * np.clip((80 - Y) / 80, 0, 1)) * fade
     inner = Y - apical * np.clip((110 - Y) / 110, 0, 1)
     width = np.where(inner > 0, _width(np.maximum(inner, 0.01)), 0.3) - 0.75 * gap
     depth = (_back(Y) - _front(Y)) / 2 * np.where(inner > 0, 1, 0.02) - 0.3 * gap
-    return gap, np.maximum(width, 0.3), 0.0, np.maximum(depth, 0.3)
+    return gap, np.maximum(width, 0.3), np.maximum(depth, 0.3)
 
 
 def _pleural_line(side: int, apical: float) -> Points:
     """Returns the surface of a lung fallen from the wall: a sheet 1 mm thick, bright where it is seen edge-on."""
-    gap, width, _, depth = _visceral(apical)
+    gap, width, depth = _visceral(apical)
     fine = np.arange(Y[0], 200.0, 0.5)
     gap, width, depth = (np.interp(fine, Y, value) for value in (gap, width, depth))
     angle = np.linspace(0, np.pi, 240)
@@ -563,14 +571,18 @@ def _pleural_line(side: int, apical: float) -> Points:
     return Points(xyz=np.stack([x, y, z]).reshape(3, -1), mass=mass.ravel())
 
 
-def _bronchi() -> list[tuple[float, Floats]]:
+def _bronchi() -> Points:
+    """Returns the air of the trachea and the main bronchi."""
     t = np.linspace(0, 1, 200)
-    trachea = np.stack([3 * np.clip(t - 0.6, 0, 1) * -4, -95 + (CARINA + 95) * t, -14 + 22 * t])
-    lines = [(8.5, trachea)]
-    for side, drop in ((-1, 30), (1, 26)):
-        reach = 46 if side < 0 else 52
-        lines.append((6.0, np.stack([-5 + side * reach * t, CARINA + drop * t**1.2, 8 + 4 * t])))
-    return lines
+    lines = [(8.0, np.stack([-12 * np.clip(t - 0.6, 0, 1), -95 + (CARINA + 95) * t, -14 + 22 * t]))]
+    for side, reach, drop in ((-1, 44, 30), (1, 50, 26)):
+        lines.append((4.6, np.stack([-5 + side * reach * t, CARINA + drop * t**1.2, 8 + 4 * t])))
+    return _joined(
+        [
+            Points(xyz=line, mass=np.pi * radius**2 * np.linalg.norm(np.gradient(line, axis=1), axis=0))
+            for radius, line in lines
+        ]
+    )
 
 
 def _tubes(kind: str, side: int, rng: np.random.Generator) -> tuple[Points, float]:
@@ -580,7 +592,7 @@ def _tubes(kind: str, side: int, rng: np.random.Generator) -> tuple[Points, floa
         above = rng.uniform(28, 60)
         line = np.stack([-2 + 2 * np.sin(2.2 * t), -95 + (CARINA - above + 95) * t, -14 + 18 * t])
         wall = _tube_upright(line, 5.0, 1.6)
-        stripe = _tube_upright(line + [[4.5], [0], [0]], 0.8, 2.2)
+        stripe = _tube_upright(line + np.array([[4.5], [0], [0]]), 0.8, 2.2)
         return _joined([wall, stripe]), CARINA - above
     tip = rng.uniform(78, 126)
     if side < 0:
@@ -594,7 +606,7 @@ def _tubes(kind: str, side: int, rng: np.random.Generator) -> tuple[Points, floa
     return _tube_upright(line, 1.1, 2.6), float(down[-1])
 
 
-def _chord(first: Floats, second: Floats, radii: tuple[float, float], depth: float) -> Floats:
+def _chord(first: Floats, second: Floats | float, radii: tuple[float, float], depth: float) -> Floats:
     """Returns mm along the beam of an ellipsoid about 0 with ``radii`` across and half ``depth`` along it."""
     return 2 * depth * np.sqrt(np.clip(1 - (first / radii[0]) ** 2 - (second / radii[1]) ** 2, 0, None))
 
@@ -618,7 +630,7 @@ def _outline_frontal(body: Body, y: Floats, x: Floats) -> Floats:
     # The arms hang away from the chest, a strip of room air between.
     for side in (-1, 1):
         axis = side * (194 + f / 2 + 0.16 * (y - 20))
-        arm = _chord(x - axis, 0 * y, (46.0, 1.0), 44.0) * np.clip((y - 10) / 40, 0, 1)
+        arm = _chord(x - axis, 0 * y, (46.0, 1.0), 44.0) * np.clip((y + 20) / 30, 0, 1)
         trunk = np.maximum(trunk, arm)
     return trunk
 
@@ -658,8 +670,8 @@ def draw(
     """Returns the frontal and the lateral view of one patient, (size, size), and what was measured on the way.
 
     Measured are ``cardiothoracic_ratio`` (on the frontal masks), ``effusion_mm`` (height of the higher effusion on the
-    frontal view), ``pneumothorax_mm`` (apex of the cage to apex of the lung) and ``tip_below_carina_mm`` (of a tube). A region
-    that a view cannot show (a fracture on the lateral, a pneumothorax too thin for it) is left out of that view.
+    frontal view), ``pneumothorax_mm`` (apex of the cage to apex of the lung) and ``tip_below_carina_mm`` (of a tube).
+    A region that a view cannot show (a fracture on the lateral, a thin pneumothorax) is left out of that view.
     """
     grid = _interior(body, pathology, rng)
     sx, sy, sz = body.scale
@@ -674,32 +686,32 @@ def draw(
     trunk_bones, girdle = _shoulders(rng)
     ribs, sites = _ribs(body, pathology.fractures, rng)
     bones, spine = _joined([ribs, trunk_bones]), _vertebrae(rng)
-    trees = _vessels(rng)
+    trees, airways = _vessels(rng), _bronchi()
     if pathology.edema:
-        trees += _septal_lines(rng)
+        trees.append(_septal_lines(rng))
     tube: Points | None = None
     measured: dict[str, float] = {}
     if pathology.tube is not None:
         tube, tip = _tubes(*pathology.tube, rng)
         measured["tip_below_carina_mm"] = (tip - CARINA) * sy
 
+    def distance(view: Projection, place: Floats, axis: int) -> Floats:
+        """Returns mm from every pixel to a nominal point (x, y, z)."""
+        (row,), (column,) = view.pixels(place[1:2], place[axis : axis + 1])
+        return pixel * np.hypot(np.arange(size)[:, None] - row, np.arange(size)[None, :] - column)
+
     drawings = []
     for view, axis, beam, origin in views:
         y, across = view.coordinates()
         along = (sz, 0.0, sx)[axis]
         air = along * STEP * view.from_grid(grid.air.sum(axis=beam), origin, order=3)
-        if axis == 0:
-            tissue = _outline_frontal(body, y, across) * along
-        else:
-            tissue = _outline_lateral(body, y, across) * along
+        outline = _outline_lateral if axis == 2 else _outline_frontal
+        tissue = outline(body, y, across) * along
         tissue = tissue - np.clip(air, 0, None) - _gas(body, y, across, axis == 2, rng)
-        for radius, points in trees:
-            weight = _inside(grid.air, points)
-            mass = np.pi * radius**2 * (1 + 0.5 * pathology.edema) * weight
-            tissue += 0.95 * view.splat(points[1], points[axis], mass, max(0.5 * radius, 0.4 * pixel))
-        for radius, points in _bronchi():
-            length = np.linalg.norm(np.gradient(points, axis=1), axis=0)
-            tissue -= view.splat(points[1], points[axis], np.pi * radius**2 * length, 0.42 * radius)
+        for sigma, cross_section, points in trees:
+            mass = cross_section * (1 + 0.5 * pathology.edema) * _inside(grid.air, points)
+            tissue += 0.95 * view.splat(points[1], points[axis], mass, max(sigma, 0.4 * pixel))
+        tissue -= 0.8 * view.splat(airways.xyz[1], airways.xyz[axis], airways.mass, 3.0)
         regions: list[tuple[str, int, NDArray[np.bool_]]] = []
         for name, side, occupancy, least in grid.lesions:
             mask = view.from_grid(STEP * occupancy.sum(axis=beam), origin) > least
@@ -708,19 +720,18 @@ def draw(
             line = _pleural_line(*pathology.pneumothorax)
             tissue += view.splat(line.xyz[1], line.xyz[axis], line.mass, 0.45)
         for side, place, diameter in nodules:
-            (row,), (column,) = view.pixels(place[1:2], place[axis : axis + 1])
-            rows, columns = np.arange(size)[:, None] - row, np.arange(size)[None, :] - column
-            ball = _chord(rows * pixel, columns * pixel, (diameter / 2, diameter / 2), diameter / 2)
+            ball = _chord(distance(view, place, axis), 0.0, (diameter / 2, 1.0), diameter / 2)
             tissue += ball * 1.25
             regions.append(("nodule", side, ball > 0))
         bone = view.splat(bones.xyz[1], bones.xyz[axis], bones.mass, max(0.75, 0.8 * pixel))
         bone += (0.8, 0.0, 1.7)[axis] * view.splat(spine.xyz[1], spine.xyz[axis], spine.mass, max(0.9, 0.8 * pixel))
         if axis == 0:
             bone += view.splat(girdle.xyz[1], girdle.xyz[0], girdle.mass, max(0.9, 0.8 * pixel))
-            for site, (side, _, _) in zip(sites.T, sorted(pathology.fractures), strict=True):
-                (row,), (column,) = view.pixels(site[1:2], site[0:1])
-                rows, columns = np.arange(size)[:, None] - row, np.arange(size)[None, :] - column
-                regions.append(("fracture", side, np.hypot(rows, columns) * pixel < 14))
+        for site, (side, _, _) in zip(sites.T, sorted(pathology.fractures), strict=True):
+            away = distance(view, site, axis)
+            tissue += 22 * np.exp(-((away / 8) ** 2))  # the blood around the broken ends
+            if axis == 0:
+                regions.append(("fracture", side, away < 14))
         # Rows of cortex seen edge-on do not add up without end.
         tissue += 15 * (1 - np.exp(-bone / 10))
         if tube is not None and pathology.tube is not None:
@@ -750,7 +761,7 @@ def draw(
     return drawings[0], drawings[1], measured
 
 
-def _septal_lines(rng: np.random.Generator) -> list[tuple[float, Floats]]:
+def _septal_lines(rng: np.random.Generator) -> tuple[float, Floats, Floats]:
     """Returns Kerley B lines: short, horizontal, at the flanks above the diaphragm."""
     lines = []
     for side in (-1, 1):
@@ -759,13 +770,14 @@ def _septal_lines(rng: np.random.Generator) -> list[tuple[float, Floats]]:
             outer = float(_width(np.array([y]))[0]) - 3
             x = side * np.linspace(outer, outer - rng.uniform(10, 18), 20)
             lines.append(np.stack([x, np.full(20, y), np.full(20, rng.uniform(-20, 20))]))
-    return [(1.0, np.concatenate(lines, axis=1))]
+    points = np.concatenate(lines, axis=1)
+    return 0.5, np.full(points.shape[1], 3.0), points
 
 
 def _place_nodules(
     grid: _Interior, nodules: tuple[tuple[int, float], ...], body: Body, rng: np.random.Generator
 ) -> list[tuple[int, Floats, float]]:
-    """Returns side, nominal centre (x, y, z) and true diameter of each nodule, where the frontal view shows clear lung."""
+    """Returns side, nominal centre (x, y, z), true diameter of each nodule, where the frontal view shows clear lung."""
     placed: list[tuple[int, Floats, float]] = []
     if not nodules:
         return placed
@@ -800,7 +812,7 @@ def _expose(
     haze = ndimage.zoom(haze, np.array(primary.shape) / small.shape, order=1)
     signal = primary + rng.uniform(0.05, 0.11) * haze
     signal = ndimage.gaussian_filter(signal, rng.uniform(0.25, 0.45) / pixel)
-    quanta = 10 ** rng.uniform(4.0, 4.7)
+    quanta = 10 ** rng.uniform(4.2, 5.0)
     signal = signal * (1 + rng.standard_normal(signal.shape, dtype=np.float32) / np.sqrt(quanta * signal * pixel**2))
     density = -np.log(np.clip(signal, 1e-4, None))
     # Multi-frequency processing of the vendor: edges up, the broadest shades down.
@@ -809,7 +821,7 @@ def _expose(
     edges = density - ndimage.gaussian_filter(density, 5.0 / pixel)
     density = density + rng.uniform(0.2, 0.5) * edges - rng.uniform(0.1, 0.3) * (broad - broad.mean())
     low, dark, bright = np.percentile(density[lungs], [2, 25, 97])
-    black, white = low - rng.uniform(0.2, 0.8) * (dark - low) - rng.uniform(0.3, 0.6), bright + rng.uniform(-0.05, 0.25)
+    black, white = low - rng.uniform(0.2, 0.8) * (dark - low) - rng.uniform(0.3, 0.6), bright + rng.uniform(0.1, 0.45)
     tone = np.clip((density - black) / (white - black), -0.2, 1.2)
     steep = rng.uniform(3.4, 4.8)
     curve = 1 / (1 + np.exp(-steep * (tone - rng.uniform(0.45, 0.55))))

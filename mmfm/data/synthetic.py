@@ -70,6 +70,7 @@ class Region:
 class SyntheticView:
     """One radiograph."""
 
+    series_uid: str
     view: ViewPosition
     pixels: NDArray[np.uint16]
     """Stored values of 12 bits, (rows, columns)."""
@@ -149,17 +150,18 @@ def draw_study(
         frontal = replace(frontal, regions=(("cardiomegaly", 0, heart), *frontal.regions))
         lateral = replace(lateral, regions=(("cardiomegaly", 0, lateral.heart), *lateral.regions))
     spacing = body.field_mm / size
-    views = (
+    views: tuple[SyntheticView, ...] = (
         _view(ViewPosition.PA, ("L", "F"), frontal, sides, spacing, finish),
         _view(ViewPosition.LL, ("P", "F"), lateral, sides, spacing, finish),
     )
     truth = _findings(pathology, measured, sides, wanted)
     count = {sides[s]: sum(side == s for side, _ in pathology.nodules) for s in (-1, 1)}
     report, truth = write_report(truth, {side: n for side, n in count.items() if side and n}, words)
-    digest = hashlib.sha256(f"{seed} {mirror} {size}".encode() + b"".join(v.pixels.tobytes() for v in views))
+    study_uid = _uid(b"".join(view.pixels.tobytes() for view in views))
+    views = tuple(replace(view, series_uid=_uid(f"{study_uid} {view.view}".encode())) for view in views)
     return SyntheticStudy(
         seed=seed,
-        study_uid=_uid(digest.hexdigest()),
+        study_uid=study_uid,
         patient=Patient(
             patient_id=f"synthetic-{seed}{'-mirrored' if mirror else ''}",
             sex=Sex.FEMALE if body.female else Sex.MALE,
@@ -230,7 +232,7 @@ def _pathology(wanted: frozenset[str], rng: np.random.Generator) -> Pathology:
         nodules = tuple((s, float(np.round(rng.uniform(10, 28)))) for s in placed)
     fractures: tuple[tuple[int, int, float], ...] = ()
     if "fracture" in wanted:
-        number, s, angle = int(rng.integers(4, 9)), side(), rng.uniform(0.75, 1.35)
+        number, s, angle = int(rng.integers(4, 9)), side(), rng.uniform(0.5, 0.95)
         numbers = (number,) if rng.random() < 0.5 else (number, number + 1)
         fractures = tuple((s, n, angle + rng.normal(0, 0.04)) for n in numbers)
     tube: tuple[str, int] | None = None
@@ -259,7 +261,7 @@ def _findings(
         return grades[sum(value >= bound for bound in bounds)]
 
     def mm(value: float) -> Measurement:
-        return Measurement(value=round(value, 1), unit="mm")
+        return Measurement(value=float(round(value)), unit="mm")
 
     found = []
     if pathology.tube is not None:
@@ -268,7 +270,8 @@ def _findings(
         if sign == 0:
             where = f"endotracheal tube, tip {-below / 10:.1f} cm above the carina"
         else:
-            tip = graded(below, (2, 18), ("upper superior vena cava", "lower superior vena cava", "cavoatrial junction"))
+            cava = "superior vena cava"
+            tip = graded(below, (2, 18), (f"upper {cava}", f"lower {cava}", "cavoatrial junction"))
             where = f"{sides[sign]} internal jugular {kind}, tip {tip}"
         found.append(present("support_devices", (sign,), location=where))
     if "cardiomegaly" in wanted:
@@ -284,9 +287,9 @@ def _findings(
         found.append(present("edema", (-1, 1), severity=grade))
     if pathology.nodules:
         signs = [side for side, _ in pathology.nodules]
-        where = f"{sides[signs[0]]} lung" if len(set(signs)) == 1 else None
+        lung = f"{sides[signs[0]]} lung" if len(set(signs)) == 1 else None
         largest = mm(max(diameter for _, diameter in pathology.nodules))
-        found.append(present("nodule", signs, location=where, count=len(signs), measurement=largest))
+        found.append(present("nodule", signs, location=lung, count=len(signs), measurement=largest))
     if pathology.effusion:
         height = measured["effusion_mm"]
         grade = graded(height, (70, 125), ("small", "moderate", "large"))
@@ -297,7 +300,7 @@ def _findings(
         found.append(present("pneumothorax", pathology.pneumothorax[:1], severity=grade, measurement=mm(apical)))
     if pathology.fractures:
         signs = [side for side, _, _ in pathology.fractures]
-        part = "posterior" if pathology.fractures[0][2] < 1.0 else "posterolateral"
+        part = "posterior" if pathology.fractures[0][2] < 0.75 else "posterolateral"
         side = sides[signs[0]]
         assert side is not None
         where = rib_location(side, [number for _, number, _ in pathology.fractures], part)
@@ -337,6 +340,7 @@ def _view(
         box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
         regions.append(Region(observation=name, laterality=sides[side], box=box, mask=np.ascontiguousarray(mask)))
     return SyntheticView(
+        series_uid="",
         view=view,
         pixels=stored.astype(np.uint16),
         photometric=photometric,
@@ -385,9 +389,9 @@ def _dataset(study: SyntheticStudy, view: SyntheticView, number: int) -> Dataset
     lateral = view.view.is_lateral
     ds = Dataset()
     ds.SOPClassUID = DigitalXRayImageStorageForPresentation
-    ds.SOPInstanceUID = _uid(f"{study.study_uid} instance {number}")
+    ds.SOPInstanceUID = _uid(f"{view.series_uid} 1".encode())
     ds.StudyInstanceUID = study.study_uid
-    ds.SeriesInstanceUID = _uid(f"{study.study_uid} series {number}")
+    ds.SeriesInstanceUID = view.series_uid
     ds.PatientName = "Synthetic^Study"
     ds.PatientID = study.patient.patient_id
     ds.PatientBirthDate = ""
@@ -399,7 +403,7 @@ def _dataset(study: SyntheticStudy, view: SyntheticView, number: int) -> Dataset
     ds.StudyDescription = "Chest PA and lateral"
     ds.Modality = "DX"
     ds.PresentationIntentType = "FOR PRESENTATION"
-    ds.SeriesNumber = ds.InstanceNumber = number
+    ds.SeriesNumber, ds.InstanceNumber = number, 1
     ds.SeriesDescription = "Chest lateral" if lateral else "Chest PA"
     ds.BodyPartExamined = "CHEST"
     ds.Manufacturer = "mmfm"
@@ -408,7 +412,7 @@ def _dataset(study: SyntheticStudy, view: SyntheticView, number: int) -> Dataset
     ds.ImageLaterality = "U"
     ds.PatientOrientation = list(view.patient_orientation)
     ds.ViewPosition = view.view.value
-    ds.ViewCodeSequence = _coded(*(("399173006", "Left lateral") if lateral else ("399348003", "Postero-anterior")))
+    ds.ViewCodeSequence = _coded(*(("399173006", "left lateral") if lateral else ("272479007", "postero-anterior")))
     ds.ViewCodeSequence[0].ViewModifierCodeSequence = DicomSequence()
     ds.AnatomicRegionSequence = _coded("51185008", "Chest")
     ds.AcquisitionContextSequence = DicomSequence()
@@ -440,6 +444,6 @@ def _coded(value: str, meaning: str) -> DicomSequence:
     return DicomSequence([item])
 
 
-def _uid(entropy: str) -> str:
-    """Returns a UID that follows from the text (PS3.5 B.2, a UUID as one number)."""
-    return f"2.25.{int.from_bytes(hashlib.sha256(entropy.encode()).digest()[:16], 'big')}"
+def _uid(entropy: bytes) -> str:
+    """Returns a UID that follows from the bytes (PS3.5 B.2, a UUID as one number)."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(entropy).digest()[:16], 'big')}"

@@ -190,7 +190,7 @@ def _lungs(
         state(
             "edema",
             pick(
-                f"There is {grade} pulmonary edema with bilateral perihilar haziness.",
+                f"There is {grade} bilateral pulmonary edema with perihilar haziness.",
                 f"Bilateral perihilar haze and indistinct vessels, consistent with {grade} pulmonary edema.",
                 f"{_capital(grade)} bilateral pulmonary edema.",
             ),
@@ -218,7 +218,8 @@ def _lungs(
 def _nodules(
     nodule: Finding, counts: dict[Side, int], pick: _Pick, size: Callable[[float], str], state: _State
 ) -> None:
-    assert nodule.measurement is not None and nodule.count is not None
+    assert nodule.measurement is not None
+    assert nodule.count is not None
     largest = size(nodule.measurement.value)
     if nodule.count == 1:
         where = nodule.location
