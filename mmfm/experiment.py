@@ -337,6 +337,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         config=config,
         processor=processor,
         facts=facts,
+        provenance=record,
         card=_card(experiment, record, facts),
         license_text=experiment.license + "\n",
     )

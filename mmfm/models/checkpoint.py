@@ -7,6 +7,7 @@
     processor.json      preprocessing
     tokenizer/          of the language model
     language/           config of a language model that was not made from scratch
+    provenance.json     seed, data, hardware, time, versions, commit of the training
     card.md  LICENSE    what it was trained on, its numbers, its terms
     SHA256SUMS          of all of them; checked when the folder is opened
 
@@ -23,6 +24,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -86,7 +88,15 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, *, model: VLM, config: VLM.Config, processor: Processor, facts: Facts, card: str, license_text: str
+    folder: Path,
+    *,
+    model: VLM,
+    config: VLM.Config,
+    processor: Processor,
+    facts: Facts,
+    provenance: dict[str, Any],
+    card: str,
+    license_text: str,
 ) -> None:
     """Writes a checkpoint folder: all of it, or nothing.
 
@@ -107,6 +117,7 @@ def save_checkpoint(
         processor.save(half)
         if config.language.name != SCRATCH:
             model.language.config.save_pretrained(half / "language")
+        (half / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
         (half / "card.md").write_text(card)
         (half / "LICENSE").write_text(license_text)
         files = sorted(p for p in half.rglob("*") if p.is_file())

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mmfm.batch import IGNORE_INDEX, Batch
 from mmfm.errors import ConfigError
+from mmfm.models.heads import HeadLogits
 from mmfm.models.vlm import VLM
 from mmfm.training.augmentation import Augmentation
 
@@ -26,6 +27,8 @@ class SFTConfig:
 
     lr: float = 3e-4
     """Highest learning rate of one cosine cycle."""
+    encoder_lr: float | None = None
+    """That of the encoder, where it differs."""
     weight_decay: float = 0.05
     warmup_fraction: float = 0.1
     """Part of the steps in which the rate rises."""
@@ -77,12 +80,15 @@ class SFT(LightningModule):
             pixels = batch.pixels_BSCHW.clone()
             pixels[mask] = self.settings.augmentation(pixels[mask], self._generator)
             batch = replace(batch, pixels_BSCHW=pixels)
-        losses = self.losses(batch)
+        losses, _ = self.losses(batch)
         self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True, batch_size=len(batch.study_uids))
         return losses["loss"]
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns each part of the loss, and their weighted sum as ``loss``. A part that nothing teaches is 0."""
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], HeadLogits]:
+        """Returns each part of the loss with their weighted sum as ``loss``, and the finding logits.
+
+        A part that nothing in the batch teaches is 0.
+        """
         if self.settings.report_weight:
             encoded, logits_BTK = self.model(batch)
             report = F.cross_entropy(
@@ -103,13 +109,14 @@ class SFT(LightningModule):
         }
         s = self.settings
         weights = {"report": s.report_weight, "findings": s.findings_weight, "side": s.side_weight, "view": s.view_weight}
-        return {**parts, "loss": sum((weights[name] * part for name, part in parts.items()), torch.zeros(()).to(report))}
+        parts["loss"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return parts, heads
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
-        losses = self.losses(batch)
+        losses, heads = self.losses(batch)
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
-        self._scores.append((self.model.encode(batch).heads.present_BO.float().cpu(), batch.states_BO.cpu()))
+        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the selection score."""
@@ -128,17 +135,22 @@ class SFT(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Returns AdamW under one cosine cycle."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        decayed = [p for p in trained if p.ndim >= 2]
-        plain = [p for p in trained if p.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.settings.lr,
-            weight_decay=self.settings.weight_decay,
-        )
+        groups: list[dict[str, Any]] = []
+        for in_encoder in (True, False):
+            rate = self.settings.lr if self.settings.encoder_lr is None or not in_encoder else self.settings.encoder_lr
+            trained = [
+                p
+                for name, p in self.model.named_parameters()
+                if p.requires_grad and name.startswith("encoder.") is in_encoder
+            ]
+            decay = self.settings.weight_decay
+            groups.append({"params": [p for p in trained if p.ndim >= 2], "lr": rate, "weight_decay": decay})
+            groups.append({"params": [p for p in trained if p.ndim < 2], "lr": rate, "weight_decay": 0.0})
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.AdamW(groups)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
-            max_lr=self.settings.lr,
+            max_lr=[group["lr"] for group in groups],
             total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
             pct_start=self.settings.warmup_fraction,
         )
