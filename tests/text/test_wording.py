@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS, describe, label_report, no_finding
+from mmfm.text.phrases import vocabulary
 
 MIDLINE = {"cardiomegaly", "enlarged_cardiomediastinum"}
 SIDES = (None, *Side)
+SEVERITIES = (None, *vocabulary("chest_radiograph")["severity"])
 
 
 def present(findings: list[Finding] | tuple[Finding, ...]) -> dict[str, Side | None]:
@@ -33,6 +37,12 @@ def test_each_observation_and_side_comes_back(name: str, side: Side | None) -> N
 def test_any_set_comes_back(chosen: dict[str, tuple[Side | None, Status]]) -> None:
     findings = [finding(name, side, status) for name, (side, status) in chosen.items()]
     assert present(label_report(*describe(findings))) == present(findings)
+
+
+@given(st.sampled_from(OBSERVATIONS), st.sampled_from(SIDES), st.sampled_from(SEVERITIES))
+def test_the_severity_comes_back(name: str, side: Side | None, severity: str | None) -> None:
+    (found,) = label_report(*describe([replace(finding(name, side), severity=severity)]))
+    assert (found.observation, found.severity) == (name, severity)
 
 
 def test_a_normal_report_denies_and_states_nothing() -> None:
