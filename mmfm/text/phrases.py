@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,11 @@ class Phrases:
                     known = self._meanings.setdefault(spelling, [])
                     if (kind, value) not in known:
                         known.append((kind, value))
-        self._search = re.compile(rf"\b(?:{_trie(self._meanings)})(?!\w)")
+
+    @cached_property
+    def _search(self) -> re.Pattern[str]:
+        # Compiled at first use: importing mmfm.text stays quick.
+        return re.compile(rf"\b(?:{_trie(self._meanings)})(?!\w)")
 
     def find(self, sentence: str) -> list[Token]:
         """Returns the phrases of a ``plain`` sentence in order."""
