@@ -186,7 +186,7 @@ def details_html(report: Report) -> str:
     raw = escape(report.provenance.raw_text or "")
     return (
         f'<div class="mm-details">{series}<h4>provenance</h4><p>{escape(provenance_line(report))}</p>'
-        f"<h4>the model's own text, before anything was withheld</h4><pre>{raw}</pre></div>"
+        f"<h4>the text as drafted, before anything was withheld from a reader</h4><pre>{raw}</pre></div>"
     )
 
 

@@ -40,7 +40,10 @@ def differential_line(entry: Differential) -> str:
 
 def receipt_lines(receipt: Receipt) -> list[str]:
     """Returns what preprocessing did to one series, a line each."""
-    spacing = "spacing not stated" if receipt.spacing is None else " x ".join(f"{s:g}" for s in receipt.spacing) + " mm"
+    spacing = "spacing not stated"
+    if receipt.spacing is not None:
+        in_plane = receipt.spacing[1:] if receipt.shape[0] == 1 else receipt.spacing
+        spacing = " x ".join(f"{s:.4g}" for s in in_plane) + " mm"
     lines = [
         f"{receipt.source_format}, {receipt.modality or 'modality not stated'}, view {receipt.view or 'not stated'},"
         f" {' x '.join(map(str, receipt.shape))}, {spacing}, orientation {receipt.orientation}",
