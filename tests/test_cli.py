@@ -1,7 +1,7 @@
 import json
+import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -39,9 +39,10 @@ def test_help_is_quick_and_light():
     code += "heavy = {'torch', 'gradio', 'transformers', 'numpy', 'rich'} & set(sys.modules)\nassert not heavy, heavy"
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        seconds.append(time.perf_counter() - started)
+        after = os.times()  # processor time: a busy machine makes no command slow
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert all(command in out for command in COMMANDS)
     assert NOTICE in " ".join(out.split())
     assert min(seconds) < 0.5
