@@ -187,31 +187,40 @@ def _spine(y: Floats) -> Floats:
 
 def _in_cage(width: Floats, centre: Floats, depth: Floats) -> tuple[Floats, Floats]:
     """Returns occupancy 0..1 and rough distance to the wall (mm, > 0 inside) on the grid, each (y, x, z)."""
-    across = (np.abs(X)[None, :] / width[:, None]) ** P
-    along = (np.abs(Z[None, :] - centre[:, None]) / depth[:, None]) ** P
-    reach = np.minimum(width, depth) / P
-    wall = (1 - across[:, :, None] - along[:, None, :]) * reach[:, None, None]
-    wall = wall.astype(np.float32)
-    return np.clip(wall / STEP + 0.5, 0, 1), wall
+    reach = (np.minimum(width, depth) / P)[:, None]
+    across = reach * (1 - (np.abs(X)[None, :] / width[:, None]) ** P)
+    along = reach * (np.abs(Z[None, :] - centre[:, None]) / depth[:, None]) ** P
+    wall = across.astype(np.float32)[:, :, None] - along.astype(np.float32)[:, None, :]
+    return _occupied(wall), wall
 
 
-def _ellipsoid(
-    centre: Floats, radii: tuple[float, float, float], turn: Floats | None = None, sag: float = 1.0
-) -> Floats:
-    """Returns occupancy on the grid (y, x, z) of an ellipsoid; rows of ``turn`` are its axes in (x, y, z).
+def _occupied(inside: Floats) -> Floats:
+    """Returns the share 0..1 of each voxel that lies inside of a surface ``inside`` mm away."""
+    return np.clip(inside / STEP + 0.5, 0, 1)
+
+
+def _add_ellipsoid(
+    onto: Floats,
+    centre: tuple[float, float, float],
+    radii: tuple[float, float, float],
+    turn: Floats | None = None,
+    sag: float = 1.0,
+) -> None:
+    """Adds an ellipsoid to occupancy on the grid (y, x, z), in place; rows of ``turn`` are its axes in (x, y, z).
 
     Below its centre it is ``sag`` times as high: a heart rests on the diaphragm and does not hang above it.
     """
-    down = Y - centre[1]
+    axes = np.eye(3) if turn is None else turn
+    extent = np.linalg.norm(axes * np.array(radii)[:, None], axis=0) * [1, sag, 1] + STEP
+    box = [slice(*np.searchsorted(g, (c - e, c + e))) for g, c, e in zip((X, Y, Z), centre, extent, strict=True)]
+    right, down, back = (g[part] - c for g, part, c in zip((X, Y, Z), box, centre, strict=True))
     down = np.where(down > 0, down / sag, down)
-    if turn is None:
-        turn = np.eye(3)
-    total = np.zeros((Y.size, X.size, Z.size), np.float32)
-    for axis, radius in zip(turn, radii, strict=True):
-        part = (axis[0] * (X - centre[0]))[None, :, None] + (axis[1] * down)[:, None, None]
-        part = (part + (axis[2] * (Z - centre[2]))[None, None, :]).astype(np.float32) / radius
-        total += part * part
-    return np.clip((1 - np.sqrt(total)) * min(radii) / STEP + 0.5, 0, 1)
+    total: Floats = np.zeros((down.size, right.size, back.size), np.float32)
+    for axis, radius in zip(axes.tolist(), radii, strict=True):
+        flat = (axis[0] * right)[None, :] + (axis[1] * down)[:, None]
+        total += ((flat / radius).astype(np.float32)[:, :, None] + (axis[2] / radius * back).astype(np.float32)) ** 2
+    view = onto[box[1], box[0], box[2]]
+    np.maximum(view, _occupied((1 - np.sqrt(total)) * min(radii)), out=view)
 
 
 def _heart(body: Body) -> Floats:
@@ -223,10 +232,11 @@ def _heart(body: Body) -> Floats:
     turn = np.stack([long, short, np.cross(long, short)])
     # A big heart grows to the left and downwards: its right and upper borders move less than its apex.
     grown = size - 1
-    centre = np.array([19.0 + 30 * grown, DOME - 50 + 0.8 * body.inspiration + 6 * grown, -42.0])
-    ventricles = _ellipsoid(centre, (70 * size, 49 * size, 54 * size**0.6), turn, sag=1.7)
-    atrium = _ellipsoid(centre + np.array([-33 - 6 * grown, -14, 22]), (28 * size, 46 * size, 40.0), sag=1.5)
-    return np.maximum(ventricles, atrium)
+    x, y, z = 19.0 + 30 * grown, DOME - 50 + 0.8 * body.inspiration + 6 * grown, -42.0
+    heart: Floats = np.zeros((Y.size, X.size, Z.size), np.float32)
+    _add_ellipsoid(heart, (x, y, z), (70 * size, 49 * size, 54 * size**0.6), turn, sag=1.7)
+    _add_ellipsoid(heart, (x - 33 - 6 * grown, y - 14, z + 22), (28 * size, 46 * size, 40.0), sag=1.5)
+    return heart
 
 
 def _mediastinum(body: Body) -> Floats:
@@ -236,18 +246,13 @@ def _mediastinum(body: Body) -> Floats:
     spine = z - _spine(Y)[:, None]
     vertebrae = np.maximum(np.sqrt(np.clip(25.0**2 - spine**2, 0, None)), np.where(spine > 0, 13.0, 0.0))
     half = np.maximum(7.0 + vessels, vertebrae).astype(np.float32)
-    shift = (3 * np.clip((Y - 35) / 40, 0, 1))[:, None, None]
-    middle = np.clip((half[:, None, :] - np.abs(X[None, :, None] - shift)) / STEP + 0.5, 0, 1)
-    parts = [
-        _ellipsoid(np.array([22.0, 57.0, 14.0]), (19 * body.knob, 17 * body.knob, 26.0)),
-        _ellipsoid(np.array([25.0, 93.0, -16.0]), (21.0, 30.0, 26.0)),
-        _ellipsoid(np.array([-18.0, 95.0, -12.0]), (19.0, 75.0, 30.0)),
-    ]
-    aorta = 13 - np.hypot(X[:, None] - 23, Z[None, :] - 46)
-    parts.append(np.clip(aorta / STEP + 0.5, 0, 1)[None] * np.clip((Y - 50) / 12, 0, 1)[:, None, None])
-    for part in parts:
-        middle = np.maximum(middle, part)
-    return middle.astype(np.float32)
+    shifted = np.abs(X[None, :] - 3 * np.clip((Y - 35) / 40, 0, 1)[:, None])
+    middle = _occupied(half[:, None, :] - shifted[:, :, None])
+    _add_ellipsoid(middle, (22.0, 57.0, 14.0), (19 * body.knob, 17 * body.knob, 26.0))
+    _add_ellipsoid(middle, (25.0, 93.0, -16.0), (21.0, 30.0, 26.0))
+    _add_ellipsoid(middle, (-18.0, 95.0, -12.0), (19.0, 75.0, 30.0))
+    aorta = _occupied(13 - np.hypot(X[:, None] - 23, Z[None, :] - 46))
+    return np.maximum(middle, aorta[None] * np.clip((Y - 50) / 12, 0, 1)[:, None, None])
 
 
 def _diaphragm(body: Body) -> Floats:
@@ -490,14 +495,14 @@ class _Interior:
 def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _Interior:
     width, front, back = _width(Y), _front(Y), _back(Y)
     cage, wall = _in_cage(width, (front + back) / 2, (back - front) / 2)
-    above = np.clip((_diaphragm(body)[None] - Y[:, None, None]) / STEP + 0.5, 0, 1).astype(np.float32)
-    room = cage * above
+    room = cage * _occupied(_diaphragm(body).astype(np.float32)[None] - Y[:, None, None])
     heart = _heart(body) * room
     lung = room * (1 - np.maximum(_mediastinum(body), heart))
-    density = (body.lung_density * (0.85 + 0.3 * np.clip(Y / DOME, 0, 1)))[:, None, None] * np.ones_like(room)
-    gas = np.zeros((1, 1, 1), np.float32)
+    # Denser at the base; one value for each height until something is drawn into it.
+    density = (body.lung_density * (0.85 + 0.3 * np.clip(Y / DOME, 0, 1)))[:, None, None]
+    gas: Floats = np.zeros((1, 1, 1), np.float32)
     lesions: list[tuple[str, int, Floats, float]] = []
-    half = {side: np.clip(side * X / STEP + 0.5, 0, 1)[None, :, None].astype(np.float32) for side in (-1, 1)}
+    half = {side: _occupied(side * X)[None, :, None] for side in (-1, 1)}
 
     for side, level in pathology.effusion.items():
         # Fluid climbs along the chest wall: the meniscus.
@@ -510,7 +515,7 @@ def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _In
         _, narrow, shallow = _visceral(apical)
         kept, _ = _in_cage(narrow, (front + back) / 2, shallow)
         gap = lung * half[side] * (1 - kept)
-        lesions.append(("pneumothorax", side, gap, 9.0))
+        lesions.append(("pneumothorax", side, gap, 15.0))
         lung = lung - gap
         density = density * (1 + half[side] * apical / 160)
         gas = gap
@@ -518,29 +523,31 @@ def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _In
         name, size = pathology.consolidation
         side = 1 if name.startswith("left") else -1
         centre = np.array(_LOBE_CENTRES[name]) + rng.normal(0, 5, 3)
-        distance = (
-            ((X - centre[0]) / 40)[None, :, None] ** 2
-            + ((Y - centre[1]) / 38)[:, None, None] ** 2
-            + ((Z - centre[2]) / 38)[None, None, :] ** 2
-        ) / size**2
-        patches = ndimage.zoom(rng.normal(0, 1, (12, 12, 9)), np.array(room.shape) / (12, 12, 9), order=1)
-        solid = np.clip(1.5 - distance + 0.45 * patches, 0, 1) * lung * _lobe(name)
+        distance = _distance(centre, (40 * size, 38 * size, 38 * size))
+        solid = np.clip(1.5 - distance + 0.45 * _patches((12, 12, 9), rng), 0, 1) * lung * _lobe(name)
         lesions.append(("consolidation", side, solid, 20.0))
         density = density + solid * (0.9 - density)
     if pathology.edema:
-        patches = ndimage.zoom(rng.normal(0, 1, (15, 15, 11)), np.array(room.shape) / (15, 15, 11), order=1)
+        patches = 0.52 * pathology.edema * (1 + 0.35 * _patches((15, 15, 11), rng)) * lung
         for side in (-1, 1):
             centre = HILUM[side] + [side * 22, 14, 4]
-            distance = (
-                ((X - centre[0]) / 62)[None, :, None] ** 2
-                + ((Y - centre[1]) / 82)[:, None, None] ** 2
-                + ((Z - centre[2]) / 75)[None, None, :] ** 2
-            )
-            haze = np.exp(-distance) * (1 + 0.35 * patches) * lung * half[side] * 0.52 * pathology.edema
+            haze = np.exp(-_distance(centre, (62, 82, 75))) * patches * half[side]
             lesions.append(("edema", side, haze, 18.0 * pathology.edema))
             density = density + np.clip(haze, 0, 0.6)
     air = lung * (1 - np.minimum(density, 0.95)) + gas
     return _Interior(room=room, heart=heart, lung=lung, density=density, air=air, lesions=tuple(lesions))
+
+
+def _distance(centre: Floats, radii: tuple[float, float, float]) -> Floats:
+    """Returns the square of the distance to a centre (x, y, z) on the grid, 1 on the ellipsoid of these radii."""
+    x, y, z = (((g - c) / r).astype(np.float32) ** 2 for g, c, r in zip((X, Y, Z), centre, radii, strict=True))
+    return (x[None, :] + y[:, None])[:, :, None] + z
+
+
+def _patches(shape: tuple[int, int, int], rng: np.random.Generator) -> Floats:
+    """Returns smooth noise on the grid (y, x, z), coarse as ``shape``."""
+    coarse = rng.standard_normal(shape, dtype=np.float32)
+    return ndimage.zoom(coarse, np.array((Y.size, X.size, Z.size)) / shape, order=1)
 
 
 def _visceral(apical: float) -> tuple[Floats, Floats, Floats]:
@@ -549,7 +556,7 @@ def _visceral(apical: float) -> tuple[Floats, Floats, Floats]:
     gap = apical * (0.55 + 0.45 * np.clip((80 - Y) / 80, 0, 1)) * fade
     inner = Y - apical * np.clip((110 - Y) / 110, 0, 1)
     width = np.where(inner > 0, _width(np.maximum(inner, 0.01)), 0.3) - 0.75 * gap
-    depth = (_back(Y) - _front(Y)) / 2 * np.where(inner > 0, 1, 0.02) - 0.3 * gap
+    depth = (_back(Y) - _front(Y)) / 2 * np.where(inner > 0, 1, 0.02) - 0.12 * gap
     return gap, np.maximum(width, 0.3), np.maximum(depth, 0.3)
 
 
@@ -781,16 +788,18 @@ def _place_nodules(
     placed: list[tuple[int, Floats, float]] = []
     if not nodules:
         return placed
-    free = STEP * grid.lung.sum(axis=2) > 45
-    free &= ~(STEP * grid.heart.sum(axis=2) > 8)
+    lung = (STEP * grid.lung.sum(axis=2) > 45) & (STEP * grid.heart.sum(axis=2) < 8)
+    free = lung.copy()
     for name, _, occupancy, least in grid.lesions:
         if name != "edema":
             free &= ~(STEP * occupancy.sum(axis=2) > least)
     least_scale = min(body.scale)
     for side, diameter in nodules:
-        room = ndimage.distance_transform_edt(free & (side * X > 0)[None, :]) * STEP * least_scale
-        rows, columns = np.nonzero(room > diameter / 2 + 5)
-        assert rows.size, "no lung is left for a nodule"
+        here = free & (side * X > 0)[None, :]
+        if not here.any():  # another finding fills this lung
+            here = lung & (side * X > 0)[None, :]
+        room = ndimage.distance_transform_edt(here) * STEP * least_scale
+        rows, columns = np.nonzero(room >= min(diameter / 2 + 5, room.max()))
         pick = rng.integers(rows.size)
         row, column = rows[pick], columns[pick]
         depths = np.flatnonzero(grid.lung[row, column] > 0.9)
