@@ -36,6 +36,7 @@ from mmfm.evaluation import (
     update_leaderboard,
     write_predictions,
 )
+from mmfm.inference.reporter import choose_device
 from mmfm.models.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
 from mmfm.models.drafting import Draft, draft
 from mmfm.models.encoder2d import WHEEL_WEIGHTS, Encoder2D
@@ -59,7 +60,7 @@ def predict(
     Raises:
         MmfmError: the manifest, the split or the checkpoint is wrong, or a study cannot be read.
     """
-    opened = load_checkpoint(checkpoint, device=pick_device(device))
+    opened = load_checkpoint(checkpoint, device=choose_device(device))
     studies = read_manifest(manifest)
     rows = studies.split(split)
     pixels = [opened.processor.pixels(studies.study(row)) for row in track(rows, description="reading")]
@@ -100,7 +101,7 @@ def evaluate(
         MmfmError: an input is wrong.
     """
     folder = resolve_checkpoint(checkpoint)
-    opened = load_checkpoint(checkpoint, device=pick_device(device))
+    opened = load_checkpoint(checkpoint, device=choose_device(device))
     scored, trained = read_manifest(manifest), read_manifest(train_manifest)
     rows = scored.split(split)
     known = {row.split for row in trained.rows}
@@ -165,25 +166,6 @@ def draft_all(
     for batch in track(batches, description="drafting"):
         drafts += draft(checkpoint, batch)
     return drafts
-
-
-def pick_device(name: str) -> str:
-    """Returns the device to run on; ``auto`` takes CUDA, then Apple's, then the CPU.
-
-    Raises:
-        ConfigError: the device is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there.get(name.split(":")[0], False):
-        raise ConfigError(
-            "device",
-            expected=f"auto or one of {', '.join(d for d, is_there in there.items() if is_there)}",
-            found=repr(name),
-            fix="choose a device that this machine has",
-        )
-    return name
 
 
 def _predictions(drafts: Sequence[Draft]) -> tuple[Prediction, ...]:
@@ -277,8 +259,8 @@ def _linear_probe(
     return tuple(
         Prediction(
             study_uid=row.study_uid,
-            findings="",
-            impression="",
+            findings=None,
+            impression=None,
             finding_probabilities={name: float(values[i]) for name, values in scores.items()},
         )
         for i, row in enumerate(rows)
@@ -294,4 +276,4 @@ def _provenance(folder: Path) -> dict[str, str]:
     return {"hardware": record["hardware"], "time": f"{record['seconds'] / 3600:.2f} h"}
 
 
-__all__ = ["draft_all", "evaluate", "pick_device", "predict"]
+__all__ = ["draft_all", "evaluate", "predict"]

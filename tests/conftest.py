@@ -73,3 +73,33 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         license_text="Apache-2.0\n",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of eight drawn studies of 64 pixels, all in split ``train``: the same four findings, twice."""
+    from mmfm.data.manifest import ManifestRow, ManifestSeries, write_manifest
+    from mmfm.data.synthetic import draw_study, write_dicom
+
+    folder = tmp_path_factory.mktemp("tiny_studies")
+    rows = []
+    wanted = (("pleural_effusion",), ("cardiomegaly",), ("pneumothorax",), ()) * 2
+    for seed, findings in enumerate(wanted):
+        study = draw_study(seed, size=64, findings=findings)
+        paths = write_dicom(study, folder / str(seed))
+        rows.append(
+            ManifestRow(
+                study_uid=study.study_uid,
+                patient_id=str(study.patient.patient_id),
+                source="synthetic",
+                split="train",
+                series=tuple(
+                    ManifestSeries(series_uid=view.series_uid, path=path.relative_to(folder).as_posix())
+                    for path, view in zip(paths, study.views, strict=True)
+                ),
+                report=study.report,
+                labels={**study.labels, "normal": "absent" if findings else "present"},
+            )
+        )
+    write_manifest(rows, folder / "manifest.jsonl")
+    return folder / "manifest.jsonl"

@@ -1,0 +1,138 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmfm.errors import ConfigError
+from mmfm.experiment import (
+    Data,
+    Experiment,
+    Source,
+    Trainer,
+    best_f1_threshold,
+    fit,
+    load_experiment,
+    override,
+    split_rows,
+    train,
+)
+from mmfm.measure import predict
+from mmfm.models import VLM, load_checkpoint
+
+FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_runs_small_and_its_checkpoint_drafts(file, tiny_manifest, tmp_path):
+    run = fit(load_experiment(file).tiny(tiny_manifest), tmp_path / "runs" / file.stem / "1", file=file)
+    assert {p.name for p in run.iterdir()} >= {
+        "experiment.py", "overrides.json", "provenance.json", "metrics.jsonl", "checkpoint",
+    }  # fmt: skip
+    assert (run / "experiment.py").read_text() == file.read_text()
+    assert (run.parent / "latest").resolve() == run.resolve()
+    drafts = predict(manifest=tiny_manifest, split="train", checkpoint=str(run / "checkpoint"), out=tmp_path / "p.jsonl")
+    assert len(drafts) == len(tiny_manifest.read_text().splitlines())
+
+
+def test_three_overrides_swap_encoder_connector_and_language_model(tiny_manifest, tmp_path):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    changed = override(
+        tiny,
+        [
+            "model.encoder.name=test_vit",
+            "model.connector.kind=resampler",
+            "model.language.num_layers=1",
+            "model.encoder.image_size=96",
+        ],
+    )
+    run = fit(changed, tmp_path / "runs" / "swapped" / "1", file=FILES[0])
+    opened = load_checkpoint(str(run / "checkpoint"))
+    assert opened.config.encoder.name == "test_vit" and opened.config.connector.kind == "resampler"
+    assert opened.model.language.config.num_hidden_layers == 1
+
+
+def test_a_run_goes_on_from_its_last_step(tiny_manifest, tmp_path):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    run = tmp_path / "runs" / "resumed" / "1"
+    fit(tiny, run, file=FILES[0])
+    fit(override(tiny, ["trainer.max_steps=4"]), run, file=FILES[0], resume=True)
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == 4 and steps[0] == 2
+
+
+def test_a_run_starts_from_the_weights_of_a_checkpoint(tiny_manifest, tmp_path, tiny_checkpoint):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    start = replace(tiny, model=None, init_from=str(tiny_checkpoint), task=replace(tiny.task, lr=0.0, ema_decay=None))
+    run = fit(start, tmp_path / "runs" / "started" / "1", file=FILES[0])
+    ours, theirs = load_checkpoint(str(run / "checkpoint")).model, load_checkpoint(str(tiny_checkpoint)).model
+    assert (ours.heads.present.weight == theirs.heads.present.weight).all()
+
+
+def test_dry_run_prints_the_recipe_and_writes_nothing(tiny_manifest, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from mmfm.experiment import Data, Experiment, Source\n"
+        "from mmfm.models import VLM\n"
+        f"experiment = Experiment(data=Data(train=(Source(name={str(tiny_manifest)!r}),)), model=VLM.Config())\n"
+    )
+    assert train(file, ["trainer.max_steps=3"], dry_run=True) is None
+    printed = capsys.readouterr().out
+    assert '"max_steps": 3' in printed and "studies to train on" in printed
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("trainer.max_stepps=3", "did you mean max_steps"),
+        ("model.connector.kind=perceiver", "'perceiver'"),
+        ("trainer.max_steps=many", "'many'"),
+        ("trainer", "no ="),
+        ("seed.deeper=1", "it has none"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_one_line(assignment, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        override(Experiment(data=Data(train=()), model=VLM.Config()), [assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_take_literals_tuples_and_none():
+    base = Experiment(data=Data(train=()), model=VLM.Config())
+    changed = override(base, ["task.lr=1", "task.freeze=['encoder']", "task.ema_decay=None", "data.prompt=Draft it."])
+    assert changed.task.lr == 1.0 and changed.task.freeze == ("encoder",)
+    assert changed.task.ema_decay is None and changed.data.prompt == "Draft it."
+    assert base.task.freeze == ()
+
+
+@pytest.mark.parametrize("text", ["x = 1\n", "experiment = 3\n"])
+def test_a_file_without_an_experiment_is_refused(tmp_path, text):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="variable named experiment"):
+        load_experiment(file)
+
+
+def test_an_unset_data_folder_is_named(monkeypatch):
+    monkeypatch.delenv("MMFM_DATA", raising=False)
+    with pytest.raises(ConfigError, match="MMFM_DATA"):
+        split_rows(Experiment(data=Data(train=(Source(name="iu_xray"),)), model=VLM.Config()))
+
+
+def test_selection_is_set_apart_by_patient_and_repeatably(tiny_manifest):
+    recipe = Experiment(
+        data=Data(train=(Source(name=str(tiny_manifest)),), select_fraction=0.4), model=VLM.Config(), trainer=Trainer()
+    )
+    trained, selected = split_rows(recipe)
+    assert trained and selected
+    assert not {row.patient_id for _, row in trained} & {row.patient_id for _, row in selected}
+    assert [row.study_uid for _, row in split_rows(recipe)[1]] == [row.study_uid for _, row in selected]
+
+
+def test_operating_point_lies_between_the_groups():
+    truth = np.array([False] * 50 + [True] * 20)
+    scores = np.where(truth, 0.7, 0.2)
+    assert 0.2 < best_f1_threshold(truth, scores) < 0.7

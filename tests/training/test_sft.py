@@ -1,0 +1,74 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmfm.data.collate import collate
+from mmfm.data.dataset import ManifestDataset
+from mmfm.data.manifest import read_manifest
+from mmfm.errors import ConfigError
+from mmfm.models import VLM, Processor, load_checkpoint
+from mmfm.training.sft import SFTConfig
+
+
+@pytest.fixture
+def parts(tiny_checkpoint: Path, tiny_manifest: Path) -> tuple[VLM, Processor, list]:
+    checkpoint = load_checkpoint(str(tiny_checkpoint))
+    manifest = read_manifest(tiny_manifest)
+    studies = ManifestDataset([(manifest, row) for row in manifest.rows], checkpoint.processor)
+    return checkpoint.model, checkpoint.processor, [studies[i] for i in range(len(studies))]
+
+
+def _task(parts, **changes):
+    model, processor, _ = parts
+    return SFTConfig(**changes).build(model, seed=0, observations=processor.config.observations)
+
+
+def test_every_part_of_the_loss_teaches_something(parts):
+    losses, _ = _task(parts).losses(collate(parts[2], pad_token_id=0))
+    assert all(losses[name] > 0 for name in ("report", "findings", "side", "view"))
+    losses["loss"].backward()
+    without = {n for n, p in parts[0].named_parameters() if p.grad is None}
+    assert without <= {"heads.missing_2E"}
+
+
+def test_states_that_nobody_gave_teach_nothing(parts):
+    batch = collate(parts[2], pad_token_id=0)
+    silent = replace(batch, states_BO=torch.full_like(batch.states_BO, float("nan")))
+    task = _task(parts)
+    losses, _ = task.losses(silent)
+    assert losses["findings"] == 0
+    losses["findings"].backward()
+    assert not parts[0].heads.present.weight.grad.any()
+
+
+def test_the_loss_of_a_study_does_not_depend_on_padding(parts):
+    task = _task(parts, augmentation=None).eval()
+    alone, _ = task.losses(collate(parts[2][:1], pad_token_id=0))
+    longest = max(parts[2], key=lambda item: len(item.input_ids_T))
+    padded = collate([parts[2][0], longest], pad_token_id=0)
+    first = replace(padded, labels_BT=padded.labels_BT.clone())
+    first.labels_BT[1] = -100
+    beside, _ = task.losses(first)
+    torch.testing.assert_close(beside["report"], alone["report"], atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_modules_keep_their_weights_and_their_mode(parts):
+    task = _task(parts, freeze=("encoder",))
+    task.train()
+    assert task.model.training and not task.model.encoder.training
+    losses, _ = task.losses(collate(parts[2], pad_token_id=0))
+    losses["loss"].backward()
+    assert all(p.grad is None for p in task.model.encoder.parameters())
+
+
+def test_freezing_what_is_not_there_is_refused(parts):
+    with pytest.raises(ConfigError, match=r"task\.freeze.*encoder"):
+        _task(parts, freeze=("vision_tower",))
+
+
+def test_without_the_report_the_language_model_is_left_alone(parts):
+    losses, _ = _task(parts, report_weight=0.0).losses(collate(parts[2], pad_token_id=0))
+    losses["loss"].backward()
+    assert all(p.grad is None for p in parts[0].language.parameters())
