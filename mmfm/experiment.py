@@ -281,6 +281,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         num_workers=experiment.data.num_workers,
     )
     task = experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
+    task.train()  # Lightning keeps the modes it finds, and an opened checkpoint is in evaluation mode
 
     run.mkdir(parents=True, exist_ok=True)
     if file.resolve() != (run / "experiment.py").resolve():

@@ -123,7 +123,7 @@ class Provenance:
     decoding: str | None = None
     seed: int | None = None
     raw_text: str | None = None
-    """The model's own words, before any sentence was withheld."""
+    """The draft as decoding gave it, before any sentence was withheld from a reader: what ``mmfm predict`` writes."""
     seconds: float | None = None
 
 

@@ -20,6 +20,7 @@ from mmfm.experiment import (
 )
 from mmfm.measure import predict
 from mmfm.models import VLM, load_checkpoint
+from mmfm.training import SFT
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 
@@ -53,13 +54,23 @@ def test_three_overrides_swap_encoder_connector_and_language_model(tiny_manifest
     assert opened.model.language.config.num_hidden_layers == 1
 
 
-def test_a_run_goes_on_from_its_last_step(tiny_manifest, tmp_path):
-    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+def test_an_interrupted_run_goes_on_from_its_last_epoch(tiny_manifest, tmp_path, monkeypatch):
+    tiny = override(load_experiment(FILES[0]).tiny(tiny_manifest), ["trainer.max_steps=-1", "trainer.max_epochs=2"])
     run = tmp_path / "runs" / "resumed" / "1"
-    fit(tiny, run, file=FILES[0])
-    fit(override(tiny, ["trainer.max_steps=4"]), run, file=FILES[0], resume=True)
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert steps[-1] == 4 and steps[0] == 2
+    step = SFT.training_step
+
+    def breaks_in_the_second_epoch(task, batch, batch_idx):
+        if task.current_epoch == 1:
+            raise OSError("power cut")
+        return step(task, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
+        patch.setattr(SFT, "training_step", breaks_in_the_second_epoch)
+        fit(tiny, run, file=FILES[0])
+    assert not (run / "checkpoint").exists()
+    fit(tiny, run, file=FILES[0], resume=True)
+    epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == [0, 1] and (run / "checkpoint" / "model.safetensors").is_file()
 
 
 def test_a_run_starts_from_the_weights_of_a_checkpoint(tiny_manifest, tmp_path, tiny_checkpoint):
@@ -136,3 +147,21 @@ def test_operating_point_lies_between_the_groups():
     truth = np.array([False] * 50 + [True] * 20)
     scores = np.where(truth, 0.7, 0.2)
     assert 0.2 < best_f1_threshold(truth, scores) < 0.7
+
+
+def test_only_frozen_modules_stand_still_in_training(tiny_manifest, tmp_path, tiny_checkpoint, monkeypatch):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    start = replace(
+        tiny, model=None, init_from=str(tiny_checkpoint), task=replace(tiny.task, freeze=("encoder.network.conv_stem",))
+    )
+    modes = []
+    step = SFT.training_step
+
+    def look(task, batch, batch_idx):
+        network = task.model.encoder.network
+        modes.append((task.model.heads.training, network.blocks.training, network.conv_stem.training))
+        return step(task, batch, batch_idx)
+
+    monkeypatch.setattr(SFT, "training_step", look)
+    fit(start, tmp_path / "runs" / "modes" / "1", file=FILES[0])
+    assert set(modes) == {(True, True, False)}

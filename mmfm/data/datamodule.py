@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from mmfm.batch import Batch, Inputs
 from mmfm.data.collate import collate
 from mmfm.data.dataset import ManifestDataset
+
+
+class EpochShuffle(Sampler[int]):
+    """An order for each epoch that follows from seed and epoch alone, so that a resumed run sees what it would have."""
+
+    def __init__(self, count: int, *, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Is called by Lightning before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        yield from torch.randperm(self.count, generator=generator).tolist()
 
 
 class StudyDataModule(LightningDataModule):
@@ -37,12 +55,11 @@ class StudyDataModule(LightningDataModule):
         return DataLoader(
             self.train_studies,
             batch_size=self.batch_size,
-            shuffle=True,
+            sampler=EpochShuffle(len(self.train_studies), seed=self.seed),
             drop_last=len(self.train_studies) >= self.batch_size,
             collate_fn=self._collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def val_dataloader(self) -> DataLoader[Inputs] | Sequence[Batch]:

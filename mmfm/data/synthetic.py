@@ -313,8 +313,8 @@ def _labels(wanted: frozenset[str]) -> dict[str, Status]:
         return Status.PRESENT if yes else Status.ABSENT
 
     labels = {name: status(name in wanted) for name in DRAWN}
-    labels["lung_lesion"] = status("nodule" in wanted)
-    labels["lung_opacity"] = status(bool(wanted & {"nodule", "consolidation", "edema"}))
+    # lung_opacity and lung_lesion are left out: the labeller reads them from a text that names them, these reports
+    # name the nodule or the consolidation itself, and one head must not learn two meanings.
     labels |= dict.fromkeys(_NEVER, Status.ABSENT)
     return labels | {name: Status.ABSENT for name, behind in _UNLESS.items() if not wanted & set(behind)}
 

@@ -122,6 +122,8 @@ def save_checkpoint(
         (half / "LICENSE").write_text(license_text)
         files = sorted(p for p in half.rglob("*") if p.is_file())
         (half / SUMS).write_text("".join(f"{_sha256(p)}  {p.relative_to(half).as_posix()}\n" for p in files))
+        for path in files:
+            path.chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         half.rename(folder)
