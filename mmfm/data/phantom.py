@@ -524,9 +524,9 @@ def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _In
         side = 1 if name.startswith("left") else -1
         centre = np.array(_LOBE_CENTRES[name]) + rng.normal(0, 5, 3)
         distance = _distance(centre, (40 * size, 38 * size, 38 * size))
-        solid = np.clip(1.5 - distance + 0.45 * _patches((12, 12, 9), rng), 0, 1) * lung * _lobe(name)
+        solid = np.clip(1.7 - distance + 0.4 * _patches((12, 12, 9), rng), 0, 1) * lung * _lobe(name)
         lesions.append(("consolidation", side, solid, 20.0))
-        density = density + solid * (0.9 - density)
+        density = density + solid * (1.0 - density)
     if pathology.edema:
         patches = 0.52 * pathology.edema * (1 + 0.35 * _patches((15, 15, 11), rng)) * lung
         for side in (-1, 1):
@@ -534,7 +534,7 @@ def _interior(body: Body, pathology: Pathology, rng: np.random.Generator) -> _In
             haze = np.exp(-_distance(centre, (62, 82, 75))) * patches * half[side]
             lesions.append(("edema", side, haze, 18.0 * pathology.edema))
             density = density + np.clip(haze, 0, 0.6)
-    air = lung * (1 - np.minimum(density, 0.95)) + gas
+    air = lung * (1 - np.minimum(density, 1)) + gas
     return _Interior(room=room, heart=heart, lung=lung, density=density, air=air, lesions=tuple(lesions))
 
 
@@ -728,7 +728,7 @@ def draw(
             tissue += view.splat(line.xyz[1], line.xyz[axis], line.mass, 0.45)
         for side, place, diameter in nodules:
             ball = _chord(distance(view, place, axis), 0.0, (diameter / 2, 1.0), diameter / 2)
-            tissue += ball * 1.25
+            tissue += ball * 1.6  # denser than water, so that small ones show on ribs
             regions.append(("nodule", side, ball > 0))
         bone = view.splat(bones.xyz[1], bones.xyz[axis], bones.mass, max(0.75, 0.8 * pixel))
         bone += (0.8, 0.0, 1.7)[axis] * view.splat(spine.xyz[1], spine.xyz[axis], spine.mass, max(0.9, 0.8 * pixel))
@@ -736,7 +736,7 @@ def draw(
             bone += view.splat(girdle.xyz[1], girdle.xyz[0], girdle.mass, max(0.9, 0.8 * pixel))
         for site, (side, _, _) in zip(sites.T, sorted(pathology.fractures), strict=True):
             away = distance(view, site, axis)
-            tissue += 22 * np.exp(-((away / 8) ** 2))  # the blood around the broken ends
+            tissue += 30 * np.exp(-((away / 8) ** 2))  # the blood around the broken ends
             if axis == 0:
                 regions.append(("fracture", side, away < 14))
         # Rows of cortex seen edge-on do not add up without end.

@@ -223,13 +223,13 @@ def _pathology(wanted: frozenset[str], rng: np.random.Generator) -> Pathology:
     if "consolidation" in wanted:
         wet = tuple({-1: "right", 1: "left"}[s] for s in effusion)
         lobes = [lobe for lobe in LOBES if "upper" in lobe or not lobe.startswith(wet)]
-        consolidation = (lobes[int(rng.integers(len(lobes)))], rng.uniform(0.85, 1.2))
+        consolidation = (lobes[int(rng.integers(len(lobes)))], rng.uniform(1.0, 1.35))
     nodules: tuple[tuple[int, float], ...] = ()
     if "nodule" in wanted:
         count, first = int(rng.choice([1, 2, 3], p=[0.5, 0.28, 0.22])), side()
         other = first if count == 1 or rng.random() < 0.5 else -first
         placed = [first, other, int(rng.choice([first, other]))][:count]
-        nodules = tuple((s, float(np.round(rng.uniform(10, 28)))) for s in placed)
+        nodules = tuple((s, float(np.round(rng.uniform(12, 30)))) for s in placed)
     fractures: tuple[tuple[int, int, float], ...] = ()
     if "fracture" in wanted:
         number, s, angle = int(rng.integers(4, 9)), side(), rng.uniform(0.5, 0.95)
