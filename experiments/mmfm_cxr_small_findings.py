@@ -29,6 +29,7 @@ experiment = Experiment(
             "encoder.network.bn1",
             "encoder.network.blocks.0",
             "encoder.network.blocks.1",
+            "encoder.network.blocks.2",
         ),
         report_weight=0.0,
     ),

@@ -7,7 +7,7 @@ A few minutes on two CPU cores. Random weights at the start, no download.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer
-from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig
+from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig, Scope
 from mmfm.training import SFTConfig
 
 experiment = Experiment(
@@ -20,5 +20,6 @@ experiment = Experiment(
     ),
     task=SFTConfig(lr=3e-3),
     trainer=Trainer(max_epochs=30),
+    scope=Scope(caveats=("this checkpoint has seen drawn radiographs alone: what it says of a real one means nothing",)),
     summary="mmfm-cxr-synthetic: a demonstration that has seen drawn radiographs alone",
 )

@@ -17,7 +17,7 @@ import typer
 
 from mmfm.errors import ConfigError, MmfmError, ReadError, ScopeError
 
-DEFAULT_CHECKPOINT = "mmfm-cxr-small"
+DEFAULT_CHECKPOINT = "mmfm-cxr-synthetic"
 
 # rich would double the time of --help, and its tracebacks print local variables: file names, perhaps patients.
 app = typer.Typer(
@@ -148,7 +148,8 @@ def evaluate(
     train_manifest: Annotated[Path, typer.Option(help="Whose train split the controls are made from.")],
     out: Annotated[Path, typer.Option(help="Folder for predictions and scores.")],
     checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
-    leaderboard: Annotated[Path | None, typer.Option(help="A README.md to write the scores into.")] = None,
+    leaderboard: Annotated[Path | None, typer.Option(help="A page that gets a row and all tables.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="A page that gets the headline scores, between markers.")] = None,
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint on a split, beside controls made in the same run."""
@@ -161,6 +162,7 @@ def evaluate(
         train_manifest=train_manifest,
         out=out,
         leaderboard=leaderboard,
+        summary=summary,
         device=device,
     )
     print(f"scores and drafts: {out}")

@@ -29,6 +29,7 @@ from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from sklearn.metrics import roc_auc_score
 
 from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
@@ -48,6 +49,9 @@ from mmfm.training.sft import SELECTION_SCORE, SFTConfig
 
 MIN_POSITIVES = 10
 """Studies with a finding that an operating point or a sensitivity needs."""
+MIN_AUROC = 0.75
+"""Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
+F1 is to state the finding always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -428,8 +432,8 @@ def _measure(
     """Returns operating points and sensitivities measured on the studies set apart.
 
     The operating point of an observation is where its F1 is highest on the sources of ``measured_on``, or on all
-    studies set apart where those hold fewer than ``MIN_POSITIVES`` with it. What has too few even there is never
-    stated. Sensitivity is measured on ``measured_on`` alone.
+    studies set apart where those hold fewer than ``MIN_POSITIVES`` with it. What has too few even there, or a head
+    below ``MIN_AUROC``, is never stated. Sensitivity is measured on ``measured_on`` alone.
     """
     if not select_rows:
         return Facts(scope=experiment.scope, operating_points={}, sensitivity={})
@@ -449,6 +453,8 @@ def _measure(
             continue
         own = measured & truth
         rows = measured if own.sum() >= MIN_POSITIVES else np.ones_like(measured)
+        if roc_auc_score(truth[rows], scores[rows]) < MIN_AUROC:
+            continue
         points[name] = best_f1_threshold(truth[rows], scores[rows])
         if own.sum() >= MIN_POSITIVES:
             found = float((scores[own] >= points[name]).mean())
@@ -477,6 +483,7 @@ def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
         for name, point in facts.operating_points.items()
     )
     scope = facts.scope
+    caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
     return f"""# {experiment.summary or "A checkpoint of mmfm"}
 
@@ -484,7 +491,7 @@ def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
 
 ## Scope
 
-Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}; views {", ".join(scope.views)}; {ages}.
+Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}; views {", ".join(scope.views)}; {ages}.{caveats}
 
 ## Training
 
@@ -496,7 +503,8 @@ commit {record["commit"]}. Terms of these weights: see LICENSE.
 
 ## Operating points
 
-A finding is stated from this probability on; chosen for the best F1 on the studies set apart. Sensitivity there is
+A finding is stated from this probability on; chosen for the best F1 on the studies set apart, for findings with at
+least {MIN_POSITIVES} positives and an AUROC of {MIN_AUROC} there. The others are never stated. Sensitivity there is
 measured on {", ".join(experiment.data.measured_on) or "all sources"}; a negative is shown to a reader only where it is
 above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 

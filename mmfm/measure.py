@@ -34,6 +34,7 @@ from mmfm.evaluation import (
     score_card,
     shuffled,
     update_leaderboard,
+    update_summary,
     write_predictions,
 )
 from mmfm.inference.reporter import choose_device
@@ -79,6 +80,7 @@ def evaluate(
     out: Path,
     train_splits: Sequence[str] = ("train", "extra"),
     leaderboard: Path | None = None,
+    summary: Path | None = None,
     batch_size: int = 16,
     device: str = "auto",
     seed: int = 0,
@@ -93,6 +95,7 @@ def evaluate(
         out: a folder for the results.
         train_splits: splits of ``train_manifest`` that count as training studies.
         leaderboard: a page such as ``experiments/README.md`` that gets a row and a table.
+        summary: a page such as ``README.md`` that gets the headline scores between its markers.
         batch_size: studies drafted at once.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         seed: of the bootstrap and of the shuffling.
@@ -122,7 +125,7 @@ def evaluate(
     if frozen is not None and train_features is not None:
         features = np.stack([frozen(item) for item in pixels])
         controls["linear_probe"] = _linear_probe(rows, features, train_rows, train_features)
-    record = _provenance(folder)
+    hardware, hours = _training_cost(folder)
     card = score_card(
         predictions=_predictions(drafts),
         rows=rows,
@@ -134,8 +137,8 @@ def evaluate(
         provenance=Provenance(
             experiment=opened.name,
             data=f"{rows[0].source} {split}",
-            hardware=record.get("hardware", "not stated"),
-            time=record.get("time", "not stated"),
+            hardware=hardware,
+            time=hours,
             date=datetime.date.today().isoformat(),
             commit=git_commit() or "not stated",
             manifest_sha256=hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
@@ -149,6 +152,8 @@ def evaluate(
     card.write(out / "scorecard.json")
     if leaderboard is not None:
         update_leaderboard(leaderboard, card)
+    if summary is not None:
+        update_summary(summary, card)
     return card
 
 
@@ -267,13 +272,12 @@ def _linear_probe(
     )
 
 
-def _provenance(folder: Path) -> dict[str, str]:
-    """Returns hardware and time of the training, as ``provenance.json`` in the checkpoint says."""
-    file = folder / "provenance.json"
-    if not file.is_file():
-        return {}
-    record = json.loads(file.read_text())
-    return {"hardware": record["hardware"], "time": f"{record['seconds'] / 3600:.2f} h"}
+def _training_cost(folder: Path) -> tuple[str, str]:
+    """Returns hardware and time of the training, as the checkpoint says."""
+    record = json.loads((folder / "provenance.json").read_text())
+    if "hardware" not in record:
+        return "not stated", "not stated"
+    return record["hardware"], f"{record['seconds'] / 3600:.2f} h"
 
 
 __all__ = ["draft_all", "evaluate", "predict"]

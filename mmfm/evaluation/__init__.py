@@ -1,7 +1,7 @@
 """Scores of drafted reports with intervals, beside controls, under a stated policy. numpy only, no model."""
 
 from mmfm.evaluation.controls import CONTROLS, shuffled
-from mmfm.evaluation.leaderboard import update_leaderboard
+from mmfm.evaluation.leaderboard import update_leaderboard, update_summary
 from mmfm.evaluation.predictions import Prediction, read_predictions, write_predictions
 from mmfm.evaluation.scorecard import Provenance, Scorecard, score_card
 
@@ -14,5 +14,6 @@ __all__ = [
     "score_card",
     "shuffled",
     "update_leaderboard",
+    "update_summary",
     "write_predictions",
 ]

@@ -17,6 +17,8 @@ from mmfm.evaluation.scorecard import HEADLINE, Difference, Estimate, Scorecard,
 
 ROWS_BEGIN, ROWS_END = "<!-- leaderboard: written from score cards -->", "<!-- end of leaderboard -->"
 
+SUMMARY_BEGIN, SUMMARY_END = "<!-- numbers: written from score cards -->", "<!-- end of numbers -->"
+
 _SHOWN = {
     "auroc_macro": "macro AUROC",
     "finding_f1_micro": "finding F1, micro",
@@ -59,6 +61,26 @@ def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
     page = _put(page, begin, end, _part(card))
     partial = readme.with_name(readme.name + ".partial")
     partial.write_text(page, encoding="utf-8")
+    os.replace(partial, readme)
+
+
+def update_summary(readme: str | Path, card: Scorecard) -> None:
+    """Writes the headline scores of ``card`` between the markers of a page that a newcomer reads, such as README.md.
+
+    Raises:
+        ManifestError: the page does not hold both markers once, in order.
+    """
+    readme = Path(readme)
+    page = readme.read_text(encoding="utf-8")
+    if _between(page, SUMMARY_BEGIN, SUMMARY_END, where=readme.name) is None:
+        raise ManifestError(
+            readme.name, expected=f"`{SUMMARY_BEGIN}` and `{SUMMARY_END}`", found="neither", fix="write both where the table is to stand"
+        )
+    origin = card.provenance
+    table = _table(card, {metric: title for metric, title in _SHOWN.items() if metric in card.metrics})
+    text = "\n".join([f"`{origin.experiment}` on {origin.data}, {card.n} studies:", "", *table])
+    partial = readme.with_name(readme.name + ".partial")
+    partial.write_text(_put(page, SUMMARY_BEGIN, SUMMARY_END, text), encoding="utf-8")
     os.replace(partial, readme)
 
 

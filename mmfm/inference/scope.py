@@ -57,7 +57,8 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
         checkpoint: its name, for the message.
 
     Returns:
-        What the headers do not state and thus could not be verified, one sentence each, for ``Report.scope_notes``.
+        The checkpoint's own caveats, and what the headers do not state and thus could not be verified, one sentence
+        each, for ``Report.scope_notes``.
 
     Raises:
         ScopeError: modality, body part, view, number of frames or age contradict the scope.
@@ -82,7 +83,7 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
     if any(series.view is ViewPosition.AP for series in study.series):
         notes.append("AP view: heart size, pleural effusion and pneumothorax are judged less surely than on PA")
     notes += _age_notes(study.patient.age_years, scope, checkpoint)
-    return tuple(notes)
+    return (*scope.caveats, *notes)
 
 
 def check_contrast(pixels: np.ndarray, *, where: str) -> None:

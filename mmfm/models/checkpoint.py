@@ -50,6 +50,8 @@ class Scope:
     views: tuple[str, ...] = ("frontal", "lateral")
     min_age_years: float | None = 18.0
     max_age_years: float | None = None
+    caveats: tuple[str, ...] = ()
+    """What every draft must say of itself, such as that only drawn studies were learned from."""
 
 
 @dataclass(frozen=True, kw_only=True)

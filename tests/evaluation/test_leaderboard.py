@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmfm.errors import ManifestError
-from mmfm.evaluation import Prediction, score_card, update_leaderboard
+from mmfm.evaluation import Prediction, score_card, update_leaderboard, update_summary
+from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
 
 
 @pytest.fixture
@@ -75,3 +76,21 @@ def test_a_lost_marker_is_an_error_and_the_page_stays(card, tmp_path):
     with pytest.raises(ManifestError, match="restore the markers"):
         update_leaderboard(page, card)
     assert page.read_text() == before
+
+
+def test_the_summary_stands_between_its_markers_and_is_idempotent(tmp_path, card):
+    page = tmp_path / "README.md"
+    page.write_text(f"# mmfm\n\n{SUMMARY_BEGIN}\nold\n{SUMMARY_END}\n\n## Limits\n")
+    update_summary(page, card)
+    first = page.read_text()
+    update_summary(page, card)
+    assert page.read_text() == first
+    assert "old" not in first and "ROUGE-L" in first and first.endswith("## Limits\n")
+
+
+def test_a_page_without_markers_is_refused_and_left(tmp_path, card):
+    page = tmp_path / "README.md"
+    page.write_text("# mmfm\n")
+    with pytest.raises(ManifestError, match="numbers"):
+        update_summary(page, card)
+    assert page.read_text() == "# mmfm\n"

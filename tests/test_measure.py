@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmfm.errors import CheckpointError, ManifestError
+from mmfm.evaluation import Scorecard, read_predictions
+from mmfm.measure import evaluate, predict
+
+
+def test_predictions_are_one_line_a_study_with_every_probability(tiny_checkpoint, tiny_manifest, tmp_path):
+    out = tmp_path / "new" / "predictions.jsonl"
+    predict(manifest=tiny_manifest, split="train", checkpoint=str(tiny_checkpoint), out=out, batch_size=3)
+    rows = [json.loads(line) for line in tiny_manifest.read_text().splitlines()]
+    drafts = read_predictions(out)
+    assert [d.study_uid for d in drafts] == [row["study_uid"] for row in rows]
+    assert all(len(d.finding_probabilities) == 21 for d in drafts)
+
+
+def test_nothing_is_written_for_an_unknown_split_or_checkpoint(tiny_checkpoint, tiny_manifest, tmp_path):
+    out = tmp_path / "predictions.jsonl"
+    with pytest.raises(ManifestError, match="'test'"):
+        predict(manifest=tiny_manifest, split="test", checkpoint=str(tiny_checkpoint), out=out)
+    with pytest.raises(CheckpointError):
+        predict(manifest=tiny_manifest, split="train", checkpoint="not-there", out=out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest, tmp_path):
+    board = tmp_path / "README.md"
+    evaluate(
+        checkpoint=str(tiny_checkpoint),
+        manifest=tiny_manifest,
+        split="train",
+        train_manifest=tiny_manifest,
+        out=tmp_path / "scores",
+        leaderboard=board,
+    )
+    card = Scorecard.read(tmp_path / "scores" / "scorecard.json")
+    assert {"constant_report", "shuffled_images", "mean_image", "heads_template", "reference_text"} <= set(card.controls)
+    assert "text_only" in card.controls_not_run
+    # What decoding is held to is what the template writes: the text loses nothing that the heads know.
+    ours = card.metrics["finding_recall_micro"].value
+    assert ours is not None and ours == pytest.approx(card.controls["heads_template"]["finding_recall_micro"].value)
+    assert "tiny on synthetic train" in board.read_text()
+
+
+def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, tmp_path):
+    evaluate(
+        checkpoint=str(tiny_checkpoint), manifest=tiny_manifest, split="train", train_manifest=tiny_manifest, out=tmp_path
+    )
+
+    def probabilities(name: str) -> np.ndarray:
+        return np.array([list(p.finding_probabilities.values()) for p in read_predictions(Path(tmp_path / name))])
+
+    own, shuffled = probabilities("predictions.jsonl"), probabilities("control_shuffled_images.jsonl")
+    mean = probabilities("control_mean_image.jsonl")
+    assert sorted(map(tuple, own.round(4))) == sorted(map(tuple, shuffled.round(4)))
+    assert (np.abs(own - shuffled).max(1) > 1e-6).all()
+    assert np.ptp(mean, axis=0).max() < 1e-5
