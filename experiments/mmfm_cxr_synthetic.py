@@ -7,7 +7,8 @@ A few minutes on two CPU cores. Random weights at the start, no download.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer
-from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig, Scope
+from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig
+from mmfm.models.checkpoint import Scope
 from mmfm.training import SFTConfig
 
 experiment = Experiment(

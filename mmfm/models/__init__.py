@@ -1,6 +1,6 @@
 """Encoder, connector, finding heads, language model; the processor in front of them; checkpoints."""
 
-from mmfm.models.checkpoint import Checkpoint, Scope, load_checkpoint, save_checkpoint
+from mmfm.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mmfm.models.connector import Connector
 from mmfm.models.drafting import Draft, draft
 from mmfm.models.encoder2d import Encoder2D
@@ -16,7 +16,6 @@ __all__ = [
     "Encoder2D",
     "LanguageModelConfig",
     "Processor",
-    "Scope",
     "draft",
     "load_checkpoint",
     "save_checkpoint",
