@@ -21,6 +21,8 @@ experiment = Experiment(
     ),
     task=SFTConfig(lr=3e-3),
     trainer=Trainer(max_epochs=30),
-    scope=Scope(caveats=("this checkpoint has seen drawn radiographs alone: what it says of a real one means nothing",)),
+    scope=Scope(
+        caveats=("this checkpoint has seen drawn radiographs alone: what it says of a real one means nothing",)
+    ),
     summary="mmfm-cxr-synthetic: a demonstration that has seen drawn radiographs alone",
 )

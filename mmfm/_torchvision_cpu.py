@@ -12,18 +12,20 @@ On a CUDA build of torch, and beside a true CPU build of torchvision, nothing is
 import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import Any
 
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_libraries = []  # torch drops a schema when its Library is collected
+_libraries: list[Any] = []  # torch drops a schema when its Library is collected
 
 
 class _DeclareOperators(MetaPathFinder):
     """Runs once, when torchvision is about to be loaded, and never finds a module itself."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname != "torchvision":
             return None
         sys.meta_path.remove(self)

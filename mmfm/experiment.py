@@ -251,7 +251,8 @@ def split_rows(
     experiment: Experiment,
 ) -> tuple[list[tuple[Manifest, ManifestRow]], list[tuple[Manifest, ManifestRow]]]:
     """Returns the rows to train on and those set apart by patient, chosen by a hash of the patient's identifier."""
-    train_rows, select_rows = [], []
+    train_rows: list[tuple[Manifest, ManifestRow]] = []
+    select_rows: list[tuple[Manifest, ManifestRow]] = []
     for source in experiment.data.train:
         path = Path(source.name) if source.name.endswith(".jsonl") else prepared(source.name)
         manifest = read_manifest(path)
@@ -374,7 +375,6 @@ def _build(
     ]
     tokenizer = config.language.build_tokenizer(texts)
     model = config.build(tokenizer, LABEL_NAMES)
-    model.encoder.to(memory_format=torch.channels_last)
     processor = Processor(
         Processor.Config(
             image_size=config.encoder.image_size,
@@ -491,7 +491,8 @@ def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
 
 ## Scope
 
-Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}; views {", ".join(scope.views)}; {ages}.{caveats}
+Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}; views {", ".join(scope.views)};
+{ages}.{caveats}
 
 ## Training
 

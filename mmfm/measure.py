@@ -210,7 +210,9 @@ def _frozen_encoder(checkpoint: Checkpoint) -> Callable[[StudyPixels], np.ndarra
         with torch.inference_mode():
             pooled_SE = encoder(pixels.pixels_SCHW.to(device)).mean((2, 3)).cpu()
         by_view = [
-            pooled_SE[pixels.views_S == view].mean(0) if (pixels.views_S == view).any() else torch.zeros_like(pooled_SE[0])
+            pooled_SE[pixels.views_S == view].mean(0)
+            if (pixels.views_S == view).any()
+            else torch.zeros_like(pooled_SE[0])
             for view in (0, 1)
         ]
         return torch.cat(by_view).numpy()

@@ -38,7 +38,9 @@ def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest,
         leaderboard=board,
     )
     card = Scorecard.read(tmp_path / "scores" / "scorecard.json")
-    assert {"constant_report", "shuffled_images", "mean_image", "heads_template", "reference_text"} <= set(card.controls)
+    assert {"constant_report", "shuffled_images", "mean_image", "heads_template", "reference_text"} <= set(
+        card.controls
+    )
     assert "text_only" in card.controls_not_run
     # What decoding is held to is what the template writes: the text loses nothing that the heads know.
     ours = card.metrics["finding_recall_micro"].value
@@ -48,7 +50,11 @@ def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest,
 
 def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, tmp_path):
     evaluate(
-        checkpoint=str(tiny_checkpoint), manifest=tiny_manifest, split="train", train_manifest=tiny_manifest, out=tmp_path
+        checkpoint=str(tiny_checkpoint),
+        manifest=tiny_manifest,
+        split="train",
+        train_manifest=tiny_manifest,
+        out=tmp_path,
     )
 
     def probabilities(name: str) -> np.ndarray:

@@ -38,7 +38,12 @@ def test_four_studies_are_learned_by_heart(tiny_manifest, tmp_path):
 
     checkpoint = load_checkpoint(str(run / "checkpoint"))
     manifest = read_manifest(four)
-    learned = {name for row in manifest.rows for name, state in row.labels.items() if state is not None and name in OBSERVATIONS}
+    learned = {
+        name
+        for row in manifest.rows
+        for name, state in row.labels.items()
+        if state is not None and name in OBSERVATIONS
+    }
     points = dict.fromkeys(learned, 0.5)
     checkpoint = replace(checkpoint, facts=replace(checkpoint.facts, operating_points=points))
     pixels = [checkpoint.processor.pixels(manifest.study(row)) for row in manifest.rows]

@@ -74,7 +74,10 @@ def update_summary(readme: str | Path, card: Scorecard) -> None:
     page = readme.read_text(encoding="utf-8")
     if _between(page, SUMMARY_BEGIN, SUMMARY_END, where=readme.name) is None:
         raise ManifestError(
-            readme.name, expected=f"`{SUMMARY_BEGIN}` and `{SUMMARY_END}`", found="neither", fix="write both where the table is to stand"
+            readme.name,
+            expected=f"`{SUMMARY_BEGIN}` and `{SUMMARY_END}`",
+            found="neither",
+            fix="write both where the table is to stand",
         )
     origin = card.provenance
     table = _table(card, {metric: title for metric, title in _SHOWN.items() if metric in card.metrics})

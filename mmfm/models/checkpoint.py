@@ -107,7 +107,10 @@ def save_checkpoint(
     """
     if folder.exists() and not (folder / SUMS).is_file():
         raise CheckpointError(
-            str(folder), expected="a new folder, or a checkpoint to replace", found="other files", fix="choose another name"
+            str(folder),
+            expected="a new folder, or a checkpoint to replace",
+            found="other files",
+            fix="choose another name",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -247,7 +250,10 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            str(file), expected="a safetensors file", found=str(error)[:160], fix="take the checkpoint folder whole again"
+            str(file),
+            expected="a safetensors file",
+            found=str(error)[:160],
+            fix="take the checkpoint folder whole again",
         ) from None
     faults = [f"missing {n}" for n in wanted if n not in found] + [f"unexpected {n}" for n in found if n not in wanted]
     faults += [

@@ -141,9 +141,7 @@ def _generate(
     return generated.tolist()
 
 
-def hold_to_decisions(
-    text: Drafted, decisions: Sequence[Finding]
-) -> tuple[str | None, str | None, str]:
+def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str | None, str | None, str]:
     """Returns findings and impression that state the decisions and no other present finding, and what was changed.
 
     A sentence that states a finding beyond the decisions, on another side, or denies one of them, is taken out. A
@@ -190,7 +188,7 @@ def stream_draft(checkpoint: Checkpoint, study: tuple[str, StudyPixels, str | No
     def work() -> None:
         try:
             done.extend(draft(checkpoint, [study], streamer=streamer))
-        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+        except BaseException as error:
             done.append(error)
             streamer.end()
 

@@ -23,6 +23,9 @@ WHEEL_WEIGHTS = {
 class Encoder2D(nn.Module):
     """A network without its classifier; ``forward`` gives patch features on their grid."""
 
+    mean_C11: Tensor
+    std_C11: Tensor
+
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """What ``build`` needs."""
@@ -46,7 +49,7 @@ class Encoder2D(nn.Module):
         """
         super().__init__()
         self.name, self.image_size = name, image_size
-        self.network = _build_network(name, image_size, weights)
+        self.network: Any = _build_network(name, image_size, weights).to(memory_format=torch.channels_last)
         config = getattr(self.network, "pretrained_cfg", None) or {}
         mean = config.get("mean") or getattr(self.network, "image_mean", None) or (0.5,) * 3
         std = config.get("std") or getattr(self.network, "image_std", None) or (0.5,) * 3
@@ -81,7 +84,7 @@ def _as_grid(features: Tensor, prefix: int) -> Tensor:
     return tokens_NPE.transpose(1, 2).unflatten(2, (side, side))
 
 
-def _build_network(name: str, image_size: int, weights: str | None) -> nn.Module:
+def _build_network(name: str, image_size: int, weights: str | None) -> Any:
     import timm
 
     if timm.is_model(name):
@@ -96,7 +99,7 @@ def _build_network(name: str, image_size: int, weights: str | None) -> nn.Module
             "model.encoder.name",
             expected="a timm or open_clip network",
             found=repr(name),
-            fix=f"take a name of timm.list_models() or open_clip.list_models(), such as {', '.join(near) or 'resnet18'}",
+            fix=f"take one of timm.list_models() or open_clip.list_models(), such as {', '.join(near) or 'resnet18'}",
         )
     local = weights if weights not in (None, "pretrained") else None
     if weights == "pretrained":
@@ -110,7 +113,9 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
     import timm
 
     options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
-    if "img_size" in inspect.signature(timm.model_entrypoint(name)).parameters or name.startswith(("vit_", "deit", "swin")):
+    if "img_size" in inspect.signature(timm.model_entrypoint(name)).parameters or name.startswith(
+        ("vit_", "deit", "swin")
+    ):
         options["img_size"] = image_size
     if weights == "pretrained" and name not in WHEEL_WEIGHTS:
         return timm.create_model(name, pretrained=True, **options)
@@ -123,7 +128,10 @@ def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
 
         if not Path(weights).is_file():
             raise ConfigError(
-                "model.encoder.weights", expected="a .safetensors file", found=weights, fix="give the path of a local file"
+                "model.encoder.weights",
+                expected="a .safetensors file",
+                found=weights,
+                fix="give the path of a local file",
             )
         network.load_state_dict(load_file(weights))
     return network

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -77,6 +78,7 @@ class LanguageModelConfig:
                 )
             )
         folder = Path(self.name)
+        model: Any
         has_weights = weights and not (folder.is_dir() and not [*folder.glob("*.safetensors")])
         try:
             if has_weights:
@@ -88,6 +90,13 @@ class LanguageModelConfig:
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))
         return model
+
+
+def image_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Returns the id of ``IMAGE_TOKEN``."""
+    token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    assert isinstance(token_id, int)
+    return token_id
 
 
 def _unknown(name: str, error: Exception) -> ConfigError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ from mmfm.batch import IGNORE_INDEX, Inputs
 from mmfm.data.example import Example
 from mmfm.errors import CheckpointError, ScopeError
 from mmfm.imaging import Volume
-from mmfm.models.language import IMAGE_TOKEN
+from mmfm.jsonable import from_json, to_json
+from mmfm.models.language import image_token_id
 from mmfm.report import Finding, Sections, Side, Status
 from mmfm.study import Receipt, Series, Study
 
@@ -72,7 +73,7 @@ class Processor:
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
-        self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.image_token_id = image_token_id(tokenizer)
 
     def pixels(self, study: Study) -> StudyPixels:
         """Returns the pictures of a study, at most ``max_images``, and a receipt for each.
@@ -113,9 +114,11 @@ class Processor:
         stretched = ((picture - low) / (high - low)).clamp(0, 1)
         size = self.config.image_size
         rows, columns = stretched.shape
-        square = F.interpolate(stretched[None, None], (size, size), mode="bilinear", antialias=True, align_corners=False)
+        square = F.interpolate(
+            stretched[None, None], (size, size), mode="bilinear", antialias=True, align_corners=False
+        )
         steps = (
-            f"stretched between the {STRETCH_PERCENTILES[0]}th and {STRETCH_PERCENTILES[1]}th percentile of the picture",
+            "stretched between the {}th and {}th percentile of the picture".format(*STRETCH_PERCENTILES),
             f"resized from {columns} x {rows} to {size} x {size} pixels, shape not kept",
         )
         return square[0], replace(receipt, steps=(*receipt.steps, *steps))
@@ -186,7 +189,8 @@ class Processor:
         finished = end in ids
         if finished:
             ids = ids[: ids.index(end)]
-        findings, _, impression = self.tokenizer.decode(ids, skip_special_tokens=True).partition(IMPRESSION_MARK)
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        findings, _, impression = text.partition(IMPRESSION_MARK)
         return Drafted(findings=_tidy(findings), impression=_tidy(impression), finished=finished)
 
     def _ids(self, text: str) -> list[int]:
@@ -194,7 +198,7 @@ class Processor:
 
     def save(self, folder: Path) -> None:
         """Writes ``processor.json`` and the tokenizer into ``folder``."""
-        (folder / "processor.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        (folder / "processor.json").write_text(json.dumps(to_json(self.config), indent=2) + "\n")
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
     @classmethod
@@ -205,8 +209,7 @@ class Processor:
             CheckpointError: a file is missing or does not fit.
         """
         try:
-            values = json.loads((folder / "processor.json").read_text())
-            config = cls.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            config = from_json(cls.Config, json.loads((folder / "processor.json").read_text()))
             return cls(config, AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True))
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(

@@ -17,7 +17,7 @@ from mmfm.batch import Batch
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.heads import FindingHeads, HeadLogits
-from mmfm.models.language import LanguageModelConfig
+from mmfm.models.language import LanguageModelConfig, image_token_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class VLM(nn.Module):
                 encoder=encoder.build(),
                 connector=self.connector,
                 language=self.language.build(tokenizer, weights=weights),
-                image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+                image_token_id=image_token_id(tokenizer),
                 num_observations=len(observations),
                 head_dropout=self.head_dropout,
             )

@@ -108,7 +108,12 @@ class SFT(LightningModule):
             "view": _masked_bce(heads.lateral_N, torch.where(views_N < 0, float("nan"), views_N.float())),
         }
         s = self.settings
-        weights = {"report": s.report_weight, "findings": s.findings_weight, "side": s.side_weight, "view": s.view_weight}
+        weights = {
+            "report": s.report_weight,
+            "findings": s.findings_weight,
+            "side": s.side_weight,
+            "view": s.view_weight,
+        }
         parts["loss"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return parts, heads
 

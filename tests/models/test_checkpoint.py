@@ -14,7 +14,9 @@ from mmfm.models.checkpoint import (
     save_checkpoint,
 )
 
-FACTS = Facts(operating_points={"cardiomegaly": 0.5}, sensitivity={"cardiomegaly": Sensitivity(value=0.9, positives=12)})
+FACTS = Facts(
+    operating_points={"cardiomegaly": 0.5}, sensitivity={"cardiomegaly": Sensitivity(value=0.9, positives=12)}
+)
 
 
 @pytest.fixture
@@ -84,9 +86,7 @@ def test_an_unknown_name_says_what_there_is(folder, monkeypatch):
         resolve_checkpoint("mmfm-that-is-not")
 
 
-def test_saving_over_other_files_is_refused_and_leaves_them(
-    folder, tiny_model, tiny_config, tiny_processor, tmp_path
-):
+def test_saving_over_other_files_is_refused_and_leaves_them(folder, tiny_model, tiny_config, tiny_processor, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")

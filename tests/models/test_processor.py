@@ -36,7 +36,11 @@ def test_only_the_report_and_its_end_are_learned(tiny_processor: Processor, two_
     inputs = tiny_processor(_example(study))
     learned = inputs.labels_T[inputs.labels_T != IGNORE_INDEX]
     drafted = tiny_processor.parse(learned.tolist())
-    assert (drafted.findings, drafted.impression, drafted.finished) == ("Small left pleural effusion.", "Effusion.", True)
+    assert (drafted.findings, drafted.impression, drafted.finished) == (
+        "Small left pleural effusion.",
+        "Effusion.",
+        True,
+    )
     text = tiny_processor.tokenizer.decode(inputs.input_ids_T[inputs.labels_T == IGNORE_INDEX])
     assert "Present: left pleural effusion." in text and "cough" in text and "XXXX" not in text
 

@@ -1,0 +1,63 @@
+"""Does the side in a draft follow the picture? One table over drawn studies and their mirror twins.
+
+    python benchmarks/mirrored_sides.py --checkpoint mmfm-cxr-synthetic --studies 100
+
+Each study has one finding on one side; its twin is the same patient with left and right exchanged. A pair counts as
+right where both drafts name the finding, the study on the side drawn and the twin on the other. Seeds lie outside those
+that ``datasets/synthetic/prepare.py`` gives to training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from rich.progress import track
+
+from mmfm.data.synthetic import draw_study, write_dicom
+from mmfm.io import read_studies
+from mmfm.models import draft, load_checkpoint
+from mmfm.report import Side
+
+SIDED = ("pleural_effusion", "pneumothorax", "consolidation", "nodule")
+FIRST_SEED = 900_000_000
+OTHER = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
+
+
+def main() -> None:
+    """Prints, by finding, how many pairs were named and how many of those had the sides right."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="mmfm-cxr-synthetic")
+    parser.add_argument("--studies", type=int, default=100)
+    arguments = parser.parse_args()
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    pairs, named, right = Counter(), Counter(), Counter()
+    seed = FIRST_SEED
+    for number in track(range(arguments.studies), description="drawing and drafting"):
+        observation = SIDED[number % len(SIDED)]
+        side = None
+        while side not in OTHER:  # one side, not both
+            seed += 1
+            truth = draw_study(seed, findings=(observation,)).findings
+            side = next(f.laterality for f in truth if f.observation == observation)
+        drafted = []
+        for mirror in (False, True):
+            with tempfile.TemporaryDirectory() as folder:
+                write_dicom(draw_study(seed, findings=(observation,), mirror=mirror), Path(folder))
+                (study,) = read_studies(folder)
+                (one,) = draft(checkpoint, [(study.study_uid, checkpoint.processor.pixels(study), None)])
+            drafted.append({f.observation: f.laterality for f in one.decisions}.get(observation))
+        pairs[observation] += 1
+        if None not in drafted:
+            named[observation] += 1
+            right[observation] += drafted == [side, OTHER[side]]
+    print(f"{'finding':20} {'pairs':>6} {'named in both':>14} {'sides right':>12}")
+    for observation in (*SIDED, "all"):
+        counts = [sum(c.values()) if observation == "all" else c[observation] for c in (pairs, named, right)]
+        print(f"{observation:20} {counts[0]:6} {counts[1]:14} {counts[2]:12}")
+
+
+if __name__ == "__main__":
+    main()
