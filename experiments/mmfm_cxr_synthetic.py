@@ -12,7 +12,7 @@ from mmfm.models.checkpoint import Scope
 from mmfm.training import SFTConfig
 
 experiment = Experiment(
-    data=Data(train=(Source(name="synthetic"),), select_fraction=0.15, batch_size=16),
+    data=Data(train=(Source(name="synthetic"),), select_fraction=0.2, batch_size=16),
     model=VLM.Config(
         encoder=Encoder2D.Config(name="mobilenetv3_small_050", image_size=160, weights=None),
         connector=Connector.Config(kind="linear", num_tokens=4),
