@@ -153,6 +153,8 @@ class Instance:
     patient_orientation: tuple[str, ...] = ()
     """Patient Orientation (0020,0020): directions of rows and of columns, such as ("L", "F")."""
     image_type: tuple[str, ...] = ()
+    for_processing: bool = False
+    """Raw detector data by Presentation Intent Type (0008,0068) or by the SOP class: not made to be looked at."""
     load: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False, metadata={"json": False})
     """Returns stored values, (frames, rows, columns) or (frames, rows, columns, 3). ``None`` after JSON."""
 

@@ -63,6 +63,7 @@ instances = st.builds(
     pixels=headers,
     geometry=geometries,
     patient_orientation=st.sampled_from([(), ("L", "F")]),
+    for_processing=st.booleans(),
     load=st.just(lambda: np.zeros((1, 1, 1))),
 )
 series = st.builds(

@@ -61,11 +61,14 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
         each, for ``Report.scope_notes``.
 
     Raises:
-        ScopeError: modality, body part, view, number of frames or age contradict the scope.
+        ScopeError: modality, body part, view, number of frames, presentation intent or age contradict the scope.
     """
     notes: list[str] = []
     if any(_modality(series) is None for series in study.series):
         notes.append("scope not verified: a picture states no modality")
+    untagged = sum(_modality(series) is None and series.source_format != "DICOM" for series in study.series)
+    if untagged > 1:
+        notes.append(f"{untagged} pictures without tags were taken as one study of one patient")
     for series in study.series:
         modality = _modality(series)
         if modality is not None and modality not in scope.modalities:
@@ -73,6 +76,8 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
         frames = max(instance.pixels.frames for instance in series.instances)
         if frames > 1:
             raise _refusal("number of frames", "radiographs of one frame", str(frames), checkpoint)
+        if any(instance.for_processing for instance in series.instances):
+            raise _refusal("presentation intent", "FOR PRESENTATION", "FOR PROCESSING (raw detector data)", checkpoint)
         part = _contradicting_part(series, study, scope.body_parts)
         if part is not None:
             raise _refusal("body part", " or ".join(scope.body_parts), part, checkpoint)

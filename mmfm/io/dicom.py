@@ -105,8 +105,10 @@ _HEADER_KEYWORDS = [
     "SOPInstanceUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "FrameOfReferenceUID",
     "Modality",
     "ImageType",
+    "PresentationIntentType",
     "StudyDate",
     "StudyDescription",
     "SeriesDescription",
@@ -161,6 +163,7 @@ class DicomHeader:
     """Name of the SOP class, its UID where the name is not known."""
     study_uid: str
     series_uid: str
+    frame_of_reference_uid: str | None
     modality: str | None
     transfer_syntax: str
     patient: Patient
@@ -249,6 +252,7 @@ def read_header(source: Source, stream: BinaryIO) -> DicomHeader:
         sop_class=name,
         study_uid=study_uid,
         series_uid=series_uid,
+        frame_of_reference_uid=_uid(dataset, "FrameOfReferenceUID"),
         modality=_text(_get(dataset, "Modality")),
         transfer_syntax=syntax,
         patient=_patient(dataset),
@@ -370,6 +374,7 @@ def _instance(source: Source, dataset: Dataset, syntax: str, pixels: str | None,
         number=_number(dataset, "InstanceNumber"),
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
+        for_processing=_for_processing(dataset),
         load=lambda: decode(source, header),
     )
 
@@ -543,6 +548,11 @@ def _view(dataset: Dataset) -> ViewPosition | None:
         if view := _VIEW_CODES.get(_text(_get(item, "CodeValue")) or ""):
             return view
     return None
+
+
+def _for_processing(dataset: Dataset) -> bool:
+    stated = (_text(_get(dataset, "PresentationIntentType")) or "").upper()
+    return stated == "FOR PROCESSING" or UID(_uid(dataset, "SOPClassUID") or "").name.endswith("For Processing")
 
 
 def _is_image_class(name: str) -> bool:

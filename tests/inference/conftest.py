@@ -6,14 +6,18 @@ from mmfm.study import Instance, Patient, PixelHeader, Series, Study
 
 @pytest.fixture
 def make_study():
-    """Returns a study with one series for each dict of Series fields; headers only."""
+    """Returns a study with one series for each dict of Series fields, all of equal instances; headers only."""
 
-    def make(*series, age=50.0, frames=1, description=None):
+    def make(*series, age=50.0, description=None, frames=1, **instance):
         made = tuple(
             Series(
                 series_uid=f"1.2.{i}",
                 instances=(
-                    Instance(sop_instance_uid=f"1.2.{i}.1", pixels=PixelHeader(rows=8, columns=8, frames=frames)),
+                    Instance(
+                        sop_instance_uid=f"1.2.{i}.1",
+                        pixels=PixelHeader(rows=8, columns=8, frames=frames),
+                        **instance,
+                    ),
                 ),
                 **fields,
             )

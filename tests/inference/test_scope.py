@@ -52,6 +52,11 @@ def test_a_tomosynthesis_is_refused(make_study):
         check(make_study(CHEST_PA, frames=40))
 
 
+def test_raw_detector_data_is_refused(make_study):
+    with pytest.raises(ScopeError, match="FOR PROCESSING"):
+        check(make_study(CHEST_PA, for_processing=True))
+
+
 @pytest.mark.parametrize("part", ["CHEST", "chest", "Chest PA", "THORAX", "CHEST 2 VIEWS", "PORT CHEST", "CHEST_AP"])
 def test_spellings_of_the_chest_are_the_chest(make_study, part):
     assert check(make_study(CHEST_PA | {"body_part": part})) == ()
@@ -62,6 +67,13 @@ def test_a_picture_without_tags_is_drafted_with_notes(make_study):
     assert "scope not verified" in notes
     assert "age not verified" in notes
     assert "body part not verified" in notes
+
+
+def test_several_pictures_without_tags_are_noted_as_taken_for_one_patient(make_study):
+    taken = "pictures without tags were taken as one study of one patient"
+    assert f"4 {taken}" in check(make_study(*[{"source_format": "PNG"}] * 3, {"source_format": "JPEG"}))
+    assert taken not in " | ".join(check(make_study({"source_format": "PNG"}, CHEST_PA)))
+    assert taken not in " | ".join(check(make_study({"modality": None}, {"modality": None})))
 
 
 def test_modality_other_says_nothing(make_study):

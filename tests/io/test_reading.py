@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, DigitalXRayImageStorageForProcessing, RLELossless
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
@@ -113,6 +113,20 @@ def test_headers_of_a_radiograph(write_dicom, picture):
     assert instance.geometry.pixel_spacing == (0.2, 0.3)
     assert instance.geometry.spacing_source == "ImagerPixelSpacing"
     assert "Doe" not in str(study.to_json())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, False),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, False),
+        ({"PresentationIntentType": "FOR PROCESSING"}, True),
+        ({"SOPClassUID": DigitalXRayImageStorageForProcessing}, True),
+    ],
+)
+def test_raw_detector_data_is_told(write_dicom, picture, attributes, expected):
+    (study,) = read_studies(write_dicom("x.dcm", picture, **attributes))
+    assert study.series[0].instances[0].for_processing is expected
 
 
 @pytest.mark.parametrize(
