@@ -201,7 +201,7 @@ def _stray(stream: BinaryIO) -> str:
 
 
 def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study]:
-    images = _without_mixed_patients(_without_duplicates(images, files), files)
+    images = _without_duplicates(_without_mixed_patients(images, files), files)
     studies = []
     for study_uid in dict.fromkeys(image.header.study_uid for image in images):
         members = [image for image in images if image.header.study_uid == study_uid]
@@ -209,15 +209,14 @@ def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study
         for series_uid in dict.fromkeys(image.header.series_uid for image in members):
             series += _series([image for image in members if image.header.series_uid == series_uid], files)
         headers = [image.header for image in members]
-        patients = {header.patient.patient_id for header in headers} - {None}
         studies.append(
             Study(
                 study_uid=study_uid,
                 series=tuple(series),
                 patient=Patient(
-                    patient_id=patients.pop() if len(patients) == 1 else None,
-                    sex=_first(header.patient.sex for header in headers),
-                    age_years=_first(header.patient.age_years for header in headers),
+                    patient_id=_agreed(header.patient.patient_id for header in headers),
+                    sex=_agreed(header.patient.sex for header in headers),
+                    age_years=_agreed_age(header.patient.age_years for header in headers),
                 ),
                 description=_first(header.study_description for header in headers),
             )
@@ -225,39 +224,63 @@ def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study
     return studies
 
 
-def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[_Image]:
-    first: dict[str, _Image] = {}
-    for image in images:
-        kept = first.setdefault(image.instance.sop_instance_uid, image)
-        if kept is not image:
-            _refuse(files, image, f"a second file with the SOP instance UID of {files[kept.place].file}")
-    return list(first.values())
-
-
 def _without_mixed_patients(images: list[_Image], files: list[FileOutcome]) -> list[_Image]:
-    """Refuses every image of a study or series that states more than one Patient ID: whose it is cannot be told.
+    """Refuses every image of a study, series or instance that states more than one Patient ID: whose is it?
 
-    A study of three files or more in which no two agree is no mixture: its IDs were replaced file by file. It is read,
-    without an ID and with a warning.
+    The slices of one acquisition are the exception where no two IDs agree: the IDs were replaced file by file. Such
+    slices are read, without an ID and with a warning.
     """
     bad: dict[int, str] = {}
-    for level in ("study", "series"):
+    replaced: dict[int, _Image] = {}
+    for level in ("study", "series", "instance"):
         groups: dict[str, list[_Image]] = {}
         for image in images:
-            groups.setdefault(getattr(image.header, f"{level}_uid"), []).append(image)
+            uids = {"study": image.header.study_uid, "series": image.header.series_uid}
+            groups.setdefault(uids.get(level, image.instance.sop_instance_uid), []).append(image)
         for group in groups.values():
             patients = {image.header.patient.patient_id for image in group} - {None}
-            if len(patients) > 1 and len(patients) == len(group) >= 3:
-                note = "every file states another Patient ID: taken as one patient whose ID was replaced in each file"
-                for image in group:
-                    files[image.place] = replace(files[image.place], reason=note)
+            if len(patients) == len(group) and _is_one_acquisition(group):
+                replaced |= {image.place: image for image in group}
             elif len(patients) > 1:
-                reason = f"expected one patient in a {level}, found {len(patients)} different Patient IDs"
-                bad |= {image.place: reason for image in group}
+                reason = f"expected one patient in one {level}, found {len(patients)} different Patient IDs"
+                bad |= {image.place: reason for image in group if image.place not in bad}
     for image in images:
         if image.place in bad:
             _refuse(files, image, bad[image.place])
+        elif image.place in replaced:
+            note = "every slice states another Patient ID: taken as one patient whose ID was replaced in each file"
+            _tell(files, image, note)
     return [image for image in images if image.place not in bad]
+
+
+def _is_one_acquisition(images: list[_Image]) -> bool:
+    """Whether these are three slices or more that share a series, a stated frame of reference, sex and age.
+
+    A frame of reference (PS3.3 C.7.4.1) is one position of one patient. Projection images never count: unlike slices,
+    three of them say nothing of belonging together.
+    """
+    facts = {
+        (
+            image.header.study_uid,
+            image.header.series_uid,
+            image.header.frame_of_reference_uid,
+            image.header.modality,
+            image.header.patient.sex,
+            image.header.patient.age_years,
+        )
+        for image in images
+    }
+    distinct = {image.instance.sop_instance_uid for image in images}
+    stated = all(image.header.frame_of_reference_uid for image in images)
+    return len(distinct) == len(images) >= 3 and all(map(_is_slice, images)) and stated and len(facts) == 1
+
+
+def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[_Image]:
+    first: dict[str, _Image] = {}
+    for image in images:
+        if first.setdefault(image.instance.sop_instance_uid, image) is not image:
+            _refuse(files, image, "the SOP instance UID of a file that stands before it")
+    return list(first.values())
 
 
 def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
@@ -294,7 +317,7 @@ def _picture_study(pictures: list[tuple[int, Instance, str]], files: list[FileOu
     for place, instance, picture in pictures:
         kept = unique.setdefault(instance.sop_instance_uid, (place, instance, picture))
         if kept[0] != place:
-            files[place] = replace(files[place], status="refused", reason=f"the same content as {files[kept[0]].file}")
+            files[place] = replace(files[place], status="refused", reason="the content of a file that stands before it")
     if not unique:
         return []
     study_uid = content_uid("study", *sorted(unique))
@@ -307,8 +330,27 @@ def _picture_study(pictures: list[tuple[int, Instance, str]], files: list[FileOu
 
 
 def _refuse(files: list[FileOutcome], image: _Image, reason: str) -> None:
-    files[image.place] = replace(files[image.place], status="refused", reason=reason)
+    _tell(files, image, reason)
+    files[image.place] = replace(files[image.place], status="refused")
+
+
+def _tell(files: list[FileOutcome], image: _Image, reason: str) -> None:
+    """Adds ``reason`` after what the file's outcome says already."""
+    earlier = files[image.place].reason
+    files[image.place] = replace(files[image.place], reason=f"{earlier}; {reason}" if earlier else reason)
 
 
 def _first(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
+
+
+def _agreed(values: Iterable[Any]) -> Any:
+    """Returns the value that all who state one state, else ``None``."""
+    stated = set(values) - {None}
+    return stated.pop() if len(stated) == 1 else None
+
+
+def _agreed_age(ages: Iterable[float | None]) -> float | None:
+    """Returns the lowest stated age in years, ``None`` where they differ by more than a birthday can explain."""
+    stated = [age for age in ages if age is not None]
+    return min(stated) if stated and max(stated) - min(stated) <= 1 else None

@@ -330,6 +330,77 @@ def test_two_patients_in_one_study_are_refused(write_dicom, picture, tmp_path):
     assert "P1" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("modality", "patients", "changes", "read_as_one"),
+    [
+        ("DX", "abc", {}, False),  # projections of three people: no frame of reference makes them one patient's
+        ("CT", "abc", {}, True),
+        ("CT", "aab", {}, False),
+        ("CT", "abcab", {}, False),
+        ("CT", "ab", {}, False),
+        ("CT", "abc", {"FrameOfReferenceUID": ["1.2.3.9", "1.2.3.9", "1.2.3.8"]}, False),
+        ("CT", "abc", {"FrameOfReferenceUID": ["", "", ""]}, False),
+        ("CT", "abc", {"SeriesInstanceUID": ["1.2.3.4", "1.2.3.4", "1.2.3.5"]}, False),
+        ("CT", "abc", {"PatientSex": ["F", "F", "M"]}, False),
+        ("CT", "abc", {"PatientAge": ["040Y", "040Y", "041Y"]}, False),
+    ],
+)  # fmt: skip
+def test_only_slices_of_one_acquisition_may_each_state_another_patient(
+    write_dicom, picture, tmp_path, modality, patients, changes, read_as_one
+):
+    for place, patient in enumerate(patients):
+        attributes = {"FrameOfReferenceUID": "1.2.3.9"} | {key: values[place] for key, values in changes.items()}
+        write_dicom(f"s/{place}.dcm", picture, Modality=modality, PatientID=patient, **attributes)
+    path = tmp_path / "s/0.dcm"
+    path.write_bytes(b"MZ" + path.read_bytes()[2:])
+    reading = read(tmp_path / "s")
+    assert "Windows program" in reading.files[0].reason
+    if read_as_one:
+        (study,) = reading.studies
+        assert study.patient.patient_id is None
+        assert len(study.series[0].instances) == len(patients)
+        assert all("whose ID was replaced in each file" in file.reason for file in reading.files)
+    else:
+        assert reading.studies == ()
+        assert all("different Patient IDs" in file.reason for file in reading.files)
+
+
+def test_one_instance_of_two_patients_is_refused(write_dicom, picture, tmp_path):
+    for name, study in (("a", "1.2.3"), ("b", "1.2.3"), ("c", "1.2.4")):
+        uids = {"SOPInstanceUID": "1.2.3.9", "StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.4"}
+        write_dicom(f"same/{name}.dcm", picture, PatientID=name if name != "c" else "a", **uids)
+        write_dicom(f"other/{name}.dcm", picture, PatientID="a" if study == "1.2.3" else "c", **uids)
+    for folder in ("same", "other"):
+        reading = read(tmp_path / folder)
+        assert reading.studies == ()
+        assert all("2 different Patient IDs" in file.reason for file in reading.files)
+
+
+@pytest.mark.parametrize(
+    ("ages", "sexes", "age", "sex"),
+    [
+        (("040Y", ""), ("", "F"), 40, Sex.FEMALE),
+        (("041Y", "040Y"), ("F", "F"), 40, Sex.FEMALE),
+        (("042Y", "040Y"), ("F", "M"), None, None),
+        (("", ""), ("", ""), None, None),
+    ],
+)
+def test_sex_and_age_count_where_the_files_of_a_study_agree(write_dicom, picture, tmp_path, ages, sexes, age, sex):
+    for name, stated, kind in zip("ab", ages, sexes, strict=True):
+        write_dicom(f"s/{name}.dcm", picture, PatientAge=stated, PatientSex=kind)
+    (study,) = read_studies(tmp_path / "s")
+    assert (study.patient.age_years, study.patient.sex) == (age, sex)
+
+
+def test_a_reason_names_no_other_file(write_dicom, picture, tmp_path):
+    for name in ("DOE^JANE1", "DOE^JANE2"):
+        write_dicom(f"s/{name}.dcm", picture, SOPInstanceUID="1.2.3.9")
+        Image.fromarray(picture).save(tmp_path / f"s/{name}.png")
+    reasons = [file.reason for file in read(tmp_path / "s").files if file.status == "refused"]
+    assert len(reasons) == 2
+    assert "JANE" not in " ".join(reasons)
+
+
 def test_headers_round_trip_and_pixels_are_attached_again(write_dicom, picture):
     path = write_dicom("x.dcm", picture)
     (study,) = read_studies(path)
