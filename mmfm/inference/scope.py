@@ -61,7 +61,8 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
         each, for ``Report.scope_notes``.
 
     Raises:
-        ScopeError: modality, body part, view, number of frames, presentation intent or age contradict the scope.
+        ScopeError: modality, number of frames, presentation intent, body part, view, orientation or age contradict the
+            scope.
     """
     notes: list[str] = []
     if any(_modality(series) is None for series in study.series):
@@ -83,6 +84,10 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
             raise _refusal("body part", " or ".join(scope.body_parts), part, checkpoint)
         if series.view is not None and view_name(series.view) not in scope.views:
             raise _refusal("view", " or ".join(scope.views), str(series.view), checkpoint)
+        for instance in series.instances:
+            if _is_mirrored_or_turned(series.view, instance.patient_orientation):
+                expected = "the patient's left on the picture's right, head up"
+                raise _refusal("orientation", expected, "/".join(instance.patient_orientation), checkpoint)
     if any(_stated_part(series.body_part) is None for series in study.series):
         notes.append("body part not verified: not stated")
     if any(series.view is ViewPosition.AP for series in study.series):
@@ -145,6 +150,19 @@ def views_read(study: Study, views: Sequence[str]) -> tuple[str, tuple[str, ...]
 def _refusal(what: str, expected: str, found: str, checkpoint: str) -> ScopeError:
     fix = "no draft is made; use a checkpoint made for it"
     return ScopeError(what, expected=f"{expected}, the scope of {checkpoint}", found=found, fix=fix)
+
+
+def _is_mirrored_or_turned(view: ViewPosition | None, orientation: tuple[str, ...]) -> bool:
+    """Whether Patient Orientation says that a frontal picture does not lie as it is read; sides would come out wrong.
+
+    Its values say where rows lead to and where columns lead to: "L" and "F" on an upright frontal picture. Without a
+    view, rows and columns that run between left, right, head and feet alone make it frontal.
+    """
+    if len(orientation) != 2:
+        return False
+    frontal = set("".join(orientation)) <= set("LRHF") if view is None else view_name(view) == "frontal"
+    rows, columns = orientation
+    return frontal and not (rows.startswith("L") and columns.startswith("F"))
 
 
 def _modality(series: Series) -> str | None:

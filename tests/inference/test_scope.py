@@ -57,6 +57,38 @@ def test_raw_detector_data_is_refused(make_study):
         check(make_study(CHEST_PA, for_processing=True))
 
 
+@pytest.mark.parametrize(
+    ("view", "orientation"),
+    [
+        (ViewPosition.PA, ("R", "F")),
+        (ViewPosition.AP, ("L", "H")),
+        (ViewPosition.FRONTAL, ("F", "L")),
+        (None, ("F", "L")),
+        (None, ("R", "F")),
+    ],
+)
+def test_a_mirrored_or_turned_frontal_picture_is_refused(make_study, view, orientation):
+    with pytest.raises(ScopeError, match=f"orientation.*left on the picture's right.*{'/'.join(orientation)}"):
+        check(make_study(CHEST_PA | {"view": view}, patient_orientation=orientation))
+
+
+@pytest.mark.parametrize(
+    ("view", "orientation"),
+    [
+        (ViewPosition.PA, ("L", "F")),
+        (ViewPosition.PA, ("LH", "FP")),
+        (ViewPosition.PA, ()),
+        (ViewPosition.PA, ("L",)),
+        (ViewPosition.LL, ("P", "F")),
+        (ViewPosition.LL, ("A", "F")),
+        (None, ("P", "F")),
+        (None, ("L", "F")),
+    ],
+)
+def test_an_upright_lateral_or_unstated_orientation_is_drafted(make_study, view, orientation):
+    assert check(make_study(CHEST_PA | {"view": view}, patient_orientation=orientation)) == ()
+
+
 @pytest.mark.parametrize("part", ["CHEST", "chest", "Chest PA", "THORAX", "CHEST 2 VIEWS", "PORT CHEST", "CHEST_AP"])
 def test_spellings_of_the_chest_are_the_chest(make_study, part):
     assert check(make_study(CHEST_PA | {"body_part": part})) == ()
