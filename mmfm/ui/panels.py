@@ -15,7 +15,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from mmfm.imaging import Volume
+from mmfm.imaging import NAMED_WINDOWS, Volume, apply_window
 from mmfm.report import NOTICE, Report
 from mmfm.study import Receipt, Series, Study
 from mmfm.ui.render import differential_line, finding_rows, provenance_line, readable, receipt_lines
@@ -28,7 +28,7 @@ _OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One radiograph as a page shows it."""
+    """One series as a page shows it: a radiograph, or the middle slice of a volume."""
 
     pixels: np.ndarray
     """uint8 (rows, columns) or (rows, columns, 3), windowed, 0 black; at most 1024 on the longer side."""
@@ -40,13 +40,16 @@ class Picture:
 
     @classmethod
     def from_series(cls, series: Series) -> Picture:
-        """Reads the first instance's pixels, with the file's own window applied.
+        """Reads the middle slice: a radiograph with the file's own window, HU windowed for the mediastinum.
+
+        Stored units, which mean nothing between scanners, are stretched between the 1st and the 99th percentile of the
+        slice. A radiograph is its own middle slice.
 
         Raises:
             ReadError: the pixels could not be decoded.
         """
         volume, receipt = Volume.from_series(series)
-        shown = np.clip(volume.array[0], 0, 1)
+        shown = _display(volume.array[len(volume.array) // 2], volume.quantity)
         rows, columns = shown.shape[:2]
         image = Image.fromarray(np.round(shown * 255).astype(np.uint8))
         image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
@@ -77,6 +80,15 @@ def edge_letters(patient_orientation: tuple[str, ...]) -> tuple[str, str, str, s
         return None
     right, bottom = patient_orientation
     return right.translate(_OPPOSITE), right, bottom.translate(_OPPOSITE), bottom
+
+
+def _display(pixels: np.ndarray, quantity: str) -> np.ndarray:
+    """Returns (rows, columns) or (rows, columns, 3), 0 black to 1 white."""
+    if quantity == "HU":
+        center, width = NAMED_WINDOWS["mediastinum"]
+        return apply_window(pixels, center, width)
+    low, high = np.percentile(pixels, (1, 99)) if quantity == "stored" else (0.0, 1.0)
+    return np.clip((pixels - low) / ((high - low) or 1.0), 0, 1)
 
 
 def _badge(series: Series, rows: int, columns: int) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmfm.io import read_studies
 from mmfm.report import NOTICE
-from mmfm.study import ViewPosition
+from mmfm.study import Geometry, Instance, PixelHeader, Series, ViewPosition
 from mmfm.ui import panels
 from mmfm.ui.samples import synthetic_study
 
@@ -96,6 +96,41 @@ def test_frontal_views_come_first(study):
 )
 def test_edge_letters_come_from_patient_orientation_alone(orientation, edges):
     assert panels.edge_letters(orientation) == edges
+
+
+def axial_series(modality, slices, **pixels):
+    header = PixelHeader(rows=8, columns=8, bits_stored=16, signed=True, **pixels)
+    directions = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    instances = tuple(
+        Instance(
+            sop_instance_uid=f"1.{place}",
+            pixels=header,
+            geometry=Geometry(position=(0.0, 0.0, 5.0 * place), orientation=directions, pixel_spacing=(1.0, 1.0)),
+            load=lambda values=values: values[np.newaxis],
+        )
+        for place, values in enumerate(slices)
+    )
+    return Series(series_uid="1", instances=instances, modality=modality)
+
+
+def test_a_ct_shows_its_middle_slice_in_the_window_of_the_mediastinum():
+    water, bone = np.zeros((8, 8), np.int16), np.full((8, 8), 1000, np.int16)
+    middle = water.copy()
+    middle[:, :2], middle[:, 2:4], middle[:, 4:6] = -1000, 40, 400
+    picture = panels.Picture.from_series(axial_series("CT", [bone, middle, bone], rescale_type="HU"))
+    assert picture.pixels.dtype == np.uint8
+    # Center 40, width 400: -160 is black, 240 is white.
+    np.testing.assert_allclose(picture.pixels[0, ::2], [0, 128, 255, 102], atol=1)
+
+
+def test_an_mr_is_stretched_between_percentiles_of_its_middle_slice():
+    ramp = np.arange(64, dtype=np.int16).reshape(8, 8)
+    picture = panels.Picture.from_series(axial_series("MR", [ramp * 0, ramp * 30 + 500, ramp * 0]))
+    assert picture.pixels.min() == 0
+    assert picture.pixels.max() == 255
+    assert 120 <= np.median(picture.pixels) <= 135
+    flat = panels.Picture.from_series(axial_series("MR", [ramp * 0 + 7]))
+    assert not flat.pixels.any()
 
 
 @pytest.mark.parametrize(
