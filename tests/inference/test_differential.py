@@ -45,10 +45,19 @@ def test_a_normal_heart_speaks_against_heart_failure():
     assert failure.against == ("no cardiomegaly",)
 
 
-def test_consolidation_is_possible_pneumonia_and_likely_with_fluid_beside_it():
+def test_consolidation_is_possible_pneumonia_and_fluid_beside_it_does_not_make_it_likely():
     assert words([present("consolidation", Side.RIGHT)])["pneumonia"] == "possible"
-    both = [present("consolidation", Side.RIGHT), present("pleural_effusion", Side.RIGHT)]
-    assert words(both)["pneumonia"] == "likely"
+    both = words([present("consolidation", Side.RIGHT), present("pleural_effusion", Side.RIGHT)])
+    assert both["pneumonia"] == "possible"
+    assert both["parapneumonic effusion"] == "likely"
+
+
+def test_a_radiograph_alone_does_not_make_chronic_obstructive_disease_likely():
+    assert words([present("emphysema")])["chronic obstructive pulmonary disease with emphysema"] == "possible"
+
+
+def test_thickened_pleura_on_both_sides_does_not_tell_of_asbestos():
+    assert not any("asbestos" in diagnosis for diagnosis in words([present("pleural_thickening", Side.BILATERAL)]))
 
 
 def test_an_uncertain_finding_weakens():
