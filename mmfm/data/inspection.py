@@ -27,17 +27,19 @@ def inspect(path: str | Path) -> dict[str, Any]:
         ReadError: ``path`` does not exist.
     """
     reading = read(path)
-    files = {outcome.file: outcome for outcome in reading.files}
+    files = list(reading.files)
+    # By instance, not by file name: names repeat within an archive.
+    places = {outcome.sop_instance_uid: place for place, outcome in enumerate(files) if outcome.status == "ok"}
     studies = []
     for study in reading.studies:
         series = []
         for one in study.series:
-            receipt = _receipt(one, files)
+            receipt = _receipt(one, files, places)
             if receipt is not None:
                 series.append({"series_uid": one.series_uid, "modality": one.modality, "receipt": receipt.to_json()})
         if series:
             studies.append({"study_uid": study.study_uid, "series": series})
-    return {"files": [to_json(outcome) for outcome in files.values()], "studies": studies}
+    return {"files": [to_json(outcome) for outcome in files], "studies": studies}
 
 
 def render(inspection: dict[str, Any]) -> str:
@@ -45,21 +47,20 @@ def render(inspection: dict[str, Any]) -> str:
     return "\n".join(_printable(line) for line in _lines(inspection))
 
 
-def _receipt(series: Series, files: dict[str, FileOutcome]) -> Receipt | None:
+def _receipt(series: Series, files: list[FileOutcome], places: dict[str | None, int]) -> Receipt | None:
     decoded = []
     for instance in series.instances:
         try:
             decoded.append(_decoded(instance))
         except ReadError as error:
-            files[error.where] = _refused(files[error.where], error)
+            _refuse(files, places[instance.sop_instance_uid], error)
     if not decoded:
         return None
     try:
         return Volume.from_series(replace(series, instances=tuple(decoded)))[1]
     except ReadError as error:
-        for name, outcome in files.items():
-            if outcome.series_uid == series.series_uid and outcome.status == "ok":
-                files[name] = _refused(outcome, error)
+        for instance in decoded:
+            _refuse(files, places[instance.sop_instance_uid], error)
         return None
 
 
@@ -69,8 +70,9 @@ def _decoded(instance: Instance) -> Instance:
     return replace(instance, load=lambda: array)
 
 
-def _refused(outcome: FileOutcome, error: ReadError) -> FileOutcome:
-    return replace(outcome, status="refused", reason=f"expected {error.expected}, found {error.found}")
+def _refuse(files: list[FileOutcome], place: int, error: ReadError) -> None:
+    reason = f"expected {error.expected}, found {error.found}"
+    files[place] = replace(files[place], status="refused", reason=reason)
 
 
 def _lines(inspection: dict[str, Any]) -> Iterator[str]:

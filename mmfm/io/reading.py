@@ -32,6 +32,7 @@ class FileOutcome:
     """Why it is not ``ok``; a warning where it is."""
     study_uid: str | None = None
     series_uid: str | None = None
+    sop_instance_uid: str | None = None
     modality: str | None = None
     transfer_syntax: str | None = None
     rows: int | None = None
@@ -87,6 +88,7 @@ def read(path: str | Path) -> Reading:
                 outcome = FileOutcome(
                     file=source.name,
                     status="ok",
+                    sop_instance_uid=instance.sop_instance_uid,
                     rows=shape.rows,
                     columns=shape.columns,
                     frames=1,
@@ -171,6 +173,7 @@ def _dicom(source: Source, stream: BinaryIO, place: int) -> tuple[FileOutcome, _
         reason=note,
         study_uid=header.study_uid,
         series_uid=header.series_uid,
+        sop_instance_uid=header.instance.sop_instance_uid if header.instance else None,
         modality=header.modality,
         transfer_syntax=header.transfer_syntax,
         rows=header.rows,

@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+import zipfile
 
 import numpy as np
 import pydicom
@@ -55,8 +56,8 @@ def test_every_file_has_an_outcome_and_every_series_a_receipt(tmp_path):
     receipt = Receipt.from_json(series["receipt"])
     assert (receipt.shape, receipt.slices_used, receipt.quantity) == ((3, 16, 16), 3, "HU")
     assert set(result["files"][0]) == {
-        "file", "status", "reason", "study_uid", "series_uid", "modality", "transfer_syntax", "rows", "columns",
-        "frames", "photometric",
+        "file", "status", "reason", "study_uid", "series_uid", "sop_instance_uid", "modality",
+        "transfer_syntax", "rows", "columns", "frames", "photometric",
     }  # fmt: skip
 
 
@@ -77,6 +78,19 @@ def test_a_series_that_makes_no_volume_is_refused_with_numbers(tmp_path):
     assert {f["status"] for f in result["files"]} == {"refused"}
     assert "1 of 2 at the position of another" in result["files"][0]["reason"]
     assert result["studies"] == []
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_each_have_an_outcome(tmp_path):
+    members = [write_ct(tmp_path / "a.dcm", 0), broken(tmp_path / "b.dcm", 2), write_ct(tmp_path / "c.dcm", 4)]
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for path in members:
+            archive.writestr("same.dcm", path.read_bytes())
+        archive.writestr("same.dcm", "text")
+    result = inspect(tmp_path / "z.zip")
+    assert [file["status"] for file in result["files"]] == ["ok", "refused", "ok", "refused"]
+    assert "4 files: 2 ok, 2 refused, 0 ignored" in render(result)
+    assert Receipt.from_json(result["studies"][0]["series"][0]["receipt"]).slices_used == 2
 
 
 def test_text_for_people(tmp_path):
