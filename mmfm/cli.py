@@ -119,7 +119,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Studies at a time.")] = 16,
     device: Device = "auto",
 ) -> None:
-    """Draft every study of a split, for scoring: the model's own text, nothing withheld."""
+    """Draft every study of a split, for scoring: the text as decoding gave it, nothing withheld."""
     from mmfm.measure import predict as run
 
     drafted = run(checkpoint=checkpoint, manifest=manifest, split=split, out=out, batch_size=batch_size, device=device)

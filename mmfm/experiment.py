@@ -4,7 +4,7 @@
     mmfm train experiments/forkme.py model.connector.kind=resampler trainer.max_steps=500
 
 A run writes ``runs/<name>/<time>/``: ``experiment.py`` (the file as it ran), ``overrides.json``, ``provenance.json``,
-``metrics.jsonl``, TensorBoard events, ``checkpoint/`` and ``predictions.jsonl`` of the studies set apart for selection.
+``metrics.jsonl``, TensorBoard events and ``checkpoint/``; ``mmfm predict`` and ``mmfm evaluate`` then draft with it.
 ``mmfm train runs/<name>/<time>`` repeats it.
 """
 
@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import json
 import shutil
+import sys
 import time
 import typing
 from collections.abc import Sequence
@@ -27,17 +28,27 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sklearn.metrics import roc_auc_score
 
 from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
 from mmfm.data.example import Example
 from mmfm.data.manifest import LABEL_NAMES, Manifest, ManifestRow, prepared, read_manifest
-from mmfm.errors import ConfigError
+from mmfm.errors import ConfigError, MmfmError
 from mmfm.jsonable import to_json
-from mmfm.models.checkpoint import Checkpoint, Facts, Scope, Sensitivity, load_checkpoint, save_checkpoint
+from mmfm.models.checkpoint import (
+    Checkpoint,
+    Facts,
+    Scope,
+    Sensitivity,
+    load_checkpoint,
+    resolve_checkpoint,
+    round_as_saved,
+    save_checkpoint,
+)
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
@@ -61,6 +72,14 @@ class Source:
     name: str
     """A folder of ``MMFM_DATA`` such as ``iu_xray``, or the path of a ``manifest.jsonl``."""
     splits: tuple[str, ...] = ("train",)
+
+    def manifest(self) -> Path:
+        """Returns the path of the manifest.
+
+        Raises:
+            ConfigError: ``MMFM_DATA`` is unset, or holds no such source.
+        """
+        return Path(self.name) if self.name.endswith(".jsonl") else prepared(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +106,7 @@ class Trainer:
     precision: str = "auto"
     """A precision of Lightning; ``auto`` is bf16-mixed where that is faster, else float32."""
     accelerator: str = "auto"
-    """``auto``, ``cuda``, ``mps`` or ``cpu``."""
-    devices: int = 1
+    """``auto``, ``cuda``, ``mps`` or ``cpu``; one device of it is used."""
     gradient_clip: float = 1.0
 
 
@@ -147,7 +165,15 @@ def load_experiment(path: Path) -> Experiment:
     spec = spec_from_file_location(f"mmfm_experiment_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # dataclasses of the file look their module up
+    try:
+        spec.loader.exec_module(module)
+    except MmfmError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            str(path), expected="a Python file that runs", found=f"{type(error).__name__}: {error}", fix="mend the file"
+        ) from error
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise ConfigError(
@@ -230,13 +256,27 @@ def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, r
     Raises:
         MmfmError: the experiment, its overrides or its data are wrong; nothing was written then.
     """
+    path = path.resolve()
     file, name = path, path.stem
+    if resume and not (path / "lightning" / "last.ckpt").is_file():
+        raise ConfigError(
+            str(path), expected="the folder of a run that finished an epoch", found="no lightning/last.ckpt",
+            fix="leave --resume out to train from the start",
+        )  # fmt: skip
+    if resume and overrides:
+        raise ConfigError(
+            "overrides", expected="none with --resume", found=" ".join(overrides),
+            fix="resume with the recipe as it was, or start a new run",
+        )  # fmt: skip
     if path.is_dir():
-        file, name = path / "experiment.py", path.resolve().parent.name
-        overrides = [*json.loads((path / "overrides.json").read_text()), *overrides]
+        file, name = path / "experiment.py", path.parent.name
+        kept = path / "overrides.json"
+        overrides = [*(json.loads(kept.read_text()) if kept.is_file() else []), *overrides]
     experiment = override(load_experiment(file), overrides)
     if dry_run:
         train_rows, select_rows = split_rows(experiment)
+        _, model, processor = _build(experiment, train_rows)
+        experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
         print(json.dumps(to_json(experiment), indent=2))
         print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart for selection")
         return None
@@ -254,12 +294,17 @@ def split_rows(
     train_rows: list[tuple[Manifest, ManifestRow]] = []
     select_rows: list[tuple[Manifest, ManifestRow]] = []
     for source in experiment.data.train:
-        path = Path(source.name) if source.name.endswith(".jsonl") else prepared(source.name)
-        manifest = read_manifest(path)
+        manifest = read_manifest(source.manifest())
         for row in manifest.split(*source.splits):
-            digest = hashlib.sha256(f"{experiment.seed} {row.patient_id}".encode()).digest()
+            # Whatever the seed, so that a run that starts from another's weights keeps the same patients apart.
+            digest = hashlib.sha256(row.patient_id.encode()).digest()
             share = int.from_bytes(digest[:8], "big") / 2**64
             (select_rows if share < experiment.data.select_fraction else train_rows).append((manifest, row))
+    if not train_rows:
+        raise ConfigError(
+            "data.select_fraction", expected="studies left to train on", found="none",
+            fix="lower data.select_fraction, or name sources with more patients",
+        )  # fmt: skip
     return train_rows, select_rows
 
 
@@ -276,6 +321,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     started = time.time()
     seed_everything(experiment.seed, verbose=False)
     train_rows, select_rows = split_rows(experiment)
+    sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
     config, model, processor = _build(experiment, train_rows)
     data = StudyDataModule(
         train=ManifestDataset(train_rows, processor),
@@ -288,10 +334,6 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     task = experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
     task.train()  # Lightning keeps the modes it finds, and an opened checkpoint is in evaluation mode
 
-    run.mkdir(parents=True, exist_ok=True)
-    if file.resolve() != (run / "experiment.py").resolve():
-        shutil.copyfile(file, run / "experiment.py")
-    (run / "overrides.json").write_text(json.dumps(list(overrides)) + "\n")
     best = ModelCheckpoint(
         dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if select_rows else None, mode="max",
         save_last=True,
@@ -301,38 +343,47 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         # The rate of the average grows with the steps, so that a short run is not held at its start.
         callbacks.append(_WarmAverage(decay=experiment.task.ema_decay))
     settings = experiment.trainer
-    trainer = LightningTrainer(
-        max_epochs=settings.max_epochs,
-        max_steps=settings.max_steps,
-        precision=typing.cast(Any, _precision(settings)),
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        gradient_clip_val=settings.gradient_clip,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(run, name="", version="tensorboard"),
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_model_summary=False,
-    )
+    try:
+        trainer = LightningTrainer(
+            max_epochs=settings.max_epochs,
+            max_steps=settings.max_steps,
+            precision=typing.cast(Any, _precision(settings)),
+            accelerator=settings.accelerator,
+            devices=1,
+            gradient_clip_val=settings.gradient_clip,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(run, name="", version="tensorboard"),
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            "trainer", expected="an accelerator and a precision that this machine has",
+            found=str(error).splitlines()[0][:160], fix="leave trainer.accelerator and trainer.precision at auto",
+        ) from None  # fmt: skip
+    run.mkdir(parents=True, exist_ok=True)
+    if file.resolve() != (run / "experiment.py").resolve():
+        shutil.copyfile(file, run / "experiment.py")
+    (run / "overrides.json").write_text(json.dumps(list(overrides)) + "\n")
     trainer.fit(task, data, ckpt_path=run / "lightning" / "last.ckpt" if resume else None, weights_only=True)
     if select_rows and best.best_model_path:
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         task.load_state_dict(state)
     seconds = time.time() - started
 
-    model = task.model.eval().float()
+    device = trainer.strategy.root_device
+    model = task.model.eval().float().to(device)
+    round_as_saved(model)
     facts = _measure(experiment, model, processor, data, select_rows)
-    accelerator = {"gpu": "cuda"}.get(trainer.accelerator.__class__.__name__.removesuffix("Accelerator").lower(), "")
     record = {
-        **provenance(accelerator=accelerator or task.device.type),
+        **provenance(accelerator=device.type),
         "seconds": round(seconds, 1),
         "seed": experiment.seed,
         "precision": _precision(settings),
         "studies": {"train": len(train_rows), "select": len(select_rows)},
-        "sources": {
-            str(m.root.name): hashlib.sha256((m.root / "manifest.jsonl").read_bytes()).hexdigest()
-            for m in {id(m): m for m, _ in train_rows}.values()
-        },
+        "sources": sources,
+        "init_from_sha256": None if experiment.init_from is None else load_checkpoint(experiment.init_from).sha256,
         "selection": None if best.best_model_score is None else float(best.best_model_score),
         "experiment": to_json(experiment),
     }
@@ -358,12 +409,22 @@ def _build(
 ) -> tuple[VLM.Config, VLM, Processor]:
     if experiment.init_from is not None:
         start = load_checkpoint(experiment.init_from)
+        record = json.loads((resolve_checkpoint(experiment.init_from) / "provenance.json").read_text())
+        apart = record.get("experiment", {}).get("data", {}).get("select_fraction", experiment.data.select_fraction)
+        if apart != experiment.data.select_fraction:
+            raise ConfigError(
+                "data.select_fraction",
+                expected=f"{apart}, as init_from set apart",
+                found=str(experiment.data.select_fraction),
+                fix="keep it, or the studies that select were trained on before",
+            )
         if experiment.model is not None and experiment.model != start.config:
             raise ConfigError(
                 "model", expected="None, or the parts of init_from", found="other parts",
                 fix="leave model out, or train without init_from",
             )  # fmt: skip
-        return start.config, start.model, start.processor
+        processor = Processor(replace(start.processor.config, prompt=experiment.data.prompt), start.processor.tokenizer)
+        return start.config, start.model, processor
     config = experiment.model
     assert config is not None
     texts = [
@@ -388,17 +449,19 @@ def _build(
     return config, model, processor
 
 
-class _WarmAverage(EMAWeightAveraging):
+class _WarmAverage(WeightAveraging):
     """Exponential moving average whose decay rises from 0.1 to ``decay`` as (1 + step) / (10 + step)."""
 
     def __init__(self, *, decay: float) -> None:
-        super().__init__(decay=decay)
-
-        def average(averaged: Any, current: Any, count: Any) -> Any:
+        def average(averaged: Sequence[Any], current: Sequence[Any], count: Any) -> None:
             rate = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
-            return averaged.lerp(current.to(averaged), rate) if averaged.is_floating_point() else current
+            for mean, value in zip(averaged, current, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value.to(mean), rate)
+                else:
+                    mean.copy_(value)
 
-        self._kwargs = {"avg_fn": average}
+        super().__init__(multi_avg_fn=average)
 
 
 class _MetricsFile(Callback):
@@ -433,7 +496,8 @@ def _measure(
 
     The operating point of an observation is where its F1 is highest on the sources of ``measured_on``, or on all
     studies set apart where those hold fewer than ``MIN_POSITIVES`` with it. What has too few even there, or a head
-    below ``MIN_AUROC``, is never stated. Sensitivity is measured on ``measured_on`` alone.
+    below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a text that does not name a
+    finding does not state it. Sensitivity is measured on ``measured_on`` alone.
     """
     if not select_rows:
         return Facts(scope=experiment.scope, operating_points={}, sensitivity={})

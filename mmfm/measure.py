@@ -14,7 +14,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfm.data.manifest import Manifest, ManifestRow, read_manifest
-from mmfm.errors import ConfigError
+from mmfm.errors import ConfigError, ManifestError, ScopeError
 from mmfm.evaluation import (
     Prediction,
     Provenance,
@@ -37,16 +39,17 @@ from mmfm.evaluation import (
     update_summary,
     write_predictions,
 )
-from mmfm.inference.reporter import choose_device
+from mmfm.inference import check_study, choose_device
 from mmfm.models.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
 from mmfm.models.drafting import Draft, draft
-from mmfm.models.encoder2d import WHEEL_WEIGHTS, Encoder2D
-from mmfm.models.processor import StudyPixels
+from mmfm.models.encoder2d import Encoder2D
+from mmfm.models.processor import Processor, StudyPixels
 from mmfm.report import Status
+from mmfm.study import Study
 from mmfm.text import describe
 from mmfm.training.provenance import git_commit
 
-FROZEN_ENCODER = "tf_efficientnet_lite2"
+FROZEN_ENCODER, FROZEN_SIZE = "tf_efficientnet_lite2", 260
 PROBE_C = 1e-3
 """Inverse of the probe's ridge penalty on standardised features."""
 PROBE_MIN_POSITIVES = 10
@@ -58,14 +61,23 @@ def predict(
 ) -> tuple[Prediction, ...]:
     """Drafts the studies of a split and writes them as ``predictions.jsonl``, whole or not at all.
 
+    A study outside the checkpoint's scope gets a line without text, and is counted on standard error.
+
     Raises:
         MmfmError: the manifest, the split or the checkpoint is wrong, or a study cannot be read.
     """
     opened = load_checkpoint(checkpoint, device=choose_device(device))
     studies = read_manifest(manifest)
     rows = studies.split(split)
-    pixels = [opened.processor.pixels(studies.study(row)) for row in track(rows, description="reading")]
-    predictions = _predictions(draft_all(opened, rows, pixels, batch_size=batch_size))
+    read = [_in_scope(opened, studies, row) for row in track(rows, description="reading")]
+    inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
+    drafts = draft_all(opened, [row for row, _ in inside], [item for _, item in inside], batch_size=batch_size)
+    written = {p.study_uid: p for p in _predictions(drafts)}
+    nothing = [Prediction(study_uid=row.study_uid, findings=None, impression=None) for row in rows]
+    predictions = tuple(written.get(p.study_uid, p) for p in nothing)
+    refused = [item for item in read if isinstance(item, ScopeError)]
+    if refused:
+        print(f"{len(refused)} of {len(rows)} studies not drafted; the first: {refused[0]}", file=sys.stderr)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, out)
     return predictions
@@ -111,7 +123,14 @@ def evaluate(
     train_rows = trained.split(*(name for name in train_splits if name in known))
     generator = np.random.default_rng(seed)
 
-    pixels = [opened.processor.pixels(scored.study(row)) for row in track(rows, description="reading")]
+    read = [_in_scope(opened, scored, row) for row in track(rows, description="reading")]
+    for place, item in enumerate(read, start=1):
+        if isinstance(item, ScopeError):
+            raise ManifestError(
+                f"study {place} of split {split}", expected=item.expected, found=item.found,
+                fix="score a split whose studies lie in the checkpoint's scope",
+            )  # fmt: skip
+    pixels = [item for item in read if isinstance(item, StudyPixels)]
     drafts = draft_all(opened, rows, pixels, batch_size=batch_size)
     order = shuffled([row.patient_id for row in rows], generator)
     frozen = _frozen_encoder(opened)
@@ -123,7 +142,7 @@ def evaluate(
     }
     features = None
     if frozen is not None and train_features is not None:
-        features = np.stack([frozen(item) for item in pixels])
+        features = np.stack([frozen(scored.study(row)) for row in track(rows, description="frozen features")])
         controls["linear_probe"] = _linear_probe(rows, features, train_rows, train_features)
     hardware, hours = _training_cost(folder)
     card = score_card(
@@ -155,6 +174,16 @@ def evaluate(
     if summary is not None:
         update_summary(summary, card)
     return card
+
+
+def _in_scope(checkpoint: Checkpoint, manifest: Manifest, row: ManifestRow) -> StudyPixels | ScopeError:
+    """Returns the pictures of a row, or why the checkpoint drafts nothing from it."""
+    study = manifest.study(row)
+    try:
+        check_study(study, checkpoint.facts.scope, checkpoint=checkpoint.name)
+        return checkpoint.processor.pixels(study)
+    except ScopeError as error:
+        return error
 
 
 def draft_all(
@@ -195,18 +224,22 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def _frozen_encoder(checkpoint: Checkpoint) -> Callable[[StudyPixels], np.ndarray] | None:
-    """Returns study -> features of a frozen ImageNet network (frontal, then lateral); None without its weights."""
-    size = checkpoint.processor.config.image_size
+def _frozen_encoder(checkpoint: Checkpoint) -> Callable[[Study], np.ndarray] | None:
+    """Returns study -> features of a frozen ImageNet network (frontal, then lateral); None without its weights.
+
+    The network reads pictures of its own size, whatever the checkpoint reads.
+    """
     try:
-        encoder = Encoder2D.Config(name=FROZEN_ENCODER, image_size=size).build().eval()
+        encoder = Encoder2D.Config(name=FROZEN_ENCODER, image_size=FROZEN_SIZE).build().eval()
     except ConfigError:
         return None
-    assert FROZEN_ENCODER in WHEEL_WEIGHTS
+    config = replace(checkpoint.processor.config, image_size=FROZEN_SIZE)
+    processor = Processor(config, checkpoint.processor.tokenizer)
     device = next(checkpoint.model.parameters()).device
     encoder.to(device)
 
-    def features(pixels: StudyPixels) -> np.ndarray:
+    def features(study: Study) -> np.ndarray:
+        pixels = processor.pixels(study)
         with torch.inference_mode():
             pooled_SE = encoder(pixels.pixels_SCHW.to(device)).mean((2, 3)).cpu()
         by_view = [
@@ -224,20 +257,21 @@ def _train_pass(
     checkpoint: Checkpoint,
     manifest: Manifest,
     rows: Sequence[ManifestRow],
-    frozen: Callable[[StudyPixels], np.ndarray] | None,
+    frozen: Callable[[Study], np.ndarray] | None,
 ) -> tuple[np.ndarray | None, StudyPixels]:
     """Returns frozen features of the training studies, and their mean frontal and lateral picture as one study."""
     size = checkpoint.processor.config.image_size
     total_2CHW, count_2 = torch.zeros(2, 1, size, size), torch.zeros(2)
     features = []
     for row in track(rows, description="training studies"):
-        pixels = checkpoint.processor.pixels(manifest.study(row))
+        study = manifest.study(row)
+        pixels = checkpoint.processor.pixels(study)
         for picture, view in zip(pixels.pixels_SCHW, pixels.views_S.tolist(), strict=True):
             if view >= 0:
                 total_2CHW[view] += picture
                 count_2[view] += 1
         if frozen is not None:
-            features.append(frozen(pixels))
+            features.append(frozen(study))
     seen = count_2 > 0
     mean = StudyPixels(
         pixels_SCHW=total_2CHW[seen] / count_2[seen][:, None, None, None],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mmfm.errors import ConfigError
 from mmfm.experiment import (
@@ -19,7 +20,7 @@ from mmfm.experiment import (
     train,
 )
 from mmfm.measure import predict
-from mmfm.models import VLM, load_checkpoint
+from mmfm.models import VLM, LanguageModelConfig, load_checkpoint
 from mmfm.training import SFT
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
@@ -40,20 +41,23 @@ def test_every_experiment_runs_small_and_its_checkpoint_drafts(file, tiny_manife
 
 
 def test_three_overrides_swap_encoder_connector_and_language_model(tiny_manifest, tmp_path):
+    small = LanguageModelConfig(hidden_size=48, num_layers=1, num_heads=2, vocab_size=400)
+    tokenizer = small.build_tokenizer(["Small left pleural effusion."] * 20)
+    small.build(tokenizer).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
     tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
     changed = override(
         tiny,
         [
             "model.encoder.name=test_vit",
             "model.connector.kind=resampler",
-            "model.language.num_layers=1",
-            "model.encoder.image_size=96",
+            f"model.language.name={tmp_path / 'llama'}",
         ],
     )
     run = fit(changed, tmp_path / "runs" / "swapped" / "1", file=FILES[0])
     opened = load_checkpoint(str(run / "checkpoint"))
     assert opened.config.encoder.name == "test_vit" and opened.config.connector.kind == "resampler"
-    assert opened.model.language.config.num_hidden_layers == 1
+    assert opened.model.language.config.hidden_size == 48
 
 
 def test_an_interrupted_run_goes_on_from_its_last_epoch(tiny_manifest, tmp_path, monkeypatch):
@@ -120,6 +124,39 @@ def test_overrides_take_literals_tuples_and_none():
     assert changed.task.lr == 1.0 and changed.task.freeze == ("encoder",)
     assert changed.task.ema_decay is None and changed.data.prompt == "Draft it."
     assert base.task.freeze == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("experiment = (", "SyntaxError"), ("import not_there", "not_there"), ("1 / 0", "ZeroDivisionError")],
+)
+def test_a_file_that_does_not_run_is_refused_in_one_line(tmp_path, text, words):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_experiment(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_accelerator_that_is_not_there_writes_nothing(tiny_manifest, tmp_path):
+    absent = "mps" if not torch.backends.mps.is_available() else "tpu"
+    tiny = override(load_experiment(FILES[0]).tiny(tiny_manifest), [f"trainer.accelerator={absent}"])
+    with pytest.raises(ConfigError, match="accelerator"):
+        fit(tiny, tmp_path / "runs" / "no" / "1", file=FILES[0])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_resuming_what_never_ran_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"last\.ckpt"):
+        train(FILES[0], resume=True)
+
+
+def test_another_part_set_apart_than_the_start_had_is_refused(tiny_manifest, tmp_path):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    run = fit(tiny, tmp_path / "runs" / "first" / "1", file=FILES[0])
+    second = replace(tiny, model=None, init_from=str(run / "checkpoint"), data=replace(tiny.data, select_fraction=0.5))
+    with pytest.raises(ConfigError, match="select_fraction"):
+        fit(second, tmp_path / "runs" / "second" / "1", file=FILES[0])
 
 
 @pytest.mark.parametrize("text", ["x = 1\n", "experiment = 3\n"])

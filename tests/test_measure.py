@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmfm.errors import CheckpointError, ManifestError
 from mmfm.evaluation import Scorecard, read_predictions
@@ -65,3 +66,26 @@ def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest
     assert sorted(map(tuple, own.round(4))) == sorted(map(tuple, shuffled.round(4)))
     assert (np.abs(own - shuffled).max(1) > 1e-6).all()
     assert np.ptp(mean, axis=0).max() < 1e-5
+
+
+def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(tiny_checkpoint, tiny_manifest, tmp_path, capsys):
+    lines = [json.loads(line) for line in tiny_manifest.read_text().splitlines()[:3]]
+    blank = tiny_manifest.with_name("blank.png")
+    Image.fromarray(np.full((64, 64), 9, dtype=np.uint8)).save(blank)
+    lines[1]["series"] = [{"series_uid": "1.2.3", "path": blank.name}]
+    manifest = tiny_manifest.with_name("with_blank.jsonl")
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    drafts = predict(
+        manifest=manifest, split="train", checkpoint=str(tiny_checkpoint), out=tmp_path / "predictions.jsonl"
+    )
+    assert [d.findings is None for d in drafts] == [False, True, False]
+    assert "1 of 3 studies not drafted" in capsys.readouterr().err
+    with pytest.raises(ManifestError, match="study 2 of split train"):
+        evaluate(
+            checkpoint=str(tiny_checkpoint),
+            manifest=manifest,
+            split="train",
+            train_manifest=tiny_manifest,
+            out=tmp_path / "scores",
+        )
+    assert not (tmp_path / "scores").exists()

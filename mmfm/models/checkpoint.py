@@ -150,7 +150,7 @@ def load_checkpoint(name: str, *, device: torch.device | str = "cpu") -> Checkpo
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}")
         config, facts = from_json(VLM.Config, values["model"]), from_json(Facts, values["facts"])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             str(folder / "config.json"), expected=f"a config of format {FORMAT}", found=str(error)[:160],
             fix="take a checkpoint that this version of mmfm wrote",
@@ -228,13 +228,16 @@ def verify_checkpoint(folder: Path) -> dict[str, str]:
     if not (folder / SUMS).is_file():
         raise refuse(f"no {SUMS}")
     sums = {}
-    for line in (folder / SUMS).read_text().splitlines():
+    for line in (folder / SUMS).read_text(errors="replace").splitlines():
         digest, _, file = line.partition("  ")
         if not (folder / file).is_file():
             raise refuse(f"no {file}")
         if _sha256(folder / file) != digest:
             raise refuse(f"{file} altered")
         sums[file] = digest
+    for file in ("config.json", "model.safetensors", "processor.json", "provenance.json", "card.md", "LICENSE"):
+        if file not in sums:
+            raise refuse(f"no line for {file}")
     return sums
 
 
@@ -281,6 +284,13 @@ def _unique_state(model: torch.nn.Module) -> dict[str, Tensor]:
             state[name] = tensor
             seen.add(tensor.data_ptr())
     return state
+
+
+def round_as_saved(model: torch.nn.Module) -> None:
+    """Rounds the weights in place to what ``save_checkpoint`` keeps, so that what is measured is what is shipped."""
+    with torch.no_grad():
+        for tensor in _unique_state(model).values():
+            tensor.copy_(_packed(tensor))
 
 
 def _packed(tensor: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from mmfm.batch import Batch
 from mmfm.data.collate import collate
 from mmfm.models.checkpoint import Checkpoint
+from mmfm.models.heads import HeadLogits
 from mmfm.models.processor import Drafted, StudyPixels
 from mmfm.report import Finding, Side, Status
 from mmfm.text import describe, label_report, split_sentences
@@ -62,7 +63,7 @@ def draft(
     batch = collate([processor.query(uid, pixels) for uid, pixels, _ in studies], pad_token_id=pad).to(device)
     with torch.inference_mode():
         encoded = model.encode(batch)
-        decided = _decide(checkpoint, encoded.heads.present_BO, encoded.heads.sides_BO2)
+        decided = _decide(checkpoint, encoded.heads)
         prompts = [
             processor.prompt_ids(len(pixels.views_S), indication, decisions)
             for (_, pixels, indication), (_, decisions) in zip(studies, decided, strict=True)
@@ -91,16 +92,17 @@ def draft(
     return drafts
 
 
-def _decide(
-    checkpoint: Checkpoint, present_BO: torch.Tensor, sides_BO2: torch.Tensor
-) -> list[tuple[dict[str, float], tuple[Finding, ...]]]:
+def _decide(checkpoint: Checkpoint, heads: HeadLogits) -> list[tuple[dict[str, float], tuple[Finding, ...]]]:
     observations = checkpoint.processor.config.observations
     points = checkpoint.facts.operating_points
     out = []
-    for present_O, sides_O2 in zip(present_BO.sigmoid().tolist(), sides_BO2.sigmoid().tolist(), strict=True):
+    present_BO, sides_BO2 = heads.present_BO.sigmoid().tolist(), heads.sides_BO2.sigmoid().tolist()
+    for present_O, sides_O2, frontal in zip(present_BO, sides_BO2, heads.frontal_B.tolist(), strict=True):
         probabilities = dict(zip(observations, present_O, strict=True))
         decisions = tuple(
-            Finding(observation=o, status=Status.PRESENT, probability=p, laterality=_side(o, sides))
+            Finding(
+                observation=o, status=Status.PRESENT, probability=p, laterality=_side(o, sides) if frontal else None
+            )
             for (o, p), sides in zip(probabilities.items(), sides_O2, strict=True)
             if o in points and p >= points[o]
         )
@@ -132,7 +134,7 @@ def _generate(
     generated = model.language.generate(
         inputs_embeds=model.embed(ids_BT, tokens_NVE),
         attention_mask=mask_BT,
-        max_new_tokens=min(MAX_NEW_TOKENS, checkpoint.processor.config.max_length - length),
+        max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
@@ -144,8 +146,9 @@ def _generate(
 def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str | None, str | None, str]:
     """Returns findings and impression that state the decisions and no other present finding, and what was changed.
 
-    A sentence that states a finding beyond the decisions, on another side, or denies one of them, is taken out. A
-    decision that no sentence states is written as a template sentence in front.
+    A sentence that states a finding beyond the decisions, on another side, or denies one of them, is taken out, and of
+    an impression with decisions every sentence that states nothing. A decision that a section does not state, with its
+    side, is written in front of it as a template sentence. Text of which nothing is left becomes the normal template.
     """
     allowed = {f.observation: f.laterality for f in decisions}
 
@@ -162,20 +165,29 @@ def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str 
         return True
 
     removed = 0
-    kept: list[str | None] = []
+    kept: list[list[str]] = []
     for section in (text.findings, text.impression):
         sentences = split_sentences(section or "")
-        good = [s for s in sentences if fits(s)]
+        good = [sentence for sentence in sentences if fits(sentence)]
+        if decisions and section is text.impression:
+            # An impression that also calls the study normal would deny what it states.
+            good = [sentence for sentence in good if any(f.status is not Status.ABSENT for f in label_report(sentence))]
         removed += len(sentences) - len(good)
-        kept.append(" ".join(good) or None)
-    stated = {f.observation: f for f in label_report(*kept) if f.status is Status.PRESENT}
-    missing = [f for f in decisions if f.observation not in stated]
-    if missing:
-        findings, impression = describe(missing)
-        kept[0] = " ".join(filter(None, [findings, kept[0]]))
-        if kept[1] is None:
-            kept[1] = impression
-    return kept[0], kept[1], f"held to the finding heads: {removed} sentence(s) out, {len(missing)} in"
+        kept.append(good)
+    added = 0
+    for sentences in kept:
+        stated = [f for f in label_report(" ".join(sentences)) if f.status is Status.PRESENT]
+        missing = [
+            d
+            for d in decisions
+            if not any(f.observation == d.observation and d.laterality in (None, f.laterality) for f in stated)
+        ]
+        sentences[:0] = split_sentences(describe(missing)[0]) if missing else []
+        added += len(missing)
+    if not any(kept) and (text.findings or text.impression):
+        kept = [split_sentences(section) for section in describe(())]
+    findings, impression = (" ".join(sentences) or None for sentences in kept)
+    return findings, impression, f"held to the finding heads: {removed} sentence(s) out, {added} in"
 
 
 def stream_draft(checkpoint: Checkpoint, study: tuple[str, StudyPixels, str | None]) -> Iterator[str | Draft]:

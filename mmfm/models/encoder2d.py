@@ -53,11 +53,18 @@ class Encoder2D(nn.Module):
         config = getattr(self.network, "pretrained_cfg", None) or {}
         mean = config.get("mean") or getattr(self.network, "image_mean", None) or (0.5,) * 3
         std = config.get("std") or getattr(self.network, "image_std", None) or (0.5,) * 3
-        self.register_buffer("mean_C11", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std_C11", torch.tensor(std)[:, None, None], persistent=False)
+        self.register_buffer("mean_C11", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std_C11", torch.tensor(std)[:, None, None])
         with torch.no_grad():
             grid = self.eval()(torch.zeros(1, 1, image_size, image_size))
         self.train()
+        if grid.shape[3] < 2:
+            raise ConfigError(
+                "model.encoder.image_size",
+                expected="at least two columns of patches, so that left and right differ",
+                found=f"{image_size} pixels, one column",
+                fix="give a larger picture",
+            )
         self.num_features: int = grid.shape[1]
         """Channels ``E`` of a patch feature."""
 
@@ -68,6 +75,8 @@ class Encoder2D(nn.Module):
         if hasattr(self.network, "forward_features"):
             features = self.network.forward_features(pixels_NCHW)
             prefix = getattr(self.network, "num_prefix_tokens", 0)
+            if features.ndim == 4 and str(getattr(self.network, "output_fmt", "NCHW")) == "NHWC":
+                features = features.permute(0, 3, 1, 2)
         else:
             features = self.network.forward_intermediates(
                 pixels_NCHW, indices=1, intermediates_only=True, normalize_intermediates=True, output_fmt="NLC"
@@ -108,18 +117,26 @@ def _build_network(name: str, image_size: int, weights: str | None) -> Any:
 
 
 def _timm_network(name: str, image_size: int, weights: str | None) -> nn.Module:
-    import inspect
-
     import timm
 
-    options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
-    if "img_size" in inspect.signature(timm.model_entrypoint(name)).parameters or name.startswith(
-        ("vit_", "deit", "swin")
-    ):
-        options["img_size"] = image_size
+    def create(pretrained: bool) -> Any:
+        options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "global_pool": ""}
+        try:
+            return timm.create_model(name, img_size=image_size, **options)
+        except TypeError:  # networks that take any size have no such option
+            return timm.create_model(name, **options)
+
     if weights == "pretrained" and name not in WHEEL_WEIGHTS:
-        return timm.create_model(name, pretrained=True, **options)
-    network = timm.create_model(name, pretrained=False, **options)
+        try:
+            return create(pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(
+                "model.encoder.weights",
+                expected=f"weights of {name} that can be downloaded",
+                found=str(error).splitlines()[0][:120],
+                fix="check the network, or set model.encoder.weights to a local file or None",
+            ) from None
+    network = create(pretrained=False)
     if weights == "pretrained":
         state = wheel_state_dict(name)
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier.")})

@@ -19,6 +19,8 @@ class HeadLogits:
     """(patient's left, patient's right)."""
     lateral_N: Tensor
     """For each picture that is present, in order: that it is a lateral view."""
+    frontal_B: Tensor
+    """bool: the study has a frontal picture; without one nothing is known of sides."""
     views_N: Tensor
     """int64 view used for each picture: as stated, else as read from the picture."""
 
@@ -58,7 +60,9 @@ class FindingHeads(nn.Module):
         )
         half = features_NEHW.shape[3] // 2
         frontal = views_N == FRONTAL
-        patient_right_BE, _ = self._mean(features_NEHW[..., :half].mean((2, 3)), study_N, frontal, num_studies)
+        patient_right_BE, has_frontal_B = self._mean(
+            features_NEHW[..., :half].mean((2, 3)), study_N, frontal, num_studies
+        )
         patient_left_BE, _ = self._mean(features_NEHW[..., -half:].mean((2, 3)), study_N, frontal, num_studies)
         sides = [
             self.side(self.dropout(torch.cat([own, other], dim=1)))
@@ -68,6 +72,7 @@ class FindingHeads(nn.Module):
             present_BO=self.present(self.dropout(pooled_BE)),
             sides_BO2=torch.stack(sides, dim=-1),
             lateral_N=lateral_N,
+            frontal_B=has_frontal_B,
             views_N=views_N,
         )
 

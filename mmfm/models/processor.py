@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mmfm.batch import IGNORE_INDEX, Inputs
 from mmfm.data.example import Example
-from mmfm.errors import CheckpointError, ScopeError
+from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.imaging import Volume
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
@@ -28,6 +28,8 @@ from mmfm.study import Receipt, Series, Study
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 STATE_VALUES = {Status.PRESENT: 1.0, Status.ABSENT: 0.0, Status.UNCERTAIN: 0.5, None: float("nan")}
+ROOM_FOR_PROMPT = 100
+"""Tokens kept for the words of the prompt and the findings that it names."""
 FINDINGS_MARK, IMPRESSION_MARK = "Findings:", "Impression:"
 
 
@@ -73,6 +75,14 @@ class Processor:
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
+        needed = config.max_images * config.tokens_per_image + config.max_indication_tokens + ROOM_FOR_PROMPT
+        if needed >= config.max_length:
+            raise ConfigError(
+                "model.language.max_length",
+                expected=f"more than {needed} tokens, for {config.max_images} pictures and the prompt",
+                found=str(config.max_length),
+                fix="raise it, or lower model.connector.num_tokens",
+            )
         self.image_token_id = image_token_id(tokenizer)
 
     def pixels(self, study: Study) -> StudyPixels:
@@ -138,7 +148,10 @@ class Processor:
         return [*self._ids(text), self.tokenizer.eos_token_id]
 
     def __call__(self, example: Example, pixels: StudyPixels | None = None) -> Inputs:
-        """Returns the training inputs of an example; ``pixels`` where they were made before."""
+        """Returns the training inputs of an example; ``pixels`` where they were made before.
+
+        A report beyond ``max_length`` tokens is cut; its end token is then not learned.
+        """
         pixels = pixels if pixels is not None else self.pixels(example.study)
         prompt = self.prompt_ids(len(pixels.views_S), example.indication, example.target_findings)
         has_text = bool(example.target.findings or example.target.impression)

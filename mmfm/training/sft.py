@@ -18,7 +18,11 @@ from mmfm.models.vlm import VLM
 from mmfm.training.augmentation import Augmentation
 
 SELECTION_SCORE = "select/finding_auroc"
-"""Mean AUROC of the finding heads on the studies set apart: what the best epoch is chosen by."""
+"""Mean AUROC of the finding heads on the studies set apart: what the best epoch is chosen by.
+
+Where no observation has ``MIN_EACH`` positives and negatives there, it is minus their finding loss instead.
+"""
+MIN_EACH = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,9 @@ class SFT(LightningModule):
         parts = {
             "report": report,
             "findings": _masked_bce(heads.present_BO, batch.states_BO),
-            "side": _masked_bce(heads.sides_BO2, batch.sides_BO2),
+            "side": _masked_bce(
+                heads.sides_BO2, batch.sides_BO2.masked_fill(~heads.frontal_B[:, None, None], float("nan"))
+            ),
             "view": _masked_bce(heads.lateral_N, torch.where(views_N < 0, float("nan"), views_N.float())),
         }
         s = self.settings
@@ -132,11 +138,11 @@ class SFT(LightningModule):
             for column, name in enumerate(self.observations):
                 known = (states[:, column] == 0) | (states[:, column] == 1)
                 truth = states[known, column]
-                if min((truth == 0).sum(), (truth == 1).sum()) >= 5:
+                if min((truth == 0).sum(), (truth == 1).sum()) >= MIN_EACH:
                     scores[name] = float(roc_auc_score(truth, logits[known, column]))
-            if scores:
-                self.log(SELECTION_SCORE, sum(scores.values()) / len(scores), prog_bar=True)
-                self.log_dict({f"select/auroc_{name}": value for name, value in scores.items()})
+            loss = float(_masked_bce(torch.from_numpy(logits), torch.from_numpy(states)))
+            self.log(SELECTION_SCORE, sum(scores.values()) / len(scores) if scores else -loss, prog_bar=True)
+            self.log_dict({f"select/auroc_{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> Any:
         """Returns AdamW under one cosine cycle."""
@@ -162,12 +168,14 @@ class SFT(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the augmentation's generator, so that a resumed run goes on as the unbroken one."""
+        """Keeps the generators of augmentation and dropout, so that a resumed run goes on as the unbroken one."""
         checkpoint["generator"] = self._generator.get_state()
+        checkpoint["dropout_generator"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the generator back."""
+        """Takes the generators back."""
         self._generator.set_state(checkpoint["generator"].cpu())
+        torch.set_rng_state(checkpoint["dropout_generator"].cpu())
 
 
 def _masked_bce(logits: Tensor, targets: Tensor) -> Tensor:

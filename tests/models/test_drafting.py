@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from mmfm.models import Draft, draft, load_checkpoint
 from mmfm.models.drafting import encode_features, hold_to_decisions, stream_draft
 from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Side, Status
-from mmfm.text import OBSERVATIONS, label_report
+from mmfm.text import OBSERVATIONS, describe, label_report
 
 
 def _present(observation, side=None):
@@ -36,7 +37,28 @@ def test_the_other_side_is_taken_out_and_the_decided_one_written():
     decided = [_present("pleural_effusion", Side.RIGHT)]
     findings, _, changed = hold_to_decisions(_text("There is a left pleural effusion."), decided)
     (found,) = label_report(findings)
-    assert (found.laterality, found.status) == (Side.RIGHT, Status.PRESENT) and "1 sentence(s) out, 1 in" in changed
+    assert (found.laterality, found.status) == (Side.RIGHT, Status.PRESENT) and "1 sentence(s) out, 2 in" in changed
+
+
+def test_a_side_that_the_text_leaves_out_is_written():
+    decided = [_present("pleural_effusion", Side.LEFT)]
+    findings, impression, _ = hold_to_decisions(_text("Pleural effusion is present.", "Pleural effusion."), decided)
+    for section in (findings, impression):
+        assert {f.laterality for f in label_report(section)} == {Side.LEFT}
+
+
+def test_an_impression_does_not_call_normal_what_it_states():
+    decided = [_present("pleural_effusion", Side.LEFT)]
+    _, impression, _ = hold_to_decisions(
+        _text("Left pleural effusion.", "No acute cardiopulmonary abnormality."), decided
+    )
+    assert impression == "Left pleural effusion."
+
+
+def test_text_of_which_nothing_is_left_becomes_the_normal_template():
+    findings, impression, _ = hold_to_decisions(_text("Left pleural effusion."), [])
+    assert (findings, impression) == describe(())
+    assert hold_to_decisions(_text(None), [])[:2] == (None, None)
 
 
 def test_a_denial_of_a_decision_is_taken_out():
@@ -87,6 +109,13 @@ def test_a_study_is_drafted_the_same_alone_and_in_a_batch(study):
     )  # fmt: skip
     for name, value in alone.probabilities.items():
         assert beside.probabilities[name] == pytest.approx(value, abs=1e-5)
+
+
+def test_without_a_frontal_picture_no_side_is_stated(study):
+    checkpoint, (uid, pixels, _) = study
+    lateral = replace(pixels, views_S=torch.ones_like(pixels.views_S))
+    (drafted,) = draft(checkpoint, [(uid, lateral, None)])
+    assert drafted.decisions and all(f.laterality is None for f in drafted.decisions)
 
 
 def test_a_stream_grows_and_ends_with_the_draft(study):

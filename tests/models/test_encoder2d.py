@@ -10,7 +10,12 @@ from mmfm.models.encoder2d import Encoder2D, wheel_state_dict
 
 @pytest.mark.parametrize(
     ("name", "size", "features", "side"),
-    [("test_efficientnet", 64, 256, 2), ("resnet18", 64, 512, 2), ("test_vit", 96, 64, 6)],
+    [
+        ("test_efficientnet", 64, 256, 2),
+        ("resnet18", 64, 512, 2),
+        ("test_vit", 96, 64, 6),
+        ("swin_tiny_patch4_window7_224", 224, 768, 7),
+    ],
 )
 def test_patch_features_lie_on_their_grid(name, size, features, side):
     encoder = Encoder2D.Config(name=name, image_size=size, weights=None).build().eval()
@@ -57,6 +62,11 @@ def test_weights_of_the_wheel_reach_the_encoder():
     encoder = Encoder2D.Config(name="tf_efficientnet_lite2", image_size=64).build()
     state = wheel_state_dict("tf_efficientnet_lite2")
     assert torch.equal(encoder.network.conv_stem.weight, state["conv_stem.weight"])
+
+
+def test_a_picture_of_one_column_of_patches_is_refused():
+    with pytest.raises(ConfigError, match="left and right"):
+        Encoder2D.Config(name="resnet18", image_size=32, weights=None).build()
 
 
 def test_missing_local_weights_are_refused():

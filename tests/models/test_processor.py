@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from PIL import Image
 
 from mmfm.batch import IGNORE_INDEX
 from mmfm.data.example import Example
-from mmfm.errors import CheckpointError, ScopeError
+from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.io import read_studies
 from mmfm.models.processor import Processor, decisions_text
 from mmfm.report import Finding, Sections, Side, Status
@@ -104,6 +106,11 @@ def test_saved_and_loaded_processor_asks_the_same(tiny_processor: Processor, tmp
 def test_a_folder_without_a_processor_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"processor\.json"):
         Processor.load(tmp_path)
+
+
+def test_a_length_without_room_for_the_pictures_is_refused(tiny_processor: Processor):
+    with pytest.raises(ConfigError, match="num_tokens"):
+        Processor(replace(tiny_processor.config, tokens_per_image=64), tiny_processor.tokenizer)
 
 
 def test_decisions_are_named_in_a_fixed_order():
