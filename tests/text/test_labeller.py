@@ -107,6 +107,12 @@ def test_status(sentence: str, expected: dict[str, Status | None]) -> None:
         ("Left PICC with its tip in the right atrium.", {"support_devices": Side.LEFT}),
         ("Left cardiomegaly.", {"cardiomegaly": None}),
         ("Lingular consolidation.", {"consolidation": Side.LEFT}),
+        ("Opacity in the middle lobe.", {"lung_opacity": Side.RIGHT}),
+        ("Consolidation obscures the right heart border.", {"consolidation": Side.RIGHT}),
+        ("Opacity along the left heart border.", {"lung_opacity": Side.LEFT}),
+        ("Pleural effusions, larger on the left.", {"pleural_effusion": Side.BILATERAL}),
+        ("Airspace disease, worse on the right.", {"lung_opacity": Side.BILATERAL}),
+        ("Right heart catheter and effusion.", {"pleural_effusion": None}),
         ("Effusion.", {"pleural_effusion": None}),
     ],
 )
