@@ -20,7 +20,7 @@ import mmfm
 ROOT = Path(__file__).parents[1]
 CODE_FOLDERS = ("mmfm", "experiments", "datasets", "demos", "benchmarks", "tests")
 FLOORS = {
-    **dict.fromkeys(("study", "report", "batch", "errors", "jsonable"), 1),
+    **dict.fromkeys(("study", "report", "batch", "errors", "jsonable", "files"), 1),
     **dict.fromkeys(("io", "imaging", "text"), 2),
     "data": 3,
     **dict.fromkeys(("models", "evaluation"), 4),

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from mmfm import io, text
 from mmfm.errors import ConfigError, ManifestError, ReadError
+from mmfm.files import write_whole
 from mmfm.jsonable import to_json
 from mmfm.report import Sections, Status
 from mmfm.study import Patient, Series, Sex, Study, ViewPosition
@@ -324,14 +325,8 @@ def write_manifest(rows: Iterable[ManifestRow], path: str | os.PathLike[str]) ->
     """
     path = Path(path)
     manifest = Manifest(root=path.parent, rows=tuple(rows))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for row in manifest.rows:
-                file.write(json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    lines = (json.dumps(row.to_json(), ensure_ascii=False, allow_nan=False) for row in manifest.rows)
+    write_whole(path, "".join(f"{line}\n" for line in lines))
     return manifest
 
 

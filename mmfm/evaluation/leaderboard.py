@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from mmfm.errors import ManifestError
 from mmfm.evaluation.probabilities import MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, Difference, Estimate, Scorecard, Scores
+from mmfm.files import write_whole
 
 ROWS_BEGIN, ROWS_END = "<!-- leaderboard: written from score cards -->", "<!-- end of leaderboard -->"
 
@@ -59,9 +59,7 @@ def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
     page = _put(page, ROWS_BEGIN, ROWS_END, _rows(rows, card))
     _between(page, begin, end, where=readme.name)
     page = _put(page, begin, end, _part(card))
-    partial = readme.with_name(readme.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, readme)
+    write_whole(readme, page)
 
 
 def update_summary(readme: str | Path, card: Scorecard) -> None:
@@ -82,9 +80,7 @@ def update_summary(readme: str | Path, card: Scorecard) -> None:
     origin = card.provenance
     table = _table(card, {metric: title for metric, title in _SHOWN.items() if metric in card.metrics})
     text = "\n".join([f"`{origin.experiment}` on {origin.data}, {card.n} studies:", "", *table])
-    partial = readme.with_name(readme.name + ".partial")
-    partial.write_text(_put(page, SUMMARY_BEGIN, SUMMARY_END, text), encoding="utf-8")
-    os.replace(partial, readme)
+    write_whole(readme, _put(page, SUMMARY_BEGIN, SUMMARY_END, text))
 
 
 def _between(page: str, begin: str, end: str, *, where: str) -> str | None:

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmfm.errors import ManifestError
+from mmfm.files import write_whole
 from mmfm.report import Sections
 
 if TYPE_CHECKING:
@@ -81,15 +81,13 @@ def read_predictions(path: str | Path) -> tuple[Prediction, ...]:
 
 def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> None:
     """Writes one line a study; the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for prediction in predictions:
-            values = {name: getattr(prediction, name) for name in _FIELDS}
-            if prediction.finding_probabilities is None:
-                del values["finding_probabilities"]
-            file.write(json.dumps(values) + "\n")
-    os.replace(partial, path)
+    lines = []
+    for prediction in predictions:
+        values = {name: getattr(prediction, name) for name in _FIELDS}
+        if prediction.finding_probabilities is None:
+            del values["finding_probabilities"]
+        lines.append(json.dumps(values) + "\n")
+    write_whole(path, "".join(lines))
 
 
 def in_row_order(
