@@ -10,7 +10,7 @@ import tempfile
 
 import gradio as gr
 
-from mmfm.errors import MmfmError
+from mmfm.errors import MmfmError, ReadError
 from mmfm.ui import panels
 from mmfm.ui.page import uploaded
 from mmfm.ui.samples import synthetic_study
@@ -26,6 +26,8 @@ def build(reporter) -> gr.Blocks:
         pictures = panels.pictures_html(panels.pictures_of(study))
         try:
             report = reporter.report(study, indication=indication or None)
+        except ReadError:
+            raise  # it names a file: ``uploaded`` tells it without
         except MmfmError as error:
             return pictures, panels.refusal_html(str(error)), "", ""
         return (
@@ -37,12 +39,15 @@ def build(reporter) -> gr.Blocks:
 
     def draft_upload(files, indication):
         try:
-            with uploaded(files or []) as studies:
-                pictures, report, bars, details = draft(studies[0], indication)
+            with uploaded(files or []) as reading:
+                pictures, report, bars, details = draft(reading.studies[0], indication)
         except MmfmError as error:
             return None, panels.empty_pictures_html(), panels.refusal_html(str(error)), "", ""
-        if len(studies) > 1:
-            report = panels.remark_html(f"{len(studies)} studies were given, only the first is drafted") + report
+        if len(reading.studies) > 1:
+            remark = f"{len(reading.studies)} studies were given, only the first is drafted"
+            report = panels.remark_html(remark) + report
+        if reading.refusals:
+            report = panels.remark_html(reading.refusals) + report
         return None, pictures, report, bars, details
 
     def draft_example(indication):

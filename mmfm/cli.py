@@ -84,16 +84,19 @@ def report(
     import json
 
     from mmfm.inference import Reporter
-    from mmfm.io import read_studies
+    from mmfm.io import read
     from mmfm.ui.render import report_markdown, report_text
 
-    studies = read_studies(path)
+    reading = read(path)
+    studies = reading.require_studies(str(path))
+    if reading.refusals:
+        print(reading.refusals, file=sys.stderr)
     reporter = Reporter.from_pretrained(checkpoint, device=device)
     refused = 0
     for place, study in enumerate(studies, start=1):
         try:
             drafted = reporter.report(study, indication=indication)
-        except ScopeError as error:
+        except (ScopeError, ReadError) as error:
             if len(studies) == 1:
                 raise
             print(f"study {place} of {len(studies)}: {error}", file=sys.stderr)

@@ -4,11 +4,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless
 
 from mmfm import cli
 from mmfm.report import NOTICE, Report
+from mmfm.ui.samples import synthetic_study
 
 COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "doctor", "demo")
 
@@ -101,6 +104,24 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(run, tiny_checkpoint, tmp_pa
     assert one_line(*run("inspect", tmp_path / "absent"))
     assert one_line(*run("inspect", tmp_path / "absent.jsonl"))
     assert one_line(*run("train", tmp_path / "absent.py"))
+
+
+def test_report_tells_of_refused_files_and_goes_on_after_a_picture_that_fails(run, tiny_checkpoint, tmp_path):
+    synthetic_study(1, tmp_path / "a")
+    synthetic_study(2, tmp_path / "b")
+    for name in ("1.dcm", "2.dcm"):
+        (tmp_path / name).write_text("This is no DICOM file.")
+    code, out, err = run("report", tmp_path, "--checkpoint", tiny_checkpoint, "--format", "json")
+    assert (code, out.count("\n")) == (0, 2)
+    assert err == "2 of 6 files refused; the first: expected DICOM, PNG, JPEG or zip, found text\n"
+    for path in (tmp_path / "a").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" * 20])
+        dataset.save_as(path)
+    code, out, err = run("report", tmp_path, "--checkpoint", tiny_checkpoint, "--format", "json")
+    assert (code, out.count("\n"), err.count("\n")) == (2, 1, 2)
+    assert "study 1 of 2: " in err
 
 
 def test_wrong_manifests_and_experiments_end_in_one_line(run, tmp_path, monkeypatch, root):

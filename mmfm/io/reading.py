@@ -48,6 +48,33 @@ class Reading:
     files: tuple[FileOutcome, ...]
     studies: tuple[Study, ...]
 
+    @property
+    def refusals(self) -> str | None:
+        """How many files were refused, and the first reason; no file's name, which may be a patient's."""
+        reasons = [file.reason for file in self.files if file.status == "refused"]
+        if not reasons:
+            return None
+        return f"{len(reasons)} of {len(self.files)} files refused; the first: {reasons[0]}"
+
+    def require_studies(self, where: str) -> tuple[Study, ...]:
+        """Returns the studies.
+
+        Args:
+            where: what was read, for the message.
+
+        Raises:
+            ReadError: there are none; the message gives the first reason and names no file but ``where``.
+        """
+        if self.studies:
+            return self.studies
+        empty = f"{len(self.files)} files without an image" if self.files else "an empty folder or archive"
+        raise ReadError(
+            where,
+            expected="DICOM, PNG or JPEG images",
+            found=self.refusals or empty,
+            fix="run `mmfm inspect` on it for each file's reason",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Image:
@@ -112,27 +139,7 @@ def read_studies(path: str | Path) -> tuple[Study, ...]:
     Raises:
         ReadError: ``path`` does not exist, or no image there could be read; the message gives the first reason.
     """
-    reading = read(path)
-    if not reading.studies:
-        raise _nothing_read(str(path), reading.files)
-    return reading.studies
-
-
-def _nothing_read(path: str, files: Iterable[FileOutcome]) -> ReadError:
-    """Returns the error that says why none of ``files`` gave an image."""
-    files = tuple(files)
-    refused = [file for file in files if file.status == "refused"]
-    if len(files) == 1 and refused:
-        found = f"a file that is refused ({refused[0].reason})"
-    elif refused:
-        found = (
-            f"{len(files)} files, {len(refused)} of them refused (the first: {refused[0].file}: {refused[0].reason})"
-        )
-    else:
-        found = f"{len(files)} files without an image" if files else "an empty folder or archive"
-    return ReadError(
-        path, expected="DICOM, PNG or JPEG images", found=found, fix="run `mmfm inspect` on it for each file's reason"
-    )
+    return read(path).require_studies(str(path))
 
 
 def attach(study: Study, path: str | Path) -> Study:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmfm.errors import ConfigError, ReadError
-from mmfm.io import read_studies
-from mmfm.study import Study
+from mmfm.io import Reading, read
 
 if TYPE_CHECKING:
     import gradio
@@ -25,16 +24,17 @@ HOST = "127.0.0.1"
 
 
 @contextmanager
-def uploaded(files: Sequence[str | Path]) -> Iterator[tuple[Study, ...]]:
+def uploaded(files: Sequence[str | Path]) -> Iterator[Reading]:
     """Reads uploaded files as studies and deletes them in the end, read or not.
 
-    Pixels are read late: draw and draft inside the ``with`` block.
+    Pixels are read late: draw and draft inside the ``with`` block, and let its ReadErrors out of it, since they name
+    files. Names of files, folders and members of archives may hold a patient's name: show ``Reading.refusals`` alone.
 
     Args:
         files: paths that the page server stored; DICOM, zip, PNG or JPEG. Several pictures make one study.
 
     Raises:
-        ReadError: no file holds an image.
+        ReadError: no file holds an image, or one could not be decoded inside the block; it names no file.
     """
     with tempfile.TemporaryDirectory(prefix="mmfm-upload-") as folder:
         for place, file in enumerate(map(Path, files)):
@@ -43,12 +43,13 @@ def uploaded(files: Sequence[str | Path]) -> Iterator[tuple[Study, ...]]:
                 file.parent.rmdir()  # gradio's folder for this one file
         moved = sorted(Path(folder).iterdir())
         try:
-            studies = read_studies(moved[0] if len(moved) == 1 else folder)
-        except ReadError as error:  # our folder's name means nothing to a reader
+            reading = read(moved[0] if len(moved) == 1 else Path(folder))
+            reading.require_studies("upload")
+            yield reading
+        except ReadError as error:
             raise ReadError(
                 "upload", expected=error.expected, found=error.found, fix="give DICOM, zip, PNG or JPEG of one study"
             ) from None
-        yield studies
 
 
 def private_cache() -> Path:

@@ -1,9 +1,12 @@
+import io
 import shutil
 import socket
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mmfm.cli import _load_demo
 from mmfm.errors import ScopeError
@@ -77,6 +80,29 @@ def test_a_refusal_shows_the_pictures_and_the_reason(page, files):
 
 def test_no_file_is_a_message(page):
     assert "No draft." in call(page, "draft_upload", None, "")[2]
+
+
+def test_refused_files_are_told_without_a_name(page, files, tmp_path):
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("DOE^JANE/1.dcm", "text")
+        file.writestr("DOE^JANE/2.dcm", "text")
+        for place, path in enumerate(files, start=3):
+            file.write(path, f"DOE^JANE/{place}.dcm")
+    shown = call(page, "draft_upload", [str(archive)], "")
+    assert "Left pleural effusion." in shown[2]
+    assert "2 of 4 files refused; the first: expected DICOM, PNG, JPEG or zip, found text" in shown[2]
+    assert not any(word in str(shown) for word in ("JANE", "mmfm-upload"))
+
+
+def test_a_picture_that_cannot_be_decoded_is_told_without_a_name(page, tmp_path):
+    picture, archive = io.BytesIO(), tmp_path / "study.zip"
+    Image.effect_noise((40, 40), 50).save(picture, "PNG")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("DOE^JANE/1.png", picture.getvalue()[:-200])
+    shown = call(page, "draft_upload", [str(archive)], "")
+    assert "No draft." in shown[2]
+    assert not any(word in str(shown) for word in ("JANE", "mmfm-upload", "1.png"))
 
 
 def test_the_example_is_said_to_be_drawn(page):

@@ -23,7 +23,8 @@ def pictures(tmp_path):
 
 
 def test_several_pictures_are_one_study_and_are_deleted(pictures):
-    with uploaded(pictures) as [study]:
+    with uploaded(pictures) as reading:
+        [study] = reading.studies
         assert len(study.series) == 2
         assert study.series[0].instances[0].load().size
         load = study.series[0].instances[0].load
@@ -37,8 +38,9 @@ def test_a_zip_is_read(pictures, tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         for place, path in enumerate(pictures):
             file.write(path, f"{place}.png")
-    with uploaded([archive]) as [study]:
-        assert len(study.series) == 2
+    with uploaded([archive]) as reading:
+        assert len(reading.studies[0].series) == 2
+        assert reading.refusals is None
     assert not archive.exists()
 
 
@@ -52,6 +54,38 @@ def test_what_is_no_image_is_refused_and_deleted(tmp_path):
     assert not path.exists()
     with pytest.raises(ReadError), uploaded([]):
         pass
+
+
+def test_refused_files_are_counted_without_their_names(pictures, tmp_path):
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("DOE^JANE/1.dcm", "text")
+        file.writestr("DOE^JANE/2.dcm", "")
+        file.write(pictures[0], "DOE^JANE/3.png")
+        file.write(pictures[0], "DOE^JANE/4.png")
+    with uploaded([archive]) as reading:
+        refusals = reading.refusals
+    assert refusals == "3 of 4 files refused; the first: expected DICOM, PNG, JPEG or zip, found text"
+
+
+@pytest.mark.parametrize("members", [("1.dcm",), ("1.dcm", "2.dcm")])
+def test_names_in_an_archive_are_not_in_the_error(tmp_path, members):
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for member in members:
+            file.writestr(f"DOE^JANE/{member}", "text")
+    with pytest.raises(ReadError, match="found text") as caught, uploaded([archive]):
+        pass
+    assert not any(word in str(caught.value) for word in ("JANE", "mmfm-upload", ".dcm", ".zip"))
+
+
+def test_a_picture_that_fails_later_is_told_without_its_name(pictures, tmp_path):
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("DOE^JANE/1.png", pictures[0].read_bytes()[:-60])
+    with pytest.raises(ReadError, match="PNG") as caught, uploaded([archive]) as reading:
+        reading.studies[0].series[0].instances[0].load()
+    assert not any(word in str(caught.value) for word in ("JANE", "mmfm-upload", "1.png", ".zip"))
 
 
 def test_the_cache_is_private(monkeypatch):
