@@ -1,9 +1,9 @@
 """Findings that a drafted text names, against those of the reference text and against the labels of the manifest.
 
 Both texts go through the labeller of ``mmfm.text``, findings and impression together. ``finding_*`` compares draft and
-reference text, so that the reference scores 1 by construction; ``label_*`` compares the draft with the labels that
-people gave the study, so that the reference text itself shows what the labeller can reach. Present counts as positive;
-absent, uncertain and not mentioned count as not positive. ``no_finding`` is derived and takes no part.
+reference text, so that the reference scores 1 by construction; ``label_*`` compares the draft with the labels of the
+manifest, which have another origin, so that the reference text itself shows what the labeller can reach. Present counts
+as positive; absent, uncertain and not mentioned count as not positive. ``no_finding`` is derived and takes no part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS
 
-HUMAN_LABELS = (
+OPENI_LABELS = (
     "atelectasis",
     "cardiomegaly",
     "pleural_effusion",
@@ -32,7 +32,8 @@ HUMAN_LABELS = (
     "pleural_thickening",
     "hernia",
 )
-"""Observations that ``label_*`` scores: the 14 of Open-i (NegBio; Peng et al., 2017), which people coded."""
+"""Observations that ``label_*`` scores: the 14 that the NegBio project made from the human MeSH coding of Open-i's
+reports (Peng et al., AMIA Jt Summits Transl Sci Proc 2018)."""
 
 _OPPOSITE = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
 
@@ -70,11 +71,11 @@ class FindingScores:
         cls, drafts: Sequence[Sequence[Finding]], labels: Sequence[Mapping[str, Status | None]]
     ) -> FindingScores:
         """Returns the statistics against the labels of the manifest; null and uncertain ones are left out."""
-        states = [[row.get(name) for name in HUMAN_LABELS] for row in labels]
+        states = [[row.get(name) for name in OPENI_LABELS] for row in labels]
         return cls(
             prefix="label",
-            observations=HUMAN_LABELS,
-            drafted_NO=_present(drafts, HUMAN_LABELS),
+            observations=OPENI_LABELS,
+            drafted_NO=_present(drafts, OPENI_LABELS),
             reference_NO=np.array([[s == Status.PRESENT for s in row] for row in states], dtype=bool),
             known_NO=np.array([[s in (Status.PRESENT, Status.ABSENT) for s in row] for row in states], dtype=bool),
         )

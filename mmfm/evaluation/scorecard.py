@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,12 +27,13 @@ import numpy as np
 
 from mmfm import __version__
 from mmfm.errors import ManifestError
-from mmfm.evaluation.clinical import HUMAN_LABELS, FindingScores, WrongSides
+from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongSides
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
 from mmfm.evaluation.intervals import LEVEL, ROUNDS, bootstrap_p, holm, patient_resamples, percentile_interval
 from mmfm.evaluation.predictions import Prediction, in_row_order
 from mmfm.evaluation.probabilities import MACRO_LABELS, MIN_POSITIVES, Probabilities
 from mmfm.evaluation.wording import NORMALISATION, Wording, normalise
+from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
 from mmfm.report import Finding, Sections, Status
 from mmfm.text import OBSERVATIONS, label_report
@@ -129,10 +130,7 @@ class Scorecard(Scores):
 
     def write(self, path: str | Path) -> None:
         """Writes the card as JSON; the file appears whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> Scorecard:
@@ -333,7 +331,6 @@ def _differences(own: _Resampled, control: _Resampled, name: str) -> dict[str, D
 
 
 def _policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str, Any]:
-    vocabulary = resources.files("mmfm.text") / "vocabulary" / "chest_radiograph.toml"
     return {
         "references": "the whole report of the manifest, sentences that compare with a prior included",
         "wording": {
@@ -346,11 +343,11 @@ def _policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str
         "findings": {
             "sections": ["findings", "impression"],
             "labeller": "mmfm.text",
-            "vocabulary_sha256": hashlib.sha256(vocabulary.read_bytes()).hexdigest(),
+            "labeller_sha256": _labeller_sha256(resources.files("mmfm.text")),
             "finding_*": {"reference": "the labelled reference text", "observations": list(OBSERVATIONS)},
             "label_*": {
                 "reference": "labels of the manifest, null and uncertain left out",
-                "observations": list(HUMAN_LABELS),
+                "observations": list(OPENI_LABELS),
             },
             "positive": "present",
             "uncertain": "not positive",
@@ -382,6 +379,14 @@ def _policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str
             "commit": provenance.commit,
         },
     }
+
+
+def _labeller_sha256(folder: Traversable) -> str:
+    """Of the names and hashes of all that decides a label: the code in ``folder``, and the words in its vocabulary."""
+    code = [file for file in folder.iterdir() if file.name.endswith(".py")]
+    words = [file for file in (folder / "vocabulary").iterdir() if file.name.endswith(".toml")]
+    lines = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in (*code, *words)]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def _text(report: Sections, sections: Sequence[str]) -> str:

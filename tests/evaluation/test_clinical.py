@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from mmfm.evaluation.clinical import HUMAN_LABELS, FindingScores, WrongSides
+from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongSides
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS, label_report
 
@@ -59,7 +59,7 @@ def test_labels_that_nobody_gave_are_left_out():
     assert scores.counts()["label_f1.edema"] == (1, 1)
     assert scores.counts()["label_f1_micro"] == (2, 1)
     assert FindingScores.against_labels(drafts, [{}, {}, {}]).scores(np.ones((1, 3))) == {}
-    assert set(HUMAN_LABELS) <= set(OBSERVATIONS)
+    assert set(OPENI_LABELS) <= set(OBSERVATIONS)
 
 
 def test_saying_nothing_has_recall_0_and_no_precision():

@@ -1,12 +1,15 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mmfm.text
 from mmfm.errors import ManifestError
 from mmfm.evaluation import CONTROLS, Prediction, Scorecard, score_card, shuffled
 from mmfm.evaluation.scorecard import ABNORMAL, UNSEEN
@@ -199,3 +202,28 @@ def test_missing_studies_are_named_by_their_set(rows, provenance):
 def test_scoring_imports_no_torch():
     code = "import sys, mmfm.evaluation; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "file", ["labeller.py", "certainty.py", "vocabulary/chest_radiograph.toml", "vocabulary/cues.toml"]
+)
+def test_a_change_of_the_labeller_changes_the_policy(rows, provenance, tmp_path, monkeypatch, file):
+    def card():
+        return score_card(
+            predictions=_drafts(rows[:4], rows[:4]),
+            rows=rows[:4],
+            train_rows=rows[:4],
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+    before = card()
+    copy = tmp_path / "text"
+    shutil.copytree(Path(mmfm.text.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("mmfm.evaluation.scorecard.resources.files", lambda _: copy)
+    assert card().policy_sha256 == before.policy_sha256
+    with (copy / file).open("a") as text:
+        text.write("# one word more\n")
+    assert card().policy_sha256 != before.policy_sha256
+    assert card().metrics == before.metrics
