@@ -226,7 +226,7 @@ def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study
                 patient=Patient(
                     patient_id=_agreed(header.patient.patient_id for header in headers),
                     sex=_agreed(header.patient.sex for header in headers),
-                    age_years=_agreed_age(header.patient.age_years for header in headers),
+                    age_years=_lowest(header.patient.age_years for header in headers),
                 ),
                 description=_first(header.study_description for header in headers),
             )
@@ -360,7 +360,6 @@ def _agreed(values: Iterable[Any]) -> Any:
     return stated.pop() if len(stated) == 1 else None
 
 
-def _agreed_age(ages: Iterable[float | None]) -> float | None:
-    """Returns the lowest stated age in years, ``None`` where they differ by more than a birthday can explain."""
-    stated = [age for age in ages if age is not None]
-    return min(stated) if stated and max(stated) - min(stated) <= 1 else None
+def _lowest(ages: Iterable[float | None]) -> float | None:
+    """Returns the lowest stated age in years: where files disagree, a child must not pass as an adult."""
+    return min((age for age in ages if age is not None), default=None)

@@ -381,7 +381,8 @@ def test_one_instance_of_two_patients_is_refused(write_dicom, picture, tmp_path)
     [
         (("040Y", ""), ("", "F"), 40, Sex.FEMALE),
         (("041Y", "040Y"), ("F", "F"), 40, Sex.FEMALE),
-        (("042Y", "040Y"), ("F", "M"), None, None),
+        (("042Y", "040Y"), ("F", "M"), 40, None),
+        (("045Y", "003Y"), ("F", "F"), 3, Sex.FEMALE),
         (("", ""), ("", ""), None, None),
     ],
 )
