@@ -1,4 +1,4 @@
-import hashlib
+import shutil
 import subprocess
 import sys
 
@@ -12,13 +12,10 @@ def rows(topic):
 
 
 @pytest.fixture
-def checkpoint(tmp_path, monkeypatch):
-    folder = tmp_path / "checkpoints" / "mmfm-test"
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    (folder / "SHA256SUMS").write_text(f"{digest}  model.safetensors\n")
-    monkeypatch.setenv("MMFM_CHECKPOINTS", str(folder.parent))
+def checkpoint(tiny_checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "mmfm-test"
+    shutil.copytree(tiny_checkpoint, folder)
+    monkeypatch.setenv("MMFM_CHECKPOINTS", str(tmp_path))
     return folder
 
 
