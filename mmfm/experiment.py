@@ -54,7 +54,7 @@ from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
 from mmfm.models.processor import Processor
 from mmfm.models.vlm import VLM
-from mmfm.report import NOTICE
+from mmfm.report import NOTICE, Status
 from mmfm.training.provenance import has_fast_bf16, provenance
 from mmfm.training.sft import SELECTION_SCORE, SFTConfig
 
@@ -376,6 +376,8 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     model = task.model.eval().float().to(device)
     round_as_saved(model)
     facts = _measure(experiment, model, processor, data, select_rows)
+    start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
+    facts = replace(facts, learned=_learned(train_rows, start))
     record = {
         **provenance(accelerator=device.type),
         "seconds": round(seconds, 1),
@@ -383,7 +385,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         "precision": _precision(settings),
         "studies": {"train": len(train_rows), "select": len(select_rows)},
         "sources": sources,
-        "init_from_sha256": None if experiment.init_from is None else load_checkpoint(experiment.init_from).sha256,
+        "init_from_sha256": None if start is None else start.sha256,
         "selection": None if best.best_model_score is None else float(best.best_model_score),
         "experiment": to_json(experiment),
     }
@@ -524,6 +526,14 @@ def _measure(
             found = float((scores[own] >= points[name]).mean())
             sensitivity[name] = Sensitivity(value=round(found, 4), positives=int(own.sum()))
     return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity)
+
+
+def _learned(train_rows: Sequence[tuple[Manifest, ManifestRow]], start: Checkpoint | None) -> tuple[str, ...]:
+    """Returns the labels that the training studies, or those of the start, show both present and absent."""
+    seen = {(name, state) for _, row in train_rows for name, state in row.labels.items()}
+    before = () if start is None else LABEL_NAMES if start.facts.learned is None else start.facts.learned
+    both = {name for name in LABEL_NAMES if {(name, Status.PRESENT), (name, Status.ABSENT)} <= seen}
+    return tuple(name for name in LABEL_NAMES if name in both or name in before)
 
 
 def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:

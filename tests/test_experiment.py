@@ -183,6 +183,16 @@ def test_selection_is_set_apart_by_patient_and_repeatably(tiny_manifest):
     assert [row.study_uid for _, row in split_rows(recipe)[1]] == [row.study_uid for _, row in selected]
 
 
+def test_heads_that_nothing_taught_give_no_probability(tiny_manifest, tmp_path):
+    run = fit(load_experiment(FILES[0]).tiny(tiny_manifest), tmp_path / "runs" / "learned" / "1", file=FILES[0])
+    drafts = predict(
+        manifest=tiny_manifest, split="train", checkpoint=str(run / "checkpoint"), out=tmp_path / "p.jsonl"
+    )
+    taught = set(drafts[0].finding_probabilities)
+    assert {"pleural_effusion", "normal"} <= taught
+    assert not {"lung_opacity", "emphysema"} & taught  # drawn studies leave the one out and never show the other
+
+
 def test_operating_point_lies_between_the_groups():
     truth = np.array([False] * 50 + [True] * 20)
     scores = np.where(truth, 0.7, 0.2)

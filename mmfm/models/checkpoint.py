@@ -71,6 +71,8 @@ class Facts:
     operating_points: dict[str, float]
     """P(present) from which on a finding is stated, by observation; those without one are never stated."""
     sensitivity: dict[str, Sensitivity]
+    learned: tuple[str, ...] | None = None
+    """Observations whose head saw both present and absent studies; the others get no probability. None: all did."""
     sensitivity_floor: float = 0.9
     """Negatives are shown only for observations that were measured above it."""
 

@@ -32,7 +32,7 @@ class Draft:
 
     study_uid: str
     probabilities: dict[str, float]
-    """P(present) by observation, ``normal`` included."""
+    """P(present) by observation that was learned, ``normal`` included."""
     decisions: tuple[Finding, ...]
     """Present findings at the operating points, with their side."""
     views: tuple[str, ...]
@@ -94,16 +94,16 @@ def draft(
 
 def _decide(checkpoint: Checkpoint, heads: HeadLogits) -> list[tuple[dict[str, float], tuple[Finding, ...]]]:
     observations = checkpoint.processor.config.observations
-    points = checkpoint.facts.operating_points
+    points, learned = checkpoint.facts.operating_points, checkpoint.facts.learned
     out = []
     present_BO, sides_BO2 = heads.present_BO.sigmoid().tolist(), heads.sides_BO2.sigmoid().tolist()
     for present_O, sides_O2, frontal in zip(present_BO, sides_BO2, heads.frontal_B.tolist(), strict=True):
-        probabilities = dict(zip(observations, present_O, strict=True))
+        probabilities = {o: p for o, p in zip(observations, present_O, strict=True) if learned is None or o in learned}
         decisions = tuple(
             Finding(
                 observation=o, status=Status.PRESENT, probability=p, laterality=_side(o, sides) if frontal else None
             )
-            for (o, p), sides in zip(probabilities.items(), sides_O2, strict=True)
+            for o, p, sides in zip(observations, present_O, sides_O2, strict=True)
             if o in points and p >= points[o]
         )
         out.append((probabilities, decisions))
