@@ -35,7 +35,6 @@ from sklearn.metrics import roc_auc_score
 
 from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
-from mmfm.data.example import Example
 from mmfm.data.manifest import LABEL_NAMES, Manifest, ManifestRow, prepared, read_manifest
 from mmfm.errors import ConfigError, MmfmError
 from mmfm.jsonable import to_json
@@ -594,9 +593,7 @@ def _measured(sensitivity: Sensitivity | None) -> str:
 
 
 __all__ = [
-    "Checkpoint",
     "Data",
-    "Example",
     "Experiment",
     "Source",
     "Trainer",

@@ -1,7 +1,7 @@
 """Controls: drafts that a model must beat before its score means anything, made without the model.
 
 The controls that need the model (shuffled images, mean image, text only, heads written out as template sentences) are
-drafted by ``mmfm.experiment`` and arrive as predictions; ``shuffled`` says whose images each study gets.
+drafted by ``mmfm.measure`` and arrive as predictions; ``shuffled`` says whose images each study gets.
 """
 
 from __future__ import annotations

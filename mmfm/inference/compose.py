@@ -5,7 +5,8 @@ anything normal or compares with a prior study (none was given) is never shown a
 it states as present or uncertain are written again as plain sentences; what it denies is left out. Negatives then come
 from one place only: a closing sentence names the observations below their operating point whose sensitivity was
 measured, on at least ``LEAST_POSITIVES`` positive studies that the model was not trained on, above the checkpoint's
-floor. All others are listed under ``not_assessed``. The model's own text stays in ``provenance.raw_text``.
+floor. All others are listed under ``not_assessed``. The draft as decoding gave it stays in
+``provenance.raw_text``.
 """
 
 from __future__ import annotations
