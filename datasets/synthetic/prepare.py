@@ -1,7 +1,7 @@
 """Draw synthetic chest radiographs with their truth, and write them as DICOM with a manifest. Needs no download.
 
     python datasets/synthetic/prepare.py --out $MMFM_DATA/synthetic
-    python datasets/synthetic/prepare.py --out DIR --train 2000 --val 200 --test 200 --seed 1 --size 256
+    python datasets/synthetic/prepare.py --out DIR --train 2000 --val 200 --test 200 --seed 1 --size 256 --mirrored 0.5
     mmfm inspect $MMFM_DATA/synthetic/manifest.jsonl
 
 About 1 MB and, on one core, a third of a second for each study at 512 pixels. No study is ever in two splits, whatever
@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mmfm.data.manifest import NORMAL, ManifestPatient, ManifestRow, ManifestSeries, sha256, write_manifest
@@ -31,6 +32,8 @@ from mmfm.report import Sections, Status
 SPLITS = ("train", "val", "test")
 MOST = 1_000_000
 """Studies that a split of one seed can have."""
+MIRROR_STREAM = 1_000
+"""Of random numbers, beside those that ``draw_study`` draws from the same seed."""
 
 
 def study_seed(seed: int, split: str, number: int) -> int:
@@ -38,10 +41,11 @@ def study_seed(seed: int, split: str, number: int) -> int:
     return (seed * len(SPLITS) + SPLITS.index(split)) * MOST + number
 
 
-def write_study(task: tuple[str, int], *, folder: Path, size: int) -> ManifestRow:
+def write_study(task: tuple[str, int], *, folder: Path, size: int, mirrored: float) -> ManifestRow:
     """Draws the study of (split, seed), writes its DICOM files and masks under ``folder`` and returns its row."""
     split, seed = task
-    study = draw_study(seed, size=size)
+    mirror = bool(np.random.default_rng([seed, MIRROR_STREAM]).random() < mirrored)
+    study = draw_study(seed, size=size, mirror=mirror)
     place = folder / "images" / str(seed)
     series = tuple(
         ManifestSeries(
@@ -64,7 +68,7 @@ def write_study(task: tuple[str, int], *, folder: Path, size: int) -> ManifestRo
         report=study.report,
         target=Sections(findings=study.report.findings, impression=study.report.impression),
         labels={**study.labels, NORMAL: Status.ABSENT if study.findings else Status.PRESENT},
-        truth=truth(study, folder, place),
+        truth={**truth(study, folder, place), "mirrored": mirror},
     )
 
 
@@ -93,8 +97,10 @@ def truth(study: SyntheticStudy, folder: Path, place: Path) -> dict[str, Any]:
     }
 
 
-def prepare(out: Path, *, counts: dict[str, int], seed: int, size: int) -> None:
+def prepare(out: Path, *, counts: dict[str, int], seed: int, size: int, mirrored: float) -> None:
     """Writes ``counts`` studies of each split into ``out`` and prints what was drawn."""
+    if not 0 <= mirrored <= 1:
+        raise ConfigError("--mirrored", expected="0 to 1", found=f"{mirrored:g}", fix="give a part of the studies")
     for name, count in {**counts, "seed": seed}.items():
         if not 0 <= count <= MOST:
             raise ConfigError(f"--{name}", expected=f"0 to {MOST:,}", found=str(count), fix="give another number")
@@ -103,7 +109,7 @@ def prepare(out: Path, *, counts: dict[str, int], seed: int, size: int) -> None:
     tasks = [(split, study_seed(seed, split, number)) for split in SPLITS for number in range(counts[split])]
     workers = max(1, min(os.cpu_count() or 1, len(tasks) // 4))
     with fresh_folder(out) as folder, get_context("spawn").Pool(workers) as pool:
-        drawn = pool.imap(partial(write_study, folder=folder, size=size), tasks, chunksize=4)
+        drawn = pool.imap(partial(write_study, folder=folder, size=size, mirrored=mirrored), tasks, chunksize=4)
         rows = [row for _, row in zip(progress(tasks, "Drawing studies"), drawn, strict=True)]
         write_manifest(rows, folder / "manifest.jsonl")
     print(f"{'':17} " + " ".join(f"{split:>7}" for split in SPLITS))
@@ -120,10 +126,18 @@ def main() -> int:
         parser.add_argument(f"--{split}", type=int, default=count, help="number of studies (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other studies (default: %(default)s)")
     parser.add_argument("--size", type=int, default=512, help="rows and columns of the views (default: %(default)s)")
+    parser.add_argument(
+        "--mirrored",
+        type=float,
+        default=0.0,
+        metavar="PART",
+        help="of the studies, drawn with left and right exchanged, organs included, so that a model learns to read "
+        "sides from the picture and not from the heart (default: %(default)s)",
+    )
     given = parser.parse_args()
     try:
         counts = {split: getattr(given, split) for split in SPLITS}
-        prepare(given.out, counts=counts, seed=given.seed, size=given.size)
+        prepare(given.out, counts=counts, seed=given.seed, size=given.size, mirrored=given.mirrored)
     except MmfmError as error:
         print(error, file=sys.stderr)
         return 2

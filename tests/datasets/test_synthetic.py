@@ -28,7 +28,7 @@ def rows(module, tmp_path_factory):
     """The rows and the folder that ``prepare`` would write, without worker processes."""
     folder = tmp_path_factory.mktemp("synthetic")
     tasks = [(s, module.study_seed(3, s, n)) for s, count in COUNTS.items() for n in range(count)]
-    rows = [module.write_study(task, folder=folder, size=96) for task in tasks]
+    rows = [module.write_study(task, folder=folder, size=96, mirrored=0.0) for task in tasks]
     module.write_manifest(rows, folder / "manifest.jsonl")
     return read_manifest(folder / "manifest.jsonl")
 
@@ -75,9 +75,17 @@ def test_the_command_writes_all_with_workers_and_prints_counts(root, tmp_path):
     assert ["studies", "4", "1", "0"] in [line.split() for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(("option", "value"), [("size", 8), ("seed", -1), ("train", -1)])
+@pytest.mark.parametrize("mirrored", [0.0, 1.0])
+def test_the_part_asked_for_is_mirrored(module, tmp_path, mirrored):
+    seed = module.study_seed(0, "train", 0)
+    row = module.write_study(("train", seed), folder=tmp_path, size=64, mirrored=mirrored)
+    assert row.truth["mirrored"] is bool(mirrored)
+    assert row.study_uid == draw_study(seed, size=64, mirror=bool(mirrored)).study_uid
+
+
+@pytest.mark.parametrize(("option", "value"), [("size", 8), ("seed", -1), ("mirrored", 1.5), ("train", -1)])
 def test_wrong_numbers_are_refused_and_leave_nothing(module, tmp_path, option, value):
-    given = {"counts": {"train": 1, "val": 0, "test": 0}, "seed": 0, "size": 64}
+    given = {"counts": {"train": 1, "val": 0, "test": 0}, "seed": 0, "size": 64, "mirrored": 0.0}
     if option == "train":
         given["counts"]["train"] = value
     else:
