@@ -40,7 +40,7 @@ from mmfm.evaluation import (
     write_predictions,
 )
 from mmfm.inference import check_study, choose_device
-from mmfm.models.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
+from mmfm.models.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint, write_sums
 from mmfm.models.drafting import Draft, draft
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.processor import Processor, StudyPixels
@@ -93,6 +93,7 @@ def evaluate(
     train_splits: Sequence[str] = ("train", "extra"),
     leaderboard: Path | None = None,
     summary: Path | None = None,
+    write_card: bool = False,
     batch_size: int = 16,
     device: str = "auto",
     seed: int = 0,
@@ -108,6 +109,7 @@ def evaluate(
         train_splits: splits of ``train_manifest`` that count as training studies.
         leaderboard: a page such as ``experiments/README.md`` that gets a row and a table.
         summary: a page such as ``README.md`` that gets the headline scores between its markers.
+        write_card: write the headline scores into the checkpoint's own card.
         batch_size: studies drafted at once.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         seed: of the bootstrap and of the shuffling.
@@ -173,6 +175,9 @@ def evaluate(
         update_leaderboard(leaderboard, card)
     if summary is not None:
         update_summary(summary, card)
+    if write_card:
+        update_summary(folder / "card.md", card)
+        write_sums(folder)
     return card
 
 

@@ -7,7 +7,9 @@ from PIL import Image
 
 from mmfm.errors import CheckpointError, ManifestError
 from mmfm.evaluation import Scorecard, read_predictions
+from mmfm.experiment import fit, load_experiment
 from mmfm.measure import evaluate, predict
+from mmfm.models import load_checkpoint
 
 
 def test_predictions_are_one_line_a_study_with_every_probability(tiny_checkpoint, tiny_manifest, tmp_path):
@@ -47,6 +49,16 @@ def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest,
     ours = card.metrics["finding_recall_micro"].value
     assert ours is not None and ours == pytest.approx(card.controls["heads_template"]["finding_recall_micro"].value)
     assert "tiny on synthetic train" in board.read_text()
+
+
+def test_scores_stand_in_the_card_and_the_checkpoint_still_opens(tiny_manifest, tmp_path, root):
+    file = root / "experiments" / "forkme.py"
+    folder = fit(load_experiment(file).tiny(tiny_manifest), tmp_path / "runs" / "1", file=file) / "checkpoint"
+    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": tiny_manifest, "out": tmp_path / "scores"}
+    assert "Not measured yet" in load_checkpoint(str(folder)).card
+    evaluate(checkpoint=str(folder), **given, write_card=True)
+    card = load_checkpoint(str(folder)).card
+    assert "Not measured yet" not in card and "| finding F1, micro |" in card
 
 
 def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, tmp_path):

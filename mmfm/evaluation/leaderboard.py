@@ -65,12 +65,15 @@ def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
 def update_summary(readme: str | Path, card: Scorecard) -> None:
     """Writes the headline scores of ``card`` between the markers of a page that a newcomer reads, such as README.md.
 
+    Tables of the same experiment on other data stay; those of other experiments go.
+
     Raises:
         ManifestError: the page does not hold both markers once, in order.
     """
     readme = Path(readme)
     page = readme.read_text(encoding="utf-8")
-    if _between(page, SUMMARY_BEGIN, SUMMARY_END, where=readme.name) is None:
+    before = _between(page, SUMMARY_BEGIN, SUMMARY_END, where=readme.name)
+    if before is None:
         raise ManifestError(
             readme.name,
             expected=f"`{SUMMARY_BEGIN}` and `{SUMMARY_END}`",
@@ -79,8 +82,11 @@ def update_summary(readme: str | Path, card: Scorecard) -> None:
         )
     origin = card.provenance
     table = _table(card, {metric: title for metric, title in _SHOWN.items() if metric in card.metrics})
-    text = "\n".join([f"`{origin.experiment}` on {origin.data}, {card.n} studies:", "", *table])
-    write_whole(readme, _put(page, SUMMARY_BEGIN, SUMMARY_END, text))
+    title = f"`{origin.experiment}` on {origin.data}, "
+    others = [part for part in re.split(r"\n(?=`)", before) if part.startswith(f"`{origin.experiment}` on ")]
+    parts = {part.partition(", ")[0]: part.strip() for part in others}
+    parts[title.partition(", ")[0]] = "\n".join([f"{title}{card.n} studies:", "", *table])
+    write_whole(readme, _put(page, SUMMARY_BEGIN, SUMMARY_END, "\n\n".join(parts.values())))
 
 
 def _between(page: str, begin: str, end: str, *, where: str) -> str | None:

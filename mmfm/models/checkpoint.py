@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmfm.errors import CheckpointError
+from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import SCRATCH
 from mmfm.models.processor import Processor
@@ -127,15 +128,21 @@ def save_checkpoint(
         (half / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
         (half / "card.md").write_text(card)
         (half / "LICENSE").write_text(license_text)
-        files = sorted(p for p in half.rglob("*") if p.is_file())
-        (half / SUMS).write_text("".join(f"{_sha256(p)}  {p.relative_to(half).as_posix()}\n" for p in files))
-        for path in files:
-            path.chmod(0o644)
+        for path in half.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)
+        write_sums(half)
         if folder.exists():
             shutil.rmtree(folder)
         half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def write_sums(folder: Path) -> None:
+    """Writes the SHA-256 of every file of a checkpoint folder, as after its card was changed."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / SUMS)
+    write_whole(folder / SUMS, "".join(f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files))
 
 
 def load_checkpoint(name: str, *, device: torch.device | str = "cpu") -> Checkpoint:
@@ -161,7 +168,8 @@ def load_checkpoint(name: str, *, device: torch.device | str = "cpu") -> Checkpo
     built = config
     if config.language.name != SCRATCH:
         built = replace(config, language=replace(config.language, name=str(folder / "language")))
-    model = built.build(processor.tokenizer, processor.config.observations, weights=False)
+    heads, codes = len(processor.config.observations), len(processor.config.codes)
+    model = built.build(processor.tokenizer, num_observations=heads, num_codes=codes, weights=False)
     load_weights(model, folder / "model.safetensors")
     return Checkpoint(
         name=folder.name,
