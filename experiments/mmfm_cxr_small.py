@@ -3,8 +3,9 @@
     mmfm train experiments/mmfm_cxr_small_findings.py
     mmfm train experiments/mmfm_cxr_small.py
 
-Starts from the first half and learns the report along with the findings, on real and on drawn studies; the drawn ones
-teach side, size and count, and put the samples of the demo into scope. Scores: see ``experiments/README.md``.
+Starts from the first half, whose features and finding heads stay as they are, and learns the report that states what
+the heads decide, on real and on drawn studies; the drawn ones put the samples of the demo into scope. Scores: see
+``experiments/README.md``.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer
@@ -19,17 +20,9 @@ experiment = Experiment(
     init_from="runs/mmfm_cxr_small_findings/latest/checkpoint",
     task=SFTConfig(
         lr=1e-3,
-        encoder_lr=1e-4,
-        freeze=(
-            "encoder.network.conv_stem",
-            "encoder.network.bn1",
-            "encoder.network.blocks.0",
-            "encoder.network.blocks.1",
-            "encoder.network.blocks.2",
-            "encoder.network.blocks.3",
-        ),
+        freeze=("encoder", "heads"),
     ),
-    trainer=Trainer(max_epochs=5),
+    trainer=Trainer(max_epochs=4),
     summary="mmfm-cxr-small: drafts reports of adult chest radiographs",
     license="CC BY-NC-ND 4.0 (Open-i data): research, non-commercial",
 )

@@ -12,6 +12,7 @@ Shape suffixes, written behind the names of tensors in model files:
 ``T``  text token
 ``E``  feature
 ``O``  observation (finding head)
+``K``  code (auxiliary head)
 ====== ==========================================================
 """
 
@@ -37,6 +38,7 @@ class Inputs:
     labels_T: Tensor
     states_O: Tensor
     sides_O2: Tensor
+    codes_K: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class Batch:
     """float32 finding states: 1 present, 0 absent, 0.5 uncertain, NaN where nobody said."""
     sides_BO2: Tensor
     """float32 (patient's left, patient's right): 1 or 0 for a present finding whose side is stated, else NaN."""
+    codes_BK: Tensor
+    """float32 codes of the source: 1 given, 0 not given, NaN where nobody coded the study."""
 
     def __post_init__(self) -> None:
         B, S = self.image_mask_BS.shape
@@ -72,6 +76,7 @@ class Batch:
             "labels_BT": (B, T),
             "states_BO": (B, O),
             "sides_BO2": (B, O, 2),
+            "codes_BK": (B,),
         }
         for name, shape in wanted.items():
             found = tuple(getattr(self, name).shape)

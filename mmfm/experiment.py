@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 import typing
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
@@ -33,10 +34,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sklearn.metrics import roc_auc_score
 
+from mmfm.data.collate import collate
 from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
 from mmfm.data.manifest import LABEL_NAMES, Manifest, ManifestRow, prepared, read_manifest
 from mmfm.errors import ConfigError, MmfmError
+from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
 from mmfm.jsonable import to_json
 from mmfm.models.checkpoint import (
     Checkpoint,
@@ -57,8 +60,10 @@ from mmfm.report import NOTICE, Status
 from mmfm.training.provenance import has_fast_bf16, provenance
 from mmfm.training.sft import SELECTION_SCORE, SFTConfig
 
+MIN_POINT_POSITIVES = 5
+"""Studies set apart with a finding that an operating point needs."""
 MIN_POSITIVES = 10
-"""Studies with a finding that an operating point or a sensitivity needs."""
+"""Those that a sensitivity needs, on which a reader's trust in a negative rests."""
 MIN_AUROC = 0.75
 """Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
 F1 is to state the finding always."""
@@ -89,8 +94,11 @@ class Data:
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
-    """Values of ``source`` in the manifests whose set-apart studies give the operating points and the sensitivities;
-    all where empty. Drawn studies flatter: name the real sources here."""
+    """Values of ``source`` in the manifests whose set-apart studies select the epoch and give the operating points and
+    the sensitivities; all where empty. Drawn studies flatter: name the real sources here."""
+    min_code_studies: int | None = None
+    """Codes of the sources that so many training studies carry are learned beside the observations, because they teach
+    the encoder what else a picture shows; ``None`` learns none."""
     prompt: str = "Write the findings and the impression."
     batch_size: int = 16
     num_workers: int = 0
@@ -322,9 +330,10 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     train_rows, select_rows = split_rows(experiment)
     sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
     config, model, processor = _build(experiment, train_rows)
+    select = ManifestDataset([r for r in select_rows if _is_measured(experiment, r[1])], processor)
     data = StudyDataModule(
         train=ManifestDataset(train_rows, processor),
-        select=ManifestDataset(select_rows, processor) if select_rows else None,
+        select=select if len(select) else None,
         batch_size=experiment.data.batch_size,
         pad_token_id=processor.tokenizer.pad_token_id,
         seed=experiment.seed,
@@ -334,7 +343,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     task.train()  # Lightning keeps the modes it finds, and an opened checkpoint is in evaluation mode
 
     best = ModelCheckpoint(
-        dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if select_rows else None, mode="max",
+        dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if len(select) else None, mode="max",
         save_last=True,
     )  # fmt: skip
     callbacks: list[Callback] = [best, RichProgressBar(), _MetricsFile(run / "metrics.jsonl")]
@@ -366,7 +375,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         shutil.copyfile(file, run / "experiment.py")
     (run / "overrides.json").write_text(json.dumps(list(overrides)) + "\n")
     trainer.fit(task, data, ckpt_path=run / "lightning" / "last.ckpt" if resume else None, weights_only=True)
-    if select_rows and best.best_model_path:
+    if len(select) and best.best_model_path:
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         task.load_state_dict(state)
     seconds = time.time() - started
@@ -374,7 +383,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     device = trainer.strategy.root_device
     model = task.model.eval().float().to(device)
     round_as_saved(model)
-    facts = _measure(experiment, model, processor, data, select_rows)
+    facts = _measure(experiment, model, processor, ManifestDataset(select_rows, processor))
     start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
     facts = replace(facts, learned=_learned(train_rows, start))
     record = {
@@ -436,7 +445,8 @@ def _build(
         if text
     ]
     tokenizer = config.language.build_tokenizer(texts)
-    model = config.build(tokenizer, LABEL_NAMES)
+    codes = _codes(experiment, train_rows)
+    model = config.build(tokenizer, num_observations=len(LABEL_NAMES), num_codes=len(codes))
     processor = Processor(
         Processor.Config(
             image_size=config.encoder.image_size,
@@ -444,10 +454,19 @@ def _build(
             max_length=config.language.max_length,
             prompt=experiment.data.prompt,
             observations=LABEL_NAMES,
+            codes=codes,
         ),
         tokenizer,
     )
     return config, model, processor
+
+
+def _codes(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> tuple[str, ...]:
+    least = experiment.data.min_code_studies
+    if least is None:
+        return ()
+    counts = Counter(code for _, row in train_rows for code in set(row.codes or ()))
+    return tuple(sorted(code for code, count in counts.items() if count >= least))
 
 
 class _WarmAverage(WeightAveraging):
@@ -466,7 +485,7 @@ class _WarmAverage(WeightAveraging):
 
 
 class _MetricsFile(Callback):
-    """Appends what was logged to ``metrics.jsonl`` after every epoch."""
+    """Appends what was logged to ``metrics.jsonl`` after every epoch, and prints the main of it, in log files too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -475,6 +494,8 @@ class _MetricsFile(Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"epoch": trainer.current_epoch, "step": trainer.global_step, **values}) + "\n")
+        shown = ", ".join(f"{name} {values[name]:.3f}" for name in ("train/loss", SELECTION_SCORE) if name in values)
+        print(f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {shown}", file=sys.stderr)
 
 
 def _precision(settings: Trainer) -> str:
@@ -490,34 +511,34 @@ def _measure(
     experiment: Experiment,
     model: VLM,
     processor: Processor,
-    data: StudyDataModule,
-    select_rows: Sequence[tuple[Manifest, ManifestRow]],
+    apart: ManifestDataset,
 ) -> Facts:
     """Returns operating points and sensitivities measured on the studies set apart.
 
     The operating point of an observation is where its F1 is highest on the sources of ``measured_on``, or on all
-    studies set apart where those hold fewer than ``MIN_POSITIVES`` with it. What has too few even there, or a head
-    below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a text that does not name a
-    finding does not state it. Sensitivity is measured on ``measured_on`` alone.
+    studies set apart where those hold fewer than ``MIN_POINT_POSITIVES`` with it. What has too few even there, or a
+    head below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a text that does not
+    name a finding does not state it. Sensitivity is measured on ``measured_on`` alone.
     """
-    if not select_rows:
+    if not len(apart):
         return Facts(scope=experiment.scope, operating_points={}, sensitivity={})
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        batches = [
-            (model.encode(batch.to(device)).heads.present_BO.sigmoid().cpu().numpy(), batch.states_BO.numpy())
-            for batch in data.val_dataloader()
-        ]
+    device, pad = next(model.parameters()).device, processor.tokenizer.pad_token_id
+    batches = []
+    for start in range(0, len(apart), experiment.data.batch_size):
+        stop = min(start + experiment.data.batch_size, len(apart))
+        batch = collate([apart[i] for i in range(start, stop)], pad_token_id=pad)
+        with torch.inference_mode():
+            logits_BO = model.encode(batch.to(device)).heads.present_BO
+        batches.append((logits_BO.sigmoid().cpu().numpy(), batch.states_BO.numpy()))
     probabilities, states = (np.concatenate(part) for part in zip(*batches, strict=True))
-    chosen = experiment.data.measured_on
-    measured = np.array([not chosen or row.source in chosen for _, row in select_rows])
+    measured = np.array([_is_measured(experiment, row) for _, row in apart.rows])
     points, sensitivity = {}, {}
     for column, name in enumerate(processor.config.observations):
         truth, scores = states[:, column] == 1, probabilities[:, column]
-        if name == "normal" or truth.sum() < MIN_POSITIVES:
+        if name == "normal" or truth.sum() < MIN_POINT_POSITIVES:
             continue
         own = measured & truth
-        rows = measured if own.sum() >= MIN_POSITIVES else np.ones_like(measured)
+        rows = measured if own.sum() >= MIN_POINT_POSITIVES else np.ones_like(measured)
         if roc_auc_score(truth[rows], scores[rows]) < MIN_AUROC:
             continue
         points[name] = best_f1_threshold(truth[rows], scores[rows])
@@ -525,6 +546,11 @@ def _measure(
             found = float((scores[own] >= points[name]).mean())
             sensitivity[name] = Sensitivity(value=round(found, 4), positives=int(own.sum()))
     return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity)
+
+
+def _is_measured(experiment: Experiment, row: ManifestRow) -> bool:
+    chosen = experiment.data.measured_on
+    return not chosen or row.source in chosen
 
 
 def _learned(train_rows: Sequence[tuple[Manifest, ManifestRow]], start: Checkpoint | None) -> tuple[str, ...]:
@@ -578,13 +604,19 @@ commit {record["commit"]}. Terms of these weights: see LICENSE.
 ## Operating points
 
 A finding is stated from this probability on; chosen for the best F1 on the studies set apart, for findings with at
-least {MIN_POSITIVES} positives and an AUROC of {MIN_AUROC} there. The others are never stated. Sensitivity there is
-measured on {", ".join(experiment.data.measured_on) or "all sources"}; a negative is shown to a reader only where it is
-above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
+least {MIN_POINT_POSITIVES} positives and an AUROC of {MIN_AUROC} there. The others are never stated. Sensitivity there
+is measured on {", ".join(experiment.data.measured_on) or "all sources"}; a negative is shown to a reader only where it
+is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 
 | observation | operating point | sensitivity (studies with it) |
 | --- | --- | --- |
 {rows}
+
+## Numbers
+
+{SUMMARY_BEGIN}
+Not measured yet: `mmfm evaluate --card` writes them here.
+{SUMMARY_END}
 """
 
 

@@ -53,7 +53,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         language=LanguageModelConfig(hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512),
     )
     tokenizer = config.language.build_tokenizer(["Findings: There is a left pleural effusion.\nImpression: Effusion."])
-    model = config.build(tokenizer, observations)
+    model = config.build(tokenizer, num_observations=len(observations))
     with torch.no_grad():
         table = model.language.get_input_embeddings().weight
         table[:, 0] = 5

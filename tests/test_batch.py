@@ -17,6 +17,7 @@ def batch(B: int = 2, S: int = 2, T: int = 6, O: int = 3) -> Batch:
         labels_BT=torch.full((B, T), IGNORE_INDEX),
         states_BO=torch.zeros(B, O),
         sides_BO2=torch.zeros(B, O, 2),
+        codes_BK=torch.zeros(B, 0),
     )
 
 

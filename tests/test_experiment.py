@@ -183,6 +183,33 @@ def test_selection_is_set_apart_by_patient_and_repeatably(tiny_manifest):
     assert [row.study_uid for _, row in split_rows(recipe)[1]] == [row.study_uid for _, row in selected]
 
 
+def test_only_the_sources_measured_on_select(tiny_manifest, tmp_path):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    for source, selects in (("synthetic", True), ("elsewhere", False)):
+        recipe = replace(tiny, data=replace(tiny.data, select_fraction=0.4, measured_on=(source,)))
+        run = fit(recipe, tmp_path / "runs" / source / "1", file=FILES[0])
+        record = json.loads((run / "provenance.json").read_text())
+        assert record["studies"]["select"] and (record["selection"] is not None) is selects
+
+
+def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_manifest, tmp_path):
+    lines = [json.loads(line) for line in tiny_manifest.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        line["codes"] = ["Spine"] if number else ["Spine", "Rare"]
+    manifest = tiny_manifest.with_name("coded.jsonl")
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tiny = load_experiment(FILES[0]).tiny(manifest)
+    run = fit(
+        replace(tiny, data=replace(tiny.data, min_code_studies=2)), tmp_path / "runs" / "coded" / "1", file=FILES[0]
+    )
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["train/codes"] > 0
+    opened = load_checkpoint(str(run / "checkpoint"))
+    assert opened.processor.config.codes == ("Spine",)
+    drafts = predict(manifest=manifest, split="train", checkpoint=str(run / "checkpoint"), out=tmp_path / "p.jsonl")
+    assert "Spine" not in drafts[0].finding_probabilities
+
+
 def test_heads_that_nothing_taught_give_no_probability(tiny_manifest, tmp_path):
     run = fit(load_experiment(FILES[0]).tiny(tiny_manifest), tmp_path / "runs" / "learned" / "1", file=FILES[0])
     drafts = predict(

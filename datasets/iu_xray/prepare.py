@@ -151,7 +151,19 @@ def _row(
         ),
         target=target,
         labels=labels,
+        codes=mesh_codes(report.get("MeSH")),
     )
+
+
+def mesh_codes(mesh: str | None) -> tuple[str, ...] | None:
+    """Returns the terms that a person coded a study with, each with its levels, or ``None`` if nobody did.
+
+    "Lung/hypoinflation/mild;Scoliosis" gives Lung, Lung/hypoinflation, Lung/hypoinflation/mild and Scoliosis.
+    """
+    if mesh is None or mesh.strip() in ("", "No Indexing"):
+        return None
+    terms = [term.strip().split("/") for term in mesh.split(";") if term.strip()]
+    return tuple(dict.fromkeys("/".join(term[:depth]) for term in terms for depth in range(1, len(term) + 1)))
 
 
 def training_text(text: str | None, counts: Counter[str]) -> str | None:

@@ -25,6 +25,9 @@ class Example:
     report_findings: tuple[Finding, ...]
     """What the labeller reads in the full report, sides included."""
 
+    codes: tuple[str, ...] | None
+    """Codes of the source, as in the manifest."""
+
     @classmethod
     def from_row(cls, manifest: Manifest, row: ManifestRow) -> Example:
         """Returns the example of a manifest row; pixels are read later."""
@@ -36,4 +39,5 @@ class Example:
             target_findings=label_report(target.findings, target.impression),
             states=dict(row.labels),
             report_findings=label_report(row.report.findings, row.report.impression),
+            codes=row.codes,
         )

@@ -3,7 +3,8 @@
     {"study_uid": "iu_xray-123", "patient_id", "source": "iu_xray", "split", "patient": {"sex", "age"},
      "series": [{"series_uid", "modality", "view", "path", "sha256"}],
      "report": {"indication", "comparison", "technique", "findings", "impression"}, "target": like report, or null,
-     "labels": {"pneumothorax": "absent"}, "diagnosis", "differential", "truth", "questions", "prior_study_uid"}
+     "labels": {"pneumothorax": "absent"}, "codes": ["Lung/hypoinflation"], "diagnosis", "differential", "truth",
+     "questions", "prior_study_uid"}
 
 A path is relative to the manifest and never leaves its folder. A label is present, absent, uncertain or null; null, or
 a missing name, means that nobody said. ``report`` is the whole text; ``target`` is the text to train on. What is not
@@ -114,6 +115,8 @@ class ManifestRow:
     """The text to train on; its sections are ``None`` where nothing is left to train on."""
     labels: dict[str, Status | None] = field(default_factory=dict)
     """By the names of ``LABEL_NAMES``."""
+    codes: tuple[str, ...] | None = None
+    """What a person coded the study with, in the words of the source, such as MeSH terms; ``None`` where nobody did."""
     diagnosis: str | None = None
     differential: tuple[str, ...] = ()
     truth: dict[str, Any] | None = None
@@ -140,6 +143,8 @@ class ManifestRow:
         for name in ("target", "diagnosis", "differential", "truth", "questions", "prior_study_uid"):
             if not value[name]:
                 del value[name]
+        if value["codes"] is None:  # an empty list says that a person found nothing to code
+            del value["codes"]
         return value
 
     @classmethod
@@ -167,10 +172,11 @@ class ManifestRow:
         if "labels" in given:
             labels = _object(given["labels"], "labels")
             given["labels"] = {k: _member(Status, v, f"labels.{k}") for k, v in labels.items()}
-        if "differential" in given:
-            given["differential"] = tuple(_list(given["differential"], "differential"))
-            for diagnosis in given["differential"]:
-                _text("differential", diagnosis)
+        for name in ("differential", "codes"):
+            if given.get(name) is not None:
+                given[name] = tuple(_list(given[name], name))
+                for item in given[name]:
+                    _text(name, item)
         if given.get("truth") is not None:
             _object(given["truth"], "truth")
         if "questions" in given:

@@ -23,6 +23,7 @@ class HeadLogits:
     """bool: the study has a frontal picture; without one nothing is known of sides."""
     views_N: Tensor
     """int64 view used for each picture: as stated, else as read from the picture."""
+    codes_BK: Tensor
 
 
 class FindingHeads(nn.Module):
@@ -30,9 +31,10 @@ class FindingHeads(nn.Module):
 
     The side of a finding is read from the halves of the frontal pictures by one set of weights for both halves, so
     that a mirrored picture mirrors the side. A frontal radiograph shows the patient's left on the picture's right.
+    The codes are learned for what they teach the features; nothing is drafted from them.
     """
 
-    def __init__(self, *, in_features: int, num_observations: int, dropout: float) -> None:
+    def __init__(self, *, in_features: int, num_observations: int, num_codes: int, dropout: float) -> None:
         super().__init__()
         self.missing_2E = nn.Parameter(torch.zeros(2, in_features))
         """Stands for a view that the study lacks."""
@@ -40,6 +42,7 @@ class FindingHeads(nn.Module):
         self.present = nn.Linear(2 * in_features, num_observations)
         self.side = nn.Linear(2 * in_features, num_observations)
         self.lateral = nn.Linear(in_features, 1)
+        self.codes = nn.Linear(2 * in_features, num_codes) if num_codes else None
 
     def forward(self, features_NEHW: Tensor, study_N: Tensor, views_N: Tensor, num_studies: int) -> HeadLogits:
         """Returns logits for ``num_studies`` studies.
@@ -68,12 +71,14 @@ class FindingHeads(nn.Module):
             self.side(self.dropout(torch.cat([own, other], dim=1)))
             for own, other in ((patient_left_BE, patient_right_BE), (patient_right_BE, patient_left_BE))
         ]
+        dropped_BE = self.dropout(pooled_BE)
         return HeadLogits(
-            present_BO=self.present(self.dropout(pooled_BE)),
+            present_BO=self.present(dropped_BE),
             sides_BO2=torch.stack(sides, dim=-1),
             lateral_N=lateral_N,
             frontal_B=has_frontal_B,
             views_N=views_N,
+            codes_BK=dropped_BE[:, :0] if self.codes is None else self.codes(dropped_BE),
         )
 
     @staticmethod

@@ -8,6 +8,7 @@ training pictures were; the encoder normalises. The Receipt says so. Nothing fli
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,8 @@ class Processor:
         prompt: str = "Write the findings and the impression."
         observations: tuple[str, ...]
         """Observations of the finding heads, in their order."""
+        codes: tuple[str, ...] = ()
+        """Codes of the training sources that are learned beside them, in their order."""
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
@@ -168,6 +171,9 @@ class Processor:
             labels_T=labels,
             states_O=torch.tensor([STATE_VALUES[example.states.get(o)] for o in self.config.observations]),
             sides_O2=self._sides(example.report_findings),
+            codes_K=torch.tensor(
+                [math.nan if example.codes is None else float(code in example.codes) for code in self.config.codes]
+            ),
         )
 
     def query(self, study_uid: str, pixels: StudyPixels) -> Inputs:
@@ -182,6 +188,7 @@ class Processor:
             labels_T=empty,
             states_O=torch.full((count,), float("nan")),
             sides_O2=torch.full((count, 2), float("nan")),
+            codes_K=torch.full((len(self.config.codes),), float("nan")),
         )
 
     def _sides(self, findings: Iterable[Finding]) -> Tensor:

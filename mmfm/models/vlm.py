@@ -45,7 +45,12 @@ class VLM(nn.Module):
         """Dropout before the finding heads."""
 
         def build(
-            self, tokenizer: PreTrainedTokenizerBase, observations: tuple[str, ...], *, weights: bool = True
+            self,
+            tokenizer: PreTrainedTokenizerBase,
+            *,
+            num_observations: int,
+            num_codes: int = 0,
+            weights: bool = True,
         ) -> VLM:
             """Returns the model; ``weights=False`` makes the architecture only."""
             encoder = self.encoder if weights else Encoder2D.Config(
@@ -56,7 +61,8 @@ class VLM(nn.Module):
                 connector=self.connector,
                 language=self.language.build(tokenizer, weights=weights),
                 image_token_id=image_token_id(tokenizer),
-                num_observations=len(observations),
+                num_observations=num_observations,
+                num_codes=num_codes,
                 head_dropout=self.head_dropout,
             )
 
@@ -68,6 +74,7 @@ class VLM(nn.Module):
         language: Any,
         image_token_id: int,
         num_observations: int,
+        num_codes: int,
         head_dropout: float,
     ) -> None:
         super().__init__()
@@ -78,7 +85,10 @@ class VLM(nn.Module):
         self.view_2E = nn.Parameter(torch.zeros(2, width))
         """Added to the vision tokens of a frontal and of a lateral picture."""
         self.heads = FindingHeads(
-            in_features=encoder.num_features, num_observations=num_observations, dropout=head_dropout
+            in_features=encoder.num_features,
+            num_observations=num_observations,
+            num_codes=num_codes,
+            dropout=head_dropout,
         )
         self.image_token_id = image_token_id
 

@@ -17,10 +17,11 @@ from mmfm.models.heads import HeadLogits
 from mmfm.models.vlm import VLM
 from mmfm.training.augmentation import Augmentation
 
-SELECTION_SCORE = "select/finding_auroc"
-"""Mean AUROC of the finding heads on the studies set apart: what the best epoch is chosen by.
+SELECTION_SCORE = "select/score"
+"""What the best epoch is chosen by: the mean AUROC of the finding heads on the studies set apart.
 
-Where no observation has ``MIN_EACH`` positives and negatives there, it is minus their finding loss instead.
+Where no observation has ``MIN_EACH`` positives and negatives there, it is minus their finding loss instead; where the
+heads are frozen, and their AUROC stands still, minus the loss of the report.
 """
 MIN_EACH = 5
 
@@ -31,8 +32,6 @@ class SFTConfig:
 
     lr: float = 3e-4
     """Highest learning rate of one cosine cycle."""
-    encoder_lr: float | None = None
-    """That of the encoder, where it differs."""
     weight_decay: float = 0.05
     warmup_fraction: float = 0.1
     """Part of the steps in which the rate rises."""
@@ -42,6 +41,8 @@ class SFTConfig:
     """Of the cross-entropy of the report's tokens; 0 leaves the language model out."""
     findings_weight: float = 1.0
     """Of the binary cross-entropy of the finding states."""
+    codes_weight: float = 1.0
+    """Of that of the codes of the source, where the experiment learns any."""
     side_weight: float = 0.2
     view_weight: float = 0.1
     ema_decay: float | None = 0.995
@@ -68,7 +69,7 @@ class SFT(LightningModule):
         self._frozen = [_module(model, name) for name in config.freeze]
         for module in self._frozen:
             module.requires_grad_(False)
-        self._scores: list[tuple[Tensor, Tensor]] = []
+        self._scores: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def train(self, mode: bool = True) -> SFT:
         """Sets the mode; frozen modules keep evaluation mode, so that their running statistics stay too."""
@@ -108,6 +109,7 @@ class SFT(LightningModule):
         parts = {
             "report": report,
             "findings": _masked_bce(heads.present_BO, batch.states_BO),
+            "codes": _masked_bce(heads.codes_BK, batch.codes_BK),
             "side": _masked_bce(
                 heads.sides_BO2, batch.sides_BO2.masked_fill(~heads.frontal_B[:, None, None], float("nan"))
             ),
@@ -117,6 +119,7 @@ class SFT(LightningModule):
         weights = {
             "report": s.report_weight,
             "findings": s.findings_weight,
+            "codes": s.codes_weight,
             "side": s.side_weight,
             "view": s.view_weight,
         }
@@ -127,12 +130,12 @@ class SFT(LightningModule):
         """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
         losses, heads = self.losses(batch)
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
-        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu()))
+        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), losses["report"].cpu()[None]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the selection score."""
         if self._scores:
-            logits, states = (torch.cat(part).numpy() for part in zip(*self._scores, strict=True))
+            logits, states, report = (torch.cat(part).float().numpy() for part in zip(*self._scores, strict=True))
             self._scores.clear()
             scores = {}
             for column, name in enumerate(self.observations):
@@ -140,28 +143,26 @@ class SFT(LightningModule):
                 truth = states[known, column]
                 if min((truth == 0).sum(), (truth == 1).sum()) >= MIN_EACH:
                     scores[name] = float(roc_auc_score(truth, logits[known, column]))
-            loss = float(_masked_bce(torch.from_numpy(logits), torch.from_numpy(states)))
-            self.log(SELECTION_SCORE, sum(scores.values()) / len(scores) if scores else -loss, prog_bar=True)
+            if not any(p.requires_grad for p in self.model.heads.parameters()):
+                score = -float(report.mean())
+            elif scores:
+                score = sum(scores.values()) / len(scores)
+            else:
+                score = -float(_masked_bce(torch.from_numpy(logits), torch.from_numpy(states)))
+            self.log(SELECTION_SCORE, score, prog_bar=True)
             self.log_dict({f"select/auroc_{name}": value for name, value in scores.items()})
 
     def configure_optimizers(self) -> Any:
         """Returns AdamW under one cosine cycle."""
-        groups: list[dict[str, Any]] = []
-        for in_encoder in (True, False):
-            rate = self.settings.lr if self.settings.encoder_lr is None or not in_encoder else self.settings.encoder_lr
-            trained = [
-                p
-                for name, p in self.model.named_parameters()
-                if p.requires_grad and name.startswith("encoder.") is in_encoder
-            ]
-            decay = self.settings.weight_decay
-            groups.append({"params": [p for p in trained if p.ndim >= 2], "lr": rate, "weight_decay": decay})
-            groups.append({"params": [p for p in trained if p.ndim < 2], "lr": rate, "weight_decay": 0.0})
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
-            max_lr=[group["lr"] for group in groups],
+            max_lr=self.settings.lr,
             total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
             pct_start=self.settings.warmup_fraction,
         )

@@ -50,6 +50,7 @@ FULL = ManifestRow(
     report=Sections(indication="Cough", findings="No effusion.\u2028Clear × lungs.", impression="Normal."),
     target=Sections(findings="No effusion."),
     labels={"pleural_effusion": Status.ABSENT, "nodule": Status.UNCERTAIN, "mass": None, "normal": Status.PRESENT},
+    codes=("Lung", "Lung/hypoinflation"),
     diagnosis="None",
     differential=("pneumonia", "edema"),
     truth={"boxes": [{"observation": "nodule", "box": [1, 2, 3, 4]}]},
@@ -93,8 +94,9 @@ words = st.text(min_size=1, max_size=20).filter(str.strip)
     age=st.none() | st.floats(0, 150),
     labels=st.dictionaries(st.sampled_from(LABEL_NAMES), st.none() | st.sampled_from(Status)),
     differential=st.lists(words, max_size=3),
+    codes=st.none() | st.lists(words, max_size=3).map(tuple),
 )
-def test_any_row_survives_json(findings, age, labels, differential):
+def test_any_row_survives_json(findings, age, labels, differential, codes):
     row = ManifestRow(
         study_uid="s",
         patient_id="p",
@@ -104,6 +106,7 @@ def test_any_row_survives_json(findings, age, labels, differential):
         series=a_row().series,
         report=Sections(findings=findings),
         labels=labels,
+        codes=codes,
         differential=tuple(differential),
     )
     assert ManifestRow.from_json(json.loads(json.dumps(row.to_json()))) == row
@@ -128,6 +131,7 @@ def test_any_row_survives_json(findings, age, labels, differential):
         (broken(series=[{"series_uid": "a", "path": "a.png", "sha256": "12"}]), "64 hexadecimal"),
         (broken(patient={"sex": "female"}), '"female"'),
         (broken(patient={"age": -1}), "patient.age"),
+        (broken(codes=["Lung", 3]), "codes"),
         (broken(patient={"age": True}), "patient.age"),
         (broken(patient={"name": "Someone"}), "keys among sex, age"),
         (broken(report={"finding": "Clear."}), "finding"),

@@ -163,6 +163,23 @@ def test_the_training_text(prepare, text, kept):
     assert prepare.training_text(text, Counter()) == kept
 
 
+@pytest.mark.parametrize(
+    ("mesh", "codes"),
+    [
+        (None, None),
+        ("", None),
+        ("No Indexing", None),
+        ("normal", ("normal",)),
+        (
+            "Lung/hypoinflation/mild;Lung/hyperdistention",
+            ("Lung", "Lung/hypoinflation", "Lung/hypoinflation/mild", "Lung/hyperdistention"),
+        ),
+    ],
+)
+def test_a_term_stands_with_each_of_its_levels(prepare, mesh, codes):
+    assert prepare.mesh_codes(mesh) == codes
+
+
 @pytest.mark.slow
 def test_the_published_folder_gives_the_numbers_of_the_card(tmp_path, prepare, shared_data):
     source = shared_data / "iu_xray"
@@ -177,4 +194,6 @@ def test_the_published_folder_gives_the_numbers_of_the_card(tmp_path, prepare, s
     manifest = read_manifest(tmp_path / "out" / "manifest.jsonl")
     targets = [text for row in manifest.rows for text in (row.target.findings, row.target.impression) if text]
     assert len(targets) > 5000
+    assert sum("Cardiomegaly/mild" in (row.codes or ()) for row in manifest.rows) > 100
+    assert sum(row.codes is None for row in manifest.rows) == 67
     assert not any("XXXX" in text for text in targets)

@@ -5,7 +5,7 @@ from mmfm.models.heads import FindingHeads
 
 def _heads() -> FindingHeads:
     torch.manual_seed(0)
-    return FindingHeads(in_features=5, num_observations=3, dropout=0.3).eval()
+    return FindingHeads(in_features=5, num_observations=3, num_codes=2, dropout=0.3).eval()
 
 
 def test_a_mirrored_frontal_picture_mirrors_the_sides_and_nothing_else():
@@ -26,6 +26,14 @@ def test_left_is_read_from_the_right_half_of_the_picture():
     features[..., 2:] = 1.0
     left, right = heads(features, torch.tensor([0]), torch.tensor([0]), 1).sides_BO2[0].unbind(-1)
     assert (left > right).all()
+
+
+def test_codes_are_read_beside_the_observations_where_any_are_learned():
+    inputs = torch.randn(2, 5, 4, 4), torch.tensor([0, 1]), torch.tensor([0, 0]), 2
+    assert _heads()(*inputs).codes_BK.shape == (2, 2)
+    none = FindingHeads(in_features=5, num_observations=3, num_codes=0, dropout=0.3)
+    assert none(*inputs).codes_BK.shape == (2, 0)
+    assert not [name for name in none.state_dict() if "codes" in name]
 
 
 def test_a_study_does_not_see_its_neighbours():

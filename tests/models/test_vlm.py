@@ -42,6 +42,6 @@ def test_every_connector_fits_between(tiny_config, tiny_processor, two_pictures,
         connector=Connector.Config(kind=kind, num_tokens=4),
         language=LanguageModelConfig(hidden_size=48, num_layers=1, num_heads=2, vocab_size=400),
     )
-    model = config.build(tiny_processor.tokenizer, tiny_processor.config.observations)
+    model = config.build(tiny_processor.tokenizer, num_observations=len(tiny_processor.config.observations))
     (study,) = read_studies(two_pictures)
     assert model.encode(_batch(tiny_processor, study)).tokens_NVE.shape == (2, 4, 48)
