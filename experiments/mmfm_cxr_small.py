@@ -3,9 +3,9 @@
     mmfm train experiments/mmfm_cxr_small_findings.py
     mmfm train experiments/mmfm_cxr_small.py
 
-Starts from the first half, whose features and finding heads stay as they are, and learns the report that states what
-the heads decide, on real and on drawn studies; the drawn ones put the samples of the demo into scope. Scores: see
-``experiments/README.md``.
+Starts from the first half, whose features and finding heads stay as they are, and learns to write the report that
+states the findings named in its prompt, on real and on drawn studies; the drawn ones put the samples of the demo into
+scope. Scores: see ``experiments/README.md``.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer

@@ -50,7 +50,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Keeps the collector out of imports, which make many objects and no garbage: half a second of a cold start."""
+    """Keeps the collector out of imports and of opening weights, which make many objects and no garbage.
+
+    That is half a second of a cold start.
+    """
     gc.disable()
     try:
         yield
@@ -100,11 +103,11 @@ def report(
         from mmfm.inference import Reporter
         from mmfm.io import read
         from mmfm.ui.render import report_markdown, report_text
-
-        reading = read(path)
-        studies = reading.require_studies(str(path))
-        if reading.refusals:
-            print(reading.refusals, file=sys.stderr)
+    reading = read(path)
+    studies = reading.require_studies(str(path))
+    if reading.refusals:
+        print(reading.refusals, file=sys.stderr)
+    with _no_garbage_collection():
         reporter = Reporter.from_pretrained(checkpoint, device=device)
     refused = 0
     for place, study in enumerate(studies, start=1):
@@ -167,7 +170,9 @@ def evaluate(
     checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
     leaderboard: Annotated[Path | None, typer.Option(help="A page that gets a row and all tables.")] = None,
     summary: Annotated[Path | None, typer.Option(help="A page that gets the headline scores, between markers.")] = None,
-    card: Annotated[bool, typer.Option("--card", help="Write them into the checkpoint's own card too.")] = False,
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Write them into the checkpoint's own card too.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint on a split, beside controls made in the same run."""
@@ -181,7 +186,7 @@ def evaluate(
         out=out,
         leaderboard=leaderboard,
         summary=summary,
-        write_card=card,
+        write_card=write_card,
         device=device,
     )
     print(f"scores and drafts: {out}")

@@ -21,6 +21,7 @@ import typing
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sklearn.metrics import roc_auc_score
+from torch.utils.data import DataLoader, Subset
 
 from mmfm.data.collate import collate
 from mmfm.data.datamodule import StudyDataModule
@@ -94,11 +96,12 @@ class Data:
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
-    """Values of ``source`` in the manifests whose set-apart studies select the epoch and give the operating points and
-    the sensitivities; all where empty. Drawn studies flatter: name the real sources here."""
+    """Values of ``source`` in the manifests whose set-apart studies select the epoch and give the sensitivities and,
+    for observations that enough of them show, the operating points; all where empty. Drawn studies flatter: name the
+    real sources here."""
     min_code_studies: int | None = None
     """Codes of the sources that so many training studies carry are learned beside the observations, because they teach
-    the encoder what else a picture shows; ``None`` learns none."""
+    the encoder what else a picture shows; ``None`` learns none. With ``init_from``, its codes are kept."""
     prompt: str = "Write the findings and the impression."
     batch_size: int = 16
     num_workers: int = 0
@@ -138,6 +141,11 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.model is None and self.init_from is None:
             raise ConfigError("experiment", expected="model or init_from", found="neither", fix="give one of them")
+        if self.init_from is not None and self.data.min_code_studies is not None:
+            raise ConfigError(
+                "data.min_code_studies", expected="None, as the codes of init_from are kept",
+                found=str(self.data.min_code_studies), fix="leave it out",
+            )  # fmt: skip
 
     def tiny(self, manifest: Path) -> Experiment:
         """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps."""
@@ -285,7 +293,8 @@ def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, r
         _, model, processor = _build(experiment, train_rows)
         experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
         print(json.dumps(to_json(experiment), indent=2))
-        print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart for selection")
+        select = len(_measured_places(experiment, select_rows))
+        print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart, of which {select} select")
         return None
     if resume:
         run = path
@@ -330,7 +339,8 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     train_rows, select_rows = split_rows(experiment)
     sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
     config, model, processor = _build(experiment, train_rows)
-    select = ManifestDataset([r for r in select_rows if _is_measured(experiment, r[1])], processor)
+    apart = ManifestDataset(select_rows, processor)
+    select = Subset(apart, _measured_places(experiment, select_rows))
     data = StudyDataModule(
         train=ManifestDataset(train_rows, processor),
         select=select if len(select) else None,
@@ -383,7 +393,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     device = trainer.strategy.root_device
     model = task.model.eval().float().to(device)
     round_as_saved(model)
-    facts = _measure(experiment, model, processor, ManifestDataset(select_rows, processor))
+    facts = _measure(experiment, model, processor, apart)
     start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
     facts = replace(facts, learned=_learned(train_rows, start))
     record = {
@@ -391,7 +401,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         "seconds": round(seconds, 1),
         "seed": experiment.seed,
         "precision": _precision(settings),
-        "studies": {"train": len(train_rows), "select": len(select_rows)},
+        "studies": {"train": len(train_rows), "apart": len(apart), "select": len(select)},
         "sources": sources,
         "init_from_sha256": None if start is None else start.sha256,
         "selection": None if best.best_model_score is None else float(best.best_model_score),
@@ -494,8 +504,8 @@ class _MetricsFile(Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"epoch": trainer.current_epoch, "step": trainer.global_step, **values}) + "\n")
-        shown = ", ".join(f"{name} {values[name]:.3f}" for name in ("train/loss", SELECTION_SCORE) if name in values)
-        print(f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}: {shown}", file=sys.stderr)
+        score = f", {SELECTION_SCORE} {values[SELECTION_SCORE]:.4f}" if SELECTION_SCORE in values else ""
+        print(f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}{score}", file=sys.stderr)
 
 
 def _precision(settings: Trainer) -> str:
@@ -523,15 +533,17 @@ def _measure(
     if not len(apart):
         return Facts(scope=experiment.scope, operating_points={}, sensitivity={})
     device, pad = next(model.parameters()).device, processor.tokenizer.pad_token_id
-    batches = []
-    for start in range(0, len(apart), experiment.data.batch_size):
-        stop = min(start + experiment.data.batch_size, len(apart))
-        batch = collate([apart[i] for i in range(start, stop)], pad_token_id=pad)
-        with torch.inference_mode():
-            logits_BO = model.encode(batch.to(device)).heads.present_BO
-        batches.append((logits_BO.sigmoid().cpu().numpy(), batch.states_BO.numpy()))
+    loader = DataLoader(
+        apart, batch_size=experiment.data.batch_size, num_workers=experiment.data.num_workers,
+        collate_fn=partial(collate, pad_token_id=pad),
+    )  # fmt: skip
+    with torch.inference_mode():
+        batches = [
+            (model.encode(batch.to(device)).heads.present_BO.sigmoid().cpu().numpy(), batch.states_BO.numpy())
+            for batch in loader
+        ]
     probabilities, states = (np.concatenate(part) for part in zip(*batches, strict=True))
-    measured = np.array([_is_measured(experiment, row) for _, row in apart.rows])
+    measured = np.isin(np.arange(len(apart)), _measured_places(experiment, apart.rows))
     points, sensitivity = {}, {}
     for column, name in enumerate(processor.config.observations):
         truth, scores = states[:, column] == 1, probabilities[:, column]
@@ -548,9 +560,16 @@ def _measure(
     return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity)
 
 
-def _is_measured(experiment: Experiment, row: ManifestRow) -> bool:
+def _measured_places(experiment: Experiment, rows: Sequence[tuple[Manifest, ManifestRow]]) -> list[int]:
+    """Returns which of the rows set apart are of ``measured_on``."""
     chosen = experiment.data.measured_on
-    return not chosen or row.source in chosen
+    places = [i for i, (_, row) in enumerate(rows) if not chosen or row.source in chosen]
+    if rows and not places:
+        raise ConfigError(
+            "data.measured_on", expected=f"sources among {', '.join(sorted({row.source for _, row in rows}))}",
+            found=", ".join(chosen), fix="name sources as the manifests do",
+        )  # fmt: skip
+    return places
 
 
 def _learned(train_rows: Sequence[tuple[Manifest, ManifestRow]], start: Checkpoint | None) -> tuple[str, ...]:
@@ -581,7 +600,7 @@ def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
         f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
         for name, point in facts.operating_points.items()
     )
-    scope = facts.scope
+    scope, measured = facts.scope, ", ".join(experiment.data.measured_on) or "all sources"
     caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
     return f"""# {experiment.summary or "A checkpoint of mmfm"}
@@ -597,16 +616,17 @@ Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)};
 
 {sources}
 
-{record["studies"]["train"]} studies to train on, {record["studies"]["select"]} set apart by patient for selection;
+{record["studies"]["train"]} studies to train on, {record["studies"]["apart"]} set apart by patient, of which
+{record["studies"]["select"]} select the epoch;
 seed {record["seed"]}; {record["hardware"]}, {record["precision"]}, {record["seconds"] / 3600:.2f} hours;
 commit {record["commit"]}. Terms of these weights: see LICENSE.
 
 ## Operating points
 
-A finding is stated from this probability on; chosen for the best F1 on the studies set apart, for findings with at
-least {MIN_POINT_POSITIVES} positives and an AUROC of {MIN_AUROC} there. The others are never stated. Sensitivity there
-is measured on {", ".join(experiment.data.measured_on) or "all sources"}; a negative is shown to a reader only where it
-is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
+A finding is stated from this probability on; chosen for the best F1 on the studies set apart of {measured}, or of all
+sources for findings that fewer than {MIN_POINT_POSITIVES} of those show. What has fewer positives even there, or an
+AUROC under {MIN_AUROC}, is never stated. Sensitivity is that on {measured}; a negative is shown to a reader only where
+it is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 
 | observation | operating point | sensitivity (studies with it) |
 | --- | --- | --- |
@@ -615,7 +635,7 @@ is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 ## Numbers
 
 {SUMMARY_BEGIN}
-Not measured yet: `mmfm evaluate --card` writes them here.
+Not measured yet: `mmfm evaluate --write-card` writes them here.
 {SUMMARY_END}
 """
 

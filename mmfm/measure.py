@@ -33,6 +33,7 @@ from mmfm.evaluation import (
     Prediction,
     Provenance,
     Scorecard,
+    check_summary,
     score_card,
     shuffled,
     update_leaderboard,
@@ -40,7 +41,7 @@ from mmfm.evaluation import (
     write_predictions,
 )
 from mmfm.inference import check_study, choose_device
-from mmfm.models.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint, write_sums
+from mmfm.models.checkpoint import Checkpoint, load_checkpoint, renew_card_sum, resolve_checkpoint
 from mmfm.models.drafting import Draft, draft
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.processor import Processor, StudyPixels
@@ -118,6 +119,8 @@ def evaluate(
         MmfmError: an input is wrong.
     """
     folder = resolve_checkpoint(checkpoint)
+    for page in filter(None, (summary, folder / "card.md" if write_card else None)):
+        check_summary(page)  # not after an hour of drafting
     opened = load_checkpoint(checkpoint, device=choose_device(device))
     scored, trained = read_manifest(manifest), read_manifest(train_manifest)
     rows = scored.split(split)
@@ -177,7 +180,7 @@ def evaluate(
         update_summary(summary, card)
     if write_card:
         update_summary(folder / "card.md", card)
-        write_sums(folder)
+        renew_card_sum(folder)
     return card
 
 

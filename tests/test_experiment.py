@@ -60,7 +60,7 @@ def test_three_overrides_swap_encoder_connector_and_language_model(tiny_manifest
     assert opened.model.language.config.hidden_size == 48
 
 
-def test_an_interrupted_run_goes_on_from_its_last_epoch(tiny_manifest, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_from_its_last_epoch(tiny_manifest, tmp_path, monkeypatch, capsys):
     tiny = override(load_experiment(FILES[0]).tiny(tiny_manifest), ["trainer.max_steps=-1", "trainer.max_epochs=2"])
     run = tmp_path / "runs" / "resumed" / "1"
     step = SFT.training_step
@@ -75,7 +75,9 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(tiny_manifest, tmp_path,
         with pytest.raises(OSError, match="power cut"):
             fit(tiny, run, file=FILES[0])
     assert not (run / "checkpoint").exists()
+    capsys.readouterr()
     fit(tiny, run, file=FILES[0], resume=True)
+    assert "epoch 2, step " in capsys.readouterr().err
     epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [0, 1] and (run / "checkpoint" / "model.safetensors").is_file()
 
@@ -184,12 +186,20 @@ def test_selection_is_set_apart_by_patient_and_repeatably(tiny_manifest):
 
 
 def test_only_the_sources_measured_on_select(tiny_manifest, tmp_path):
-    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
-    for source, selects in (("synthetic", True), ("elsewhere", False)):
-        recipe = replace(tiny, data=replace(tiny.data, select_fraction=0.4, measured_on=(source,)))
-        run = fit(recipe, tmp_path / "runs" / source / "1", file=FILES[0])
-        record = json.loads((run / "provenance.json").read_text())
-        assert record["studies"]["select"] and (record["selection"] is not None) is selects
+    lines = [json.loads(line) for line in tiny_manifest.read_text().splitlines()]
+    for line in lines[::2]:
+        line["source"] = "real"
+    manifest = tiny_manifest.with_name("two_sources.jsonl")
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tiny = load_experiment(FILES[0]).tiny(manifest)
+    recipe = replace(tiny, data=replace(tiny.data, select_fraction=0.6, measured_on=("real",)))
+    run = fit(recipe, tmp_path / "runs" / "1", file=FILES[0])
+    studies = json.loads((run / "provenance.json").read_text())["studies"]
+    assert 0 < studies["select"] < studies["apart"]
+    wrong = replace(recipe, data=replace(recipe.data, measured_on=("elsewhere",)))
+    with pytest.raises(ConfigError, match=r"measured_on.*real, synthetic"):
+        fit(wrong, tmp_path / "runs" / "2", file=FILES[0])
+    assert not (tmp_path / "runs" / "2").exists()
 
 
 def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_manifest, tmp_path):
@@ -208,6 +218,11 @@ def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_mani
     assert opened.processor.config.codes == ("Spine",)
     drafts = predict(manifest=manifest, split="train", checkpoint=str(run / "checkpoint"), out=tmp_path / "p.jsonl")
     assert "Spine" not in drafts[0].finding_probabilities
+    second = replace(tiny, model=None, init_from=str(run / "checkpoint"))
+    again = fit(second, tmp_path / "runs" / "second" / "1", file=FILES[0])
+    assert load_checkpoint(str(again / "checkpoint")).processor.config.codes == ("Spine",)
+    with pytest.raises(ConfigError, match="min_code_studies"):
+        replace(second, data=replace(tiny.data, min_code_studies=2))
 
 
 def test_heads_that_nothing_taught_give_no_probability(tiny_manifest, tmp_path):

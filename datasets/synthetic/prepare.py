@@ -68,11 +68,11 @@ def write_study(task: tuple[str, int], *, folder: Path, size: int, mirrored: flo
         report=study.report,
         target=Sections(findings=study.report.findings, impression=study.report.impression),
         labels={**study.labels, NORMAL: Status.ABSENT if study.findings else Status.PRESENT},
-        truth={**truth(study, folder, place), "mirrored": mirror},
+        truth=truth(study, folder, place, mirrored=mirror),
     )
 
 
-def truth(study: SyntheticStudy, folder: Path, place: Path) -> dict[str, Any]:
+def truth(study: SyntheticStudy, folder: Path, place: Path, *, mirrored: bool) -> dict[str, Any]:
     """Returns what is known exactly of a study, as the card describes it, and writes its masks into ``place``."""
     regions = []
     for view in study.views:
@@ -90,6 +90,7 @@ def truth(study: SyntheticStudy, folder: Path, place: Path) -> dict[str, Any]:
             )
     return {
         "seed": study.seed,
+        "mirrored": mirrored,
         "pixel_spacing_mm": study.views[0].pixel_spacing,
         "cardiothoracic_ratio": study.cardiothoracic_ratio,
         "findings": to_json(study.findings),

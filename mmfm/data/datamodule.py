@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, Subset
 
 from mmfm.batch import Batch, Inputs
 from mmfm.data.collate import collate
@@ -39,7 +39,7 @@ class StudyDataModule(LightningDataModule):
         self,
         *,
         train: ManifestDataset,
-        select: ManifestDataset | None,
+        select: ManifestDataset | Subset[Inputs] | None,
         batch_size: int,
         pad_token_id: int,
         seed: int,

@@ -173,7 +173,7 @@ class ManifestRow:
             labels = _object(given["labels"], "labels")
             given["labels"] = {k: _member(Status, v, f"labels.{k}") for k, v in labels.items()}
         for name in ("differential", "codes"):
-            if given.get(name) is not None:
+            if name in given and (name, given[name]) != ("codes", None):
                 given[name] = tuple(_list(given[name], name))
                 for item in given[name]:
                     _text(name, item)

@@ -62,17 +62,14 @@ def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
     write_whole(readme, page)
 
 
-def update_summary(readme: str | Path, card: Scorecard) -> None:
-    """Writes the headline scores of ``card`` between the markers of a page that a newcomer reads, such as README.md.
-
-    Tables of the same experiment on other data stay; those of other experiments go.
+def check_summary(readme: str | Path) -> str:
+    """Returns what stands between the markers of a page for ``update_summary``.
 
     Raises:
         ManifestError: the page does not hold both markers once, in order.
     """
     readme = Path(readme)
-    page = readme.read_text(encoding="utf-8")
-    before = _between(page, SUMMARY_BEGIN, SUMMARY_END, where=readme.name)
+    before = _between(readme.read_text(encoding="utf-8"), SUMMARY_BEGIN, SUMMARY_END, where=readme.name)
     if before is None:
         raise ManifestError(
             readme.name,
@@ -80,12 +77,25 @@ def update_summary(readme: str | Path, card: Scorecard) -> None:
             found="neither",
             fix="write both where the table is to stand",
         )
-    origin = card.provenance
+    return before
+
+
+def update_summary(readme: str | Path, card: Scorecard) -> None:
+    """Writes the headline scores of ``card`` between the markers of a page that a newcomer reads, such as README.md.
+
+    Tables of the same weights on other data stay; others go.
+
+    Raises:
+        ManifestError: the page does not hold both markers once, in order.
+    """
+    readme, origin = Path(readme), card.provenance
+    before = check_summary(readme)
+    start = f"`{origin.experiment}` (weights {origin.checkpoint_sha256[:12]}) on "
+    kept = [part.strip() for part in re.split(r"\n(?=`)", before) if part.lstrip().startswith(start)]
+    parts = {part.partition(", ")[0]: part for part in kept}
     table = _table(card, {metric: title for metric, title in _SHOWN.items() if metric in card.metrics})
-    title = f"`{origin.experiment}` on {origin.data}, "
-    others = [part for part in re.split(r"\n(?=`)", before) if part.startswith(f"`{origin.experiment}` on ")]
-    parts = {part.partition(", ")[0]: part.strip() for part in others}
-    parts[title.partition(", ")[0]] = "\n".join([f"{title}{card.n} studies:", "", *table])
+    parts[f"{start}{origin.data}"] = "\n".join([f"{start}{origin.data}, {card.n} studies:", "", *table])
+    page = readme.read_text(encoding="utf-8")
     write_whole(readme, _put(page, SUMMARY_BEGIN, SUMMARY_END, "\n\n".join(parts.values())))
 
 

@@ -131,7 +131,8 @@ def save_checkpoint(
         for path in half.rglob("*"):
             if path.is_file():
                 path.chmod(0o644)
-        write_sums(half)
+        files = sorted(p for p in half.rglob("*") if p.is_file())
+        (half / SUMS).write_text("".join(f"{_sha256(p)}  {p.relative_to(half).as_posix()}\n" for p in files))
         if folder.exists():
             shutil.rmtree(folder)
         half.rename(folder)
@@ -139,10 +140,11 @@ def save_checkpoint(
         shutil.rmtree(half, ignore_errors=True)
 
 
-def write_sums(folder: Path) -> None:
-    """Writes the SHA-256 of every file of a checkpoint folder, as after its card was changed."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / SUMS)
-    write_whole(folder / SUMS, "".join(f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files))
+def renew_card_sum(folder: Path) -> None:
+    """Writes the SHA-256 of a card that was changed; those of the other files stay as they were."""
+    lines = [line for line in (folder / SUMS).read_text().splitlines() if not line.endswith("  card.md")]
+    lines.append(f"{_sha256(folder / 'card.md')}  card.md")
+    write_whole(folder / SUMS, "".join(f"{line}\n" for line in lines))
 
 
 def load_checkpoint(name: str, *, device: torch.device | str = "cpu") -> Checkpoint:

@@ -24,6 +24,7 @@ class HeadLogits:
     views_N: Tensor
     """int64 view used for each picture: as stated, else as read from the picture."""
     codes_BK: Tensor
+    """Logits of the codes of the source; nothing is drafted from them."""
 
 
 class FindingHeads(nn.Module):

@@ -20,8 +20,8 @@ from mmfm.training.augmentation import Augmentation
 SELECTION_SCORE = "select/score"
 """What the best epoch is chosen by: the mean AUROC of the finding heads on the studies set apart.
 
-Where no observation has ``MIN_EACH`` positives and negatives there, it is minus their finding loss instead; where the
-heads are frozen, and their AUROC stands still, minus the loss of the report.
+Where no observation has ``MIN_EACH`` positives and negatives there, it is minus their finding loss instead; where
+encoder and heads are frozen, and their AUROC stands still, minus the loss of the report.
 """
 MIN_EACH = 5
 
@@ -95,9 +95,9 @@ class SFT(LightningModule):
         A part that nothing in the batch teaches is 0.
         """
         if self.settings.report_weight:
-            encoded, logits_BTK = self.model(batch)
+            encoded, token_logits = self.model(batch)
             report = F.cross_entropy(
-                logits_BTK[:, :-1].flatten(0, 1).float(),
+                token_logits[:, :-1].flatten(0, 1).float(),
                 batch.labels_BT[:, 1:].flatten(),
                 ignore_index=IGNORE_INDEX,
                 reduction="sum",
@@ -130,7 +130,8 @@ class SFT(LightningModule):
         """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
         losses, heads = self.losses(batch)
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
-        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), losses["report"].cpu()[None]))
+        report_B = losses["report"].cpu().expand(len(batch.study_uids))
+        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), report_B))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the selection score."""
@@ -143,7 +144,7 @@ class SFT(LightningModule):
                 truth = states[known, column]
                 if min((truth == 0).sum(), (truth == 1).sum()) >= MIN_EACH:
                     scores[name] = float(roc_auc_score(truth, logits[known, column]))
-            if not any(p.requires_grad for p in self.model.heads.parameters()):
+            if not any(p.requires_grad for part in (self.model.encoder, self.model.heads) for p in part.parameters()):
                 score = -float(report.mean())
             elif scores:
                 score = sum(scores.values()) / len(scores)

@@ -132,6 +132,7 @@ def test_any_row_survives_json(findings, age, labels, differential, codes):
         (broken(patient={"sex": "female"}), '"female"'),
         (broken(patient={"age": -1}), "patient.age"),
         (broken(codes=["Lung", 3]), "codes"),
+        (broken(differential=None), "differential"),
         (broken(patient={"age": True}), "patient.age"),
         (broken(patient={"name": "Someone"}), "keys among sex, age"),
         (broken(report={"finding": "Clear."}), "finding"),

@@ -88,15 +88,16 @@ def test_the_summary_stands_between_its_markers_and_is_idempotent(tmp_path, card
     assert "old" not in first and "ROUGE-L" in first and first.endswith("## Limits\n")
 
 
-def test_the_summary_keeps_the_tables_of_other_data_and_drops_other_experiments(tmp_path, card):
+def test_the_summary_keeps_the_tables_of_other_data_and_drops_other_weights(tmp_path, card):
     page = tmp_path / "README.md"
     page.write_text(f"{SUMMARY_BEGIN}\nNot measured yet.\n{SUMMARY_END}\n")
-    update_summary(page, _with(card, experiment="old"))
+    update_summary(page, _with(card, checkpoint_sha256="f" * 64))
     update_summary(page, card)
     update_summary(page, _with(card, data="drawn test"))
     update_summary(page, card)
     titles = [line for line in page.read_text().splitlines() if line.startswith("`")]
-    assert [t.partition(",")[0] for t in titles] == ["`made_up` on made_up val", "`made_up` on drawn test"]
+    assert [t.partition(",")[0].partition(") ")[2] for t in titles] == ["on made_up val", "on drawn test"]
+    assert "ffffffffffff" not in page.read_text()
     assert page.read_text().count("| ROUGE-L |") == 2 and "Not measured" not in page.read_text()
 
 
