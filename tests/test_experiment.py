@@ -186,13 +186,15 @@ def test_selection_is_set_apart_by_patient_and_repeatably(tiny_manifest):
 
 
 def test_only_the_sources_measured_on_select(tiny_manifest, tmp_path):
+    tiny = load_experiment(FILES[0]).tiny(tiny_manifest)
+    tiny = replace(tiny, data=replace(tiny.data, select_fraction=0.6))
+    [(_, first), *_] = split_rows(tiny)[1]
     lines = [json.loads(line) for line in tiny_manifest.read_text().splitlines()]
-    for line in lines[::2]:
-        line["source"] = "real"
+    for line in lines:
+        line["source"] = "real" if line["study_uid"] == first.study_uid else "synthetic"
     manifest = tiny_manifest.with_name("two_sources.jsonl")
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    tiny = load_experiment(FILES[0]).tiny(manifest)
-    recipe = replace(tiny, data=replace(tiny.data, select_fraction=0.6, measured_on=("real",)))
+    recipe = replace(tiny, data=replace(tiny.data, train=(Source(name=str(manifest)),), measured_on=("real",)))
     run = fit(recipe, tmp_path / "runs" / "1", file=FILES[0])
     studies = json.loads((run / "provenance.json").read_text())["studies"]
     assert 0 < studies["select"] < studies["apart"]
