@@ -33,13 +33,13 @@ from mmfm.evaluation import (
     Prediction,
     Provenance,
     Scorecard,
-    check_summary,
     score_card,
     shuffled,
     update_leaderboard,
     update_summary,
     write_predictions,
 )
+from mmfm.evaluation.leaderboard import check_summary
 from mmfm.inference import check_study, choose_device
 from mmfm.models.checkpoint import Checkpoint, load_checkpoint, renew_card_sum, resolve_checkpoint
 from mmfm.models.drafting import Draft, draft

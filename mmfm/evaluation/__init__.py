@@ -1,7 +1,7 @@
 """Scores of drafted reports with intervals, beside controls, under a stated policy. numpy only, no model."""
 
 from mmfm.evaluation.controls import CONTROLS, shuffled
-from mmfm.evaluation.leaderboard import check_summary, update_leaderboard, update_summary
+from mmfm.evaluation.leaderboard import update_leaderboard, update_summary
 from mmfm.evaluation.predictions import Prediction, read_predictions, write_predictions
 from mmfm.evaluation.scorecard import Provenance, Scorecard, score_card
 
@@ -10,7 +10,6 @@ __all__ = [
     "Prediction",
     "Provenance",
     "Scorecard",
-    "check_summary",
     "read_predictions",
     "score_card",
     "shuffled",
