@@ -143,12 +143,32 @@ class Geometry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What one frame of a multi-frame instance states for itself: DICOM functional groups (PS3.3 C.7.6.16)."""
+
+    pixels: PixelHeader
+    geometry: Geometry = Geometry()
+    kind: tuple[tuple[str, str], ...] = ()
+    """What the slices of one volume share, as (name, value): ("stack", "1"), ("b-value (s/mm2)", "1000")."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.frames != 1:
+            raise ValueError(f"pixels.frames: expected 1, found {self.pixels.frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Instance:
     """One image object: headers now, pixels when ``load()`` is called."""
 
     sop_instance_uid: str
     pixels: PixelHeader
+    """Of the first frame, but for the number of frames, where ``frames`` states them one by one."""
     geometry: Geometry = Geometry()
+    """Of the first frame where ``frames`` states them one by one."""
+    kind: tuple[tuple[str, str], ...] = ()
+    """As in ``Frame``, where the instance has one frame."""
+    frames: tuple[Frame, ...] = ()
+    """In stored order; empty where there is one frame, or where frames state nothing for themselves."""
     number: int | None = None
     patient_orientation: tuple[str, ...] = ()
     """Patient Orientation (0020,0020): directions of rows and of columns, such as ("L", "F")."""
@@ -161,6 +181,8 @@ class Instance:
     def __post_init__(self) -> None:
         if not self.sop_instance_uid:
             raise ValueError("sop_instance_uid: expected text, found none")
+        if len(self.frames) not in (0, self.pixels.frames):
+            raise ValueError(f"frames: expected none or {self.pixels.frames}, found {len(self.frames)}")
 
 
 @dataclass(frozen=True, kw_only=True)

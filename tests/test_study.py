@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mmfm.study import (
     DroppedSlice,
+    Frame,
     Geometry,
     Instance,
     Laterality,
@@ -129,6 +130,8 @@ def test_nouns_are_frozen():
         (lambda: replace(SERIES, instances=()), "instances"),
         (lambda: replace(SERIES, instances=(INSTANCE, INSTANCE)), "distinct sop_instance_uid"),
         (lambda: replace(INSTANCE, sop_instance_uid=""), "sop_instance_uid"),
+        (lambda: replace(INSTANCE, frames=(Frame(pixels=PIXELS),) * 2), "expected none or 1, found 2"),
+        (lambda: Frame(pixels=replace(PIXELS, frames=2)), "pixels.frames"),
         (lambda: Patient(age_years=-1), "age_years"),
         (lambda: Patient(age_years=math.nan), "age_years"),
         (lambda: replace(PIXELS, rows=0), "rows"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -49,7 +50,8 @@ class Volume:
 
         CT that states a rescale gives HU; CT without, MR, PT and NM give stored units (rescaled where stated); all
         else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the projection of
-        ImagePositionPatient on the slice normal, from low to high. Nothing is flipped, turned or resampled.
+        ImagePositionPatient on the slice normal, from low to high. Nothing is flipped, turned or resampled. Frames that
+        state their own headers (enhanced multi-frame objects) are slices like those of a classic series.
 
         Args:
             series: with pixels attached.
@@ -63,6 +65,7 @@ class Volume:
             ReadError: the pixels cannot be decoded, or the instances do not make one volume.
             ConfigError: ``window`` is not known, or the series is not in HU.
         """
+        series = _by_frame(series)
         quantity = _quantity(series)
         if window is not None and (window not in NAMED_WINDOWS or quantity != "HU"):
             raise ConfigError(
@@ -81,7 +84,7 @@ class Volume:
             else:
                 padding = PADDING_HU if quantity == "HU" else None
                 renderings.append(to_physical(stored, instance.pixels, padding=padding))
-        array = renderings[0].array if len(renderings) == 1 else np.concatenate([r.array for r in renderings])
+        array = _joined([r.array for r in renderings])
         windows = list(dict.fromkeys(r.window for r in renderings))
         if window is not None:
             center, width = NAMED_WINDOWS[window]
@@ -119,6 +122,34 @@ class _Stack:
     warnings: tuple[str, ...] = ()
 
 
+def _by_frame(series: Series) -> Series:
+    """Returns ``series`` with an instance for each frame that states its own headers, so that all rules hold for it."""
+    return replace(series, instances=tuple(one for instance in series.instances for one in _frames(instance)))
+
+
+def _frames(instance: Instance) -> tuple[Instance, ...]:
+    if not instance.frames:
+        return (instance,)
+    load = cache(instance.load) if instance.load else None  # decoded once for all frames
+
+    def loader(index: int) -> Callable[[], np.ndarray] | None:
+        return None if load is None else lambda: load()[index : index + 1]
+
+    return tuple(
+        replace(
+            instance,
+            sop_instance_uid=f"{instance.sop_instance_uid}#{number}",
+            pixels=frame.pixels,
+            geometry=frame.geometry,
+            kind=frame.kind,
+            frames=(),
+            number=number,
+            load=loader(number - 1),
+        )
+        for number, frame in enumerate(instance.frames, start=1)
+    )
+
+
 def _quantity(series: Series) -> str:
     if series.modality not in ("CT", "MR", "PT", "NM") or series.instances[0].pixels.samples != 1:
         return "display"
@@ -137,20 +168,27 @@ def _quantity_warnings(series: Series) -> tuple[str, ...]:
 
 def _check_alike(series: Series) -> None:
     """Raises where the instances cannot be slices of one array."""
-
-    def one(name: str, values: list) -> None:
-        kinds = Counter(values)
-        if len(kinds) > 1:
-            found = ", ".join(f"{value} ({count} slices)" for value, count in kinds.most_common(4))
-            raise _not_one(series, f"one {name} in a volume", found)
-
-    one("size", [f"{i.pixels.rows} x {i.pixels.columns}" for i in series.instances])
-    one("number of samples", [i.pixels.samples for i in series.instances])
+    _check_one(series, "size", [f"{i.pixels.rows} x {i.pixels.columns}" for i in series.instances])
+    _check_one(series, "number of samples", [i.pixels.samples for i in series.instances])
     spacings = [i.geometry.pixel_spacing for i in series.instances]
-    one("pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
+    _check_one(series, "pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
     total = sum(i.pixels.rows * i.pixels.columns * i.pixels.frames * i.pixels.samples * 4 for i in series.instances)
     if total > MAX_VOLUME_BYTES:
         raise _not_one(series, f"at most {MAX_VOLUME_BYTES >> 30} GB in one volume", f"{total / 2**30:.1f} GB")
+
+
+def _check_one(series: Series, name: str, values: list) -> None:
+    kinds = Counter(values)
+    if len(kinds) > 1:
+        found = ", ".join(f"{value} ({count} slices)" for value, count in kinds.most_common(4))
+        raise _not_one(series, f"one {name} in a volume", found)
+
+
+def _kinds(series: Series) -> dict[str, list[str]]:
+    """Returns what instances state of the kind of slice that they are, one value for each instance."""
+    stated = [dict(i.kind) for i in series.instances]
+    names = dict.fromkeys(name for kind in stated for name in kind)
+    return {name: [kind.get(name, "not stated") for kind in stated] for name in names}
 
 
 def _load(instance: Instance, series: Series) -> np.ndarray:
@@ -177,6 +215,8 @@ def _stack(series: Series) -> _Stack:
             "a position and orientation in all slices",
             f"{len(instances) - len(stated)} of {len(instances)} without",
         )
+    for name, values in _kinds(series).items():
+        _check_one(series, name, values)
     return _placed(series, axes[0], spacing, steps, warnings)
 
 
@@ -210,7 +250,8 @@ def _unplaced(
 ) -> _Stack:
     instances = series.instances
     if len(instances) > 1:
-        warnings += (f"positions are not stated: {len(instances)} slices in the order of InstanceNumber",)
+        warnings += (f"positions are not stated: {len(instances)} slices in the order of their numbers",)
+        warnings += tuple(f"the slices differ in {name}" for name, v in _kinds(series).items() if len(set(v)) > 1)
         return _Stack(instances=instances, steps=steps, warnings=warnings)
     directions = instances[0].patient_orientation
     orientation = f"{directions[1]}/{directions[0]}" if len(directions) == 2 else "not stated"
@@ -308,6 +349,15 @@ def _letter(direction: np.ndarray) -> str:
     return _LETTERS[axis][0 if direction[axis] > 0 else 1]
 
 
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """Returns the slices as one array, in colour where one of them is: a slice without colour may be among them."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if any(array.ndim == 4 for array in arrays):
+        arrays = [array if array.ndim == 4 else np.repeat(array[..., np.newaxis], 3, axis=-1) for array in arrays]
+    return np.concatenate(arrays)
+
+
 def _counted(renderings: list[Rendering], words: Callable[[Rendering], tuple[str, ...]]) -> tuple[str, ...]:
     """Returns each sentence once, with the number of slices where it does not hold for all."""
     counts = Counter(sentence for rendering in renderings for sentence in words(rendering))
@@ -316,5 +366,6 @@ def _counted(renderings: list[Rendering], words: Callable[[Rendering], tuple[str
 
 
 def _not_one(series: Series, expected: str, found: str, fix: str = "split the series") -> ReadError:
-    where = f"a {series.modality or series.source_format} series of {len(series.instances)} instances"
+    slices = sum(i.pixels.frames for i in series.instances)
+    where = f"a {series.modality or series.source_format} series of {slices} slices"
     return ReadError(where, expected=expected, found=found, fix=fix)

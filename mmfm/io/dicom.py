@@ -13,7 +13,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, BinaryIO
 
@@ -35,7 +35,7 @@ from pydicom.uid import (
 from mmfm.errors import ReadError
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
 from mmfm.io.sources import Source
-from mmfm.study import Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
+from mmfm.study import Frame, Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
 
 # Odd values are judged here and told in words; pydicom's own warnings would print parts of the header.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -76,6 +76,25 @@ _VIEW_CODES = {  # CID 4010 "DX View", SNOMED CT and its retired SNOMED-RT codes
     "399033003": ViewPosition.FRONTAL,
     "399067008": ViewPosition.LATERAL,
 }
+
+_KINDS = (
+    ("stack", "FrameContentSequence", "StackID"),
+    ("temporal position", "FrameContentSequence", "TemporalPositionIndex"),
+    ("temporal position", "UnassignedPerFrameConvertedAttributesSequence", "TemporalPositionIdentifier"),
+    ("echo time (ms)", "MREchoSequence", "EffectiveEchoTime"),
+    ("echo time (ms)", "UnassignedPerFrameConvertedAttributesSequence", "EchoTime"),
+    ("b-value (s/mm2)", "MRDiffusionSequence", "DiffusionBValue"),
+    ("b-value (s/mm2)", "UnassignedPerFrameConvertedAttributesSequence", "DiffusionBValue"),
+    ("complex component", "MRImageFrameTypeSequence", "ComplexImageComponent"),
+    ("frame type", "CTImageFrameTypeSequence", "FrameType"),
+    ("frame type", "MRImageFrameTypeSequence", "FrameType"),
+    ("frame type", "PETFrameTypeSequence", "FrameType"),
+    ("segment", "SegmentIdentificationSequence", "ReferencedSegmentNumber"),
+)
+"""What the slices of one volume share, and the functional group that states it ("Unassigned": Legacy Converted).
+
+Positions tell apart what repeats a volume in the same place, such as directions of diffusion or cardiac phases.
+"""
 
 _DECODE_KEYWORDS = [
     "SamplesPerPixel",
@@ -358,19 +377,55 @@ def _guessed_syntax(dataset: Dataset) -> str:
 # --- header --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _FrameHeader:
+    """The header as it holds for one frame, or for all of them."""
+
+    dataset: Dataset
+    groups: tuple[Dataset, ...]
+    """Functional groups, the frame's own before those that all frames share (PS3.3 C.7.6.16)."""
+
+    def get(self, group: str, keyword: str) -> Any:
+        """Returns ``keyword`` from the functional group ``group``, else from the data set as in a classic object."""
+        for groups in self.groups:
+            items = _get(groups, group)
+            value = _get(items[0], keyword) if items else None
+            if value is not None:
+                return value
+        return _get(self.dataset, keyword)
+
+
+def _frame_headers(source: Source, dataset: Dataset) -> list[_FrameHeader]:
+    """Returns one header for each frame in stored order; a single one where frames state nothing for themselves."""
+    shared = tuple(_get(dataset, "SharedFunctionalGroupsSequence") or ())[:1]
+    own = tuple(_get(dataset, "PerFrameFunctionalGroupsSequence") or ())
+    frames = _number_of_frames(source, dataset)
+    if own and len(own) != frames:
+        raise ReadError(
+            source.name,
+            expected=f"PerFrameFunctionalGroupsSequence with an item for each frame, {frames} in all",
+            found=str(len(own)),
+            fix="ask its source for a valid file",
+        )
+    return [_FrameHeader(dataset, (one, *shared)) for one in own] or [_FrameHeader(dataset, shared)]
+
+
 def _instance(source: Source, dataset: Dataset, syntax: str, pixels: str | None, uid: str) -> Instance:
-    header = _pixel_header(source, dataset, syntax, pixels)
-    spacing, spacing_source = _spacing(dataset)
+    heads = _frame_headers(source, dataset)
+    header = _pixel_header(source, heads[0], syntax, pixels)
+    frames = tuple(
+        Frame(
+            pixels=replace(header, frames=1, **_pixel_meaning(head)), geometry=_geometry(head), kind=_frame_kind(head)
+        )
+        for head in heads
+        if len(heads) > 1
+    )
     return Instance(
         sop_instance_uid=uid,
         pixels=header,
-        geometry=Geometry(
-            position=_floats(_functional(dataset, "PlanePositionSequence", "ImagePositionPatient"), 3),
-            orientation=_floats(_functional(dataset, "PlaneOrientationSequence", "ImageOrientationPatient"), 6),
-            pixel_spacing=spacing,
-            spacing_source=spacing_source,
-            slice_thickness=_float(_functional(dataset, "PixelMeasuresSequence", "SliceThickness")),
-        ),
+        geometry=_geometry(heads[0]),
+        kind=() if frames else _frame_kind(heads[0]),
+        frames=frames,
         number=_number(dataset, "InstanceNumber"),
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
@@ -379,19 +434,42 @@ def _instance(source: Source, dataset: Dataset, syntax: str, pixels: str | None,
     )
 
 
-def _pixel_header(source: Source, dataset: Dataset, syntax: str, pixels: str | None) -> PixelHeader:
+def _geometry(head: _FrameHeader) -> Geometry:
+    spacing, spacing_source = _spacing(head)
+    return Geometry(
+        position=_floats(head.get("PlanePositionSequence", "ImagePositionPatient"), 3),
+        orientation=_floats(head.get("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+        pixel_spacing=spacing,
+        spacing_source=spacing_source,
+        slice_thickness=_float(head.get("PixelMeasuresSequence", "SliceThickness")),
+    )
+
+
+def _frame_kind(head: _FrameHeader) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for name, group, keyword in _KINDS:
+        value = head.get(group, keyword)
+        numbers = _all_floats(value)
+        text = " ".join(f"{number:g}" for number in numbers) or "\\".join(_texts(value))
+        if keyword == "StackID" and text and not (len(text) < 4 and text.isdecimal()):
+            text = f"{zlib.crc32(text.encode()):08x}"  # free text, which messages must not repeat
+        if text:
+            found.setdefault(name, text)
+    return tuple(found.items())
+
+
+def _pixel_header(source: Source, head: _FrameHeader, syntax: str, pixels: str | None) -> PixelHeader:
+    dataset = head.dataset
+
     def refuse(expected: str, found: str) -> ReadError:
         return ReadError(source.name, expected=expected, found=found, fix="ask its source for a valid file")
 
     if pixels is None:
         raise refuse("pixel data", "none (cut short, or sent without)")
     rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
-    frames = _number(dataset, "NumberOfFrames") if _get(dataset, "NumberOfFrames") not in (None, "") else 1
     if not (rows and columns and 0 < rows <= 65535 and 0 < columns <= 65535):
         raise refuse("Rows and Columns of 1 to 65535", f"{rows} and {columns}")
-    if frames is None or frames < 0:
-        raise refuse("a Number of Frames of at least 1", "another value")
-    frames = frames or 1  # 0 is seen in single images
+    frames = _number_of_frames(source, dataset)
     photometric = _text(_get(dataset, "PhotometricInterpretation"))
     if photometric not in _PHOTOMETRIC:
         raise refuse(f"a Photometric Interpretation among {', '.join(_PHOTOMETRIC)}", str(photometric))
@@ -418,10 +496,7 @@ def _pixel_header(source: Source, dataset: Dataset, syntax: str, pixels: str | N
     signed = _number(dataset, "PixelRepresentation") == 1
     if photometric == "PALETTE COLOR":
         stored, signed = _palette_bits(source, dataset), False
-    slope, intercept, kind = _rescale(source, dataset)
-    centers = _all_floats(_functional(dataset, "FrameVOILUTSequence", "WindowCenter"))
-    widths = _all_floats(_functional(dataset, "FrameVOILUTSequence", "WindowWidth"))
-    pairs = min(len(centers), len(widths))
+    meaning = _pixel_meaning(head)
     padding = _number(dataset, "PixelPaddingValue")
     limit = _number(dataset, "PixelPaddingRangeLimit")
     return PixelHeader(
@@ -432,37 +507,51 @@ def _pixel_header(source: Source, dataset: Dataset, syntax: str, pixels: str | N
         bits_stored=stored,
         signed=signed,
         photometric=photometric,
-        rescale_slope=slope,
-        rescale_intercept=intercept,
-        rescale_type=kind,
         modality_lut=_lookup_table(source, dataset, "ModalityLUTSequence", signed),
-        window_centers=centers[:pairs],
-        window_widths=widths[:pairs],
-        window_names=tuple(_texts(_functional(dataset, "FrameVOILUTSequence", "WindowCenterWidthExplanation"))[:pairs]),
-        voi_function=_text(_functional(dataset, "FrameVOILUTSequence", "VOILUTFunction")) or "LINEAR",
-        voi_lut=_lookup_table(source, dataset, "VOILUTSequence", signed or intercept < 0),
+        voi_lut=_lookup_table(source, dataset, "VOILUTSequence", signed or meaning["rescale_intercept"] < 0),
         presentation_inverse=_text(_get(dataset, "PresentationLUTShape")) == "INVERSE",
         padding_value=_as_stored(padding, signed),
         padding_limit=_as_stored(limit, signed),
+        **meaning,
     )
 
 
-def _rescale(source: Source, dataset: Dataset) -> tuple[float, float, str | None]:
-    """Returns slope, intercept and type: "HU" on a CT that states a rescale and no other type (PS3.3 C.8.2.1.1)."""
-    group = "PixelValueTransformationSequence"
-    slopes = _per_frame(dataset, group, "RescaleSlope")
-    intercepts = _per_frame(dataset, group, "RescaleIntercept")
-    if len(set(slopes)) > 1 or len(set(intercepts)) > 1:
+def _number_of_frames(source: Source, dataset: Dataset) -> int:
+    frames = _number(dataset, "NumberOfFrames") if _get(dataset, "NumberOfFrames") not in (None, "") else 1
+    if frames is None or frames < 0:
         raise ReadError(
             source.name,
-            expected="one rescale slope and intercept for all frames",
-            found=f"{len(set(zip(slopes, intercepts, strict=False)))} that differ by frame",
-            fix="split the file by frame",
+            expected="a Number of Frames of at least 1",
+            found="another value",
+            fix="ask its source for a valid file",
         )
-    slope, intercept = (_float(_functional(dataset, group, key)) for key in ("RescaleSlope", "RescaleIntercept"))
-    kind = _text(_functional(dataset, group, "RescaleType"))
+    return frames or 1  # 0 is seen in single images
+
+
+def _pixel_meaning(head: _FrameHeader) -> dict[str, Any]:
+    """Returns the fields of PixelHeader that each frame may state for itself: rescale and windows."""
+    slope, intercept, kind = _rescale(head)
+    centers = _all_floats(head.get("FrameVOILUTSequence", "WindowCenter"))
+    widths = _all_floats(head.get("FrameVOILUTSequence", "WindowWidth"))
+    pairs = min(len(centers), len(widths))
+    return {
+        "rescale_slope": slope,
+        "rescale_intercept": intercept,
+        "rescale_type": kind,
+        "window_centers": centers[:pairs],
+        "window_widths": widths[:pairs],
+        "window_names": tuple(_texts(head.get("FrameVOILUTSequence", "WindowCenterWidthExplanation"))[:pairs]),
+        "voi_function": _text(head.get("FrameVOILUTSequence", "VOILUTFunction")) or "LINEAR",
+    }
+
+
+def _rescale(head: _FrameHeader) -> tuple[float, float, str | None]:
+    """Returns slope, intercept and type: "HU" on a CT that states a rescale and no other type (PS3.3 C.8.2.1.1)."""
+    group = "PixelValueTransformationSequence"
+    slope, intercept = (_float(head.get(group, key)) for key in ("RescaleSlope", "RescaleIntercept"))
+    kind = _text(head.get(group, "RescaleType"))
     stated = slope is not None or intercept is not None
-    if stated and kind is None and _text(_get(dataset, "Modality")) == "CT":
+    if stated and kind is None and _text(_get(head.dataset, "Modality")) == "CT":
         kind = "HU"
     return 1.0 if slope is None else slope, intercept or 0.0, kind
 
@@ -505,9 +594,9 @@ def _palette_bits(source: Source, dataset: Dataset) -> int:
     return int(descriptor[2])
 
 
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
+def _spacing(head: _FrameHeader) -> tuple[tuple[float, float] | None, str | None]:
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        if spacing := _floats(_functional(dataset, "PixelMeasuresSequence", keyword), 2):
+        if spacing := _floats(head.get("PixelMeasuresSequence", keyword), 2):
             return spacing, keyword
     return None, None
 
@@ -569,28 +658,6 @@ def _get(dataset: Dataset, keyword: str) -> Any:
         return dataset.get(keyword)
     except Exception:  # pydicom converts on access and raises many kinds of error on malformed values
         return None
-
-
-def _functional(dataset: Dataset, group: str, keyword: str) -> Any:
-    """Returns ``keyword`` from the data set, else from its functional groups (PS3.3 C.7.6.16) if all frames agree."""
-    value = _get(dataset, keyword)
-    if value is not None:
-        return value
-    values = _per_frame(dataset, group, keyword)
-    return values[0] if values and all(value == values[0] for value in values) else None
-
-
-def _per_frame(dataset: Dataset, group: str, keyword: str) -> list[Any]:
-    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        values = []
-        for frame in _get(dataset, name) or ():
-            items = _get(frame, group)
-            value = _get(items[0], keyword) if items else None
-            if value is not None:
-                values.append(value)
-        if values:
-            return values
-    return []
 
 
 def _text(value: Any) -> str | None:

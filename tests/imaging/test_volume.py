@@ -1,5 +1,7 @@
 """Volume.from_series: geometry, quantities, windows, and what does not make one volume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmfm.errors import ConfigError, ReadError
 from mmfm.imaging import NAMED_WINDOWS, Volume, apply_window
-from mmfm.study import Geometry, Instance, LookupTable, PixelHeader, Receipt, Series, ViewPosition
+from mmfm.study import Frame, Geometry, Instance, LookupTable, PixelHeader, Receipt, Series, ViewPosition
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -67,9 +69,43 @@ def test_gap_and_tilt_are_told_with_numbers():
     np.testing.assert_allclose((volume.affine @ [2, 0, 0, 1])[:3], tilted[2].geometry.position)
 
 
+def test_frames_are_slices_and_decoded_once():
+    slices = [ct(z, slope=slope) for z, slope in ((4, 1.0), (0, 2.0), (2, 1.0))]
+    loads = []
+
+    def load():
+        loads.append(1)
+        return np.concatenate([one.load() for one in slices])
+
+    whole = Instance(
+        sop_instance_uid="1",
+        pixels=replace(slices[0].pixels, frames=3),
+        frames=tuple(Frame(pixels=one.pixels, geometry=one.geometry) for one in slices),
+        load=load,
+    )
+    volume, receipt = Volume.from_series(ct_series(whole))
+    expected, classic = Volume.from_series(ct_series(*slices))
+    np.testing.assert_array_equal(volume.array, expected.array)
+    assert receipt == classic
+    assert loads == [1]
+    with pytest.raises(ReadError, match="headers alone"):
+        Volume.from_series(ct_series(replace(whole, load=None)))
+
+
+def test_a_grey_frame_among_frames_in_colour_stays_in_colour():
+    rgb = np.zeros((2, 2, 2, 3), np.uint8)
+    rgb[0], rgb[1, ..., 0] = 51, 255
+    pixels = PixelHeader(rows=2, columns=2, samples=3, photometric="RGB")
+    frames = tuple(Frame(pixels=pixels, geometry=ct(z).geometry) for z in (0, 1))
+    whole = Instance(sop_instance_uid="1", pixels=replace(pixels, frames=2), frames=frames, load=lambda: rgb)
+    volume, _ = Volume.from_series(Series(series_uid="1", instances=(whole,)))
+    np.testing.assert_allclose(volume.array, rgb / 255, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
+        (replace(ct(2), kind=(("stack", "2"),)), "one stack"),
         (ct(0, number=2), "at the position of another"),
         (ct(2, orientation=(0, 1, 0, 0, 0, -1)), "orientation"),
         (ct(2, shape=(4, 4)), "4 x 3 \\(2 slices\\), 4 x 4"),

@@ -8,7 +8,15 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 
 @pytest.fixture
@@ -42,6 +50,35 @@ def write_dicom(tmp_path: Path) -> Callable[..., Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(path, enforce_file_format=True)
         return path
+
+    return write
+
+
+@pytest.fixture
+def write_enhanced(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
+    """Returns write(name, frames, shared, **attributes): an enhanced object, a CT unless Modality is MR or PT.
+
+    ``frames`` holds (array, groups), ``shared`` groups; groups are {sequence: attributes of its one item}.
+    """
+
+    def item(attributes: dict[str, Any]) -> pydicom.Dataset:
+        dataset = pydicom.Dataset()
+        for key, value in attributes.items():
+            setattr(dataset, key, [item(value)] if isinstance(value, dict) else value)
+        return dataset
+
+    classes = {"MR": EnhancedMRImageStorage, "PT": EnhancedPETImageStorage}
+
+    def write(name: str, frames: list[tuple[np.ndarray, dict]], shared: dict, **attributes: Any) -> Path:
+        attributes = {
+            "Modality": "CT",
+            "SOPClassUID": classes.get(attributes.get("Modality", "CT"), EnhancedCTImageStorage),
+            "NumberOfFrames": len(frames),
+            "PixelData": b"".join(array.tobytes() for array, _ in frames),
+            "SharedFunctionalGroupsSequence": [item(shared)],
+            "PerFrameFunctionalGroupsSequence": [item(groups) for _, groups in frames],
+        } | attributes
+        return write_dicom(name, frames[0][0], **attributes)
 
     return write
 
