@@ -22,7 +22,7 @@ experiment = Experiment(
         lr=1e-3,
         freeze=("encoder", "heads"),
     ),
-    trainer=Trainer(max_epochs=6),
+    trainer=Trainer(max_epochs=3),
     summary="mmfm-cxr-small: drafts reports of adult chest radiographs",
     license="CC BY-NC-ND 4.0 (Open-i data): research, non-commercial",
 )
