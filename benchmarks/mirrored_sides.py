@@ -1,6 +1,6 @@
 """Does the side in a draft follow the picture? One table over drawn studies and their mirror twins.
 
-    python benchmarks/mirrored_sides.py --checkpoint mmfm-cxr-synthetic --studies 100
+    python benchmarks/mirrored_sides.py --checkpoint mmfm-cxr-small --studies 100
 
 Each study has one finding on one side; its twin is the same patient with left and right exchanged. A pair counts as
 right where the drafted text names the finding in both, in the study on the side drawn and in the twin on the other.
@@ -37,7 +37,7 @@ def is_present(finding: Finding) -> bool:
 def main() -> int:
     """Prints, by finding, how many pairs there were, were named in both, and had the sides right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default="mmfm-cxr-synthetic")
+    parser.add_argument("--checkpoint", default="mmfm-cxr-small")
     parser.add_argument("--studies", type=int, default=100)
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.checkpoint)

@@ -1,6 +1,6 @@
 """How long does a draft take? One table: `mmfm report` from a cold start, each further study, and the floor.
 
-    python benchmarks/report_speed.py --checkpoint mmfm-cxr-synthetic
+    python benchmarks/report_speed.py --checkpoint mmfm-cxr-small
 
 The floor is the start of Python with torch and transformers imported, without any work of mmfm.
 """
@@ -26,7 +26,7 @@ FLOOR = "import mmfm, torch, transformers.models.llama.modeling_llama"
 def main() -> None:
     """Prints the median of several runs, in seconds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default="mmfm-cxr-synthetic")
+    parser.add_argument("--checkpoint", default="mmfm-cxr-small")
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

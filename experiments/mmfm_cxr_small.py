@@ -9,6 +9,7 @@ scope. Scores: see ``experiments/README.md``.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer
+from mmfm.models.checkpoint import Scope
 from mmfm.training import SFTConfig
 
 experiment = Experiment(
@@ -23,6 +24,9 @@ experiment = Experiment(
         freeze=("encoder", "heads"),
     ),
     trainer=Trainer(max_epochs=3),
+    scope=Scope(
+        caveats=("learned from pictures of 256 pixels: small nodules and thin lines of a pneumothorax may be missed",)
+    ),
     summary="mmfm-cxr-small: drafts reports of adult chest radiographs",
     license="CC BY-NC-ND 4.0 (Open-i data): research, non-commercial",
 )

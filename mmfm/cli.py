@@ -20,7 +20,7 @@ import typer
 
 from mmfm.errors import ConfigError, MmfmError, ReadError, ScopeError
 
-DEFAULT_CHECKPOINT = "mmfm-cxr-synthetic"
+DEFAULT_CHECKPOINT = "mmfm-cxr-small"
 
 # rich would double the time of --help, and its tracebacks print local variables: file names, perhaps patients.
 app = typer.Typer(

@@ -1,6 +1,6 @@
 """Reporter: Study -> Report, the class that most users meet.
 
-reporter = Reporter.from_pretrained("mmfm-cxr-synthetic")
+reporter = Reporter.from_pretrained("mmfm-cxr-small")
 for study in read_studies("folder"):
     print(reporter.report(study).sections.impression)
 """
