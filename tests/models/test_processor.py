@@ -23,7 +23,17 @@ def _example(study: Study) -> Example:
         target_findings=(effusion,),
         states={"pleural_effusion": Status.PRESENT, "cardiomegaly": Status.ABSENT},
         report_findings=(effusion,),
+        codes=("Lung",),
     )
+
+
+def test_codes_are_given_not_given_or_unknown(tiny_processor: Processor, two_pictures):
+    example = _example(*read_studies(two_pictures))
+    config = replace(tiny_processor.config, codes=("Lung", "Spine"))
+    coded = Processor(config, tiny_processor.tokenizer)
+    assert coded(example).codes_K.tolist() == [1.0, 0.0]
+    assert coded(replace(example, codes=None)).codes_K.isnan().all()
+    assert tiny_processor(example).codes_K.shape == (0,)
 
 
 def test_prompt_holds_the_image_tokens_of_every_picture(tiny_processor: Processor, two_pictures):
