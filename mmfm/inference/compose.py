@@ -89,7 +89,10 @@ def compose(
             impression=impression_text,
         ),
         findings=findings,
-        finding_probabilities=draft.probabilities,
+        # Those of a head that was not measured to read pictures would only mislead: no operating point, not shown.
+        finding_probabilities={
+            o: p for o, p in draft.probabilities.items() if o in checkpoint.facts.operating_points or o == "normal"
+        },
         differential=differential,
         differential_note=note,
         not_assessed=tuple(o for o in OBSERVATIONS if o not in stated),

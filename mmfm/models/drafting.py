@@ -8,6 +8,7 @@ sentence. So the text loses nothing that the heads know, and adds no finding tha
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Thread
@@ -146,13 +147,15 @@ def _generate(
 def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str | None, str | None, str]:
     """Returns findings and impression that state the decisions and no other present finding, and what was changed.
 
-    A sentence that states a finding beyond the decisions, on another side, or denies one of them, is taken out, and of
-    an impression with decisions every sentence that states nothing. A decision that a section does not state, with its
-    side, is written in front of it as a template sentence. Text of which nothing is left becomes the normal template.
+    A sentence that states a finding beyond the decisions, names another side, or denies one of them, is taken out, and
+    of an impression with decisions every sentence that states nothing. A decision that a section does not state, with
+    its side, is written in front of it as a template sentence. Text of which nothing is left becomes the normal
+    template.
     """
     allowed = {f.observation: f.laterality for f in decisions}
 
     def fits(sentence: str) -> bool:
+        sides: list[Side | None] = []
         for found in label_report(sentence):
             if found.status is Status.ABSENT:
                 if found.observation in allowed:
@@ -162,7 +165,10 @@ def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str 
             elif None not in (found.laterality, allowed[found.observation]):
                 if found.laterality is not allowed[found.observation]:
                     return False
-        return True
+            if found.status is not Status.ABSENT and found.observation not in SIDELESS:
+                sides.append(allowed[found.observation])
+        # The labeller gives a finding one side; a sentence may name another one besides, or one that nobody decided.
+        return not sides or _named_sides(sentence) <= {one for side in sides for one in _SINGLE[side]}
 
     removed = 0
     kept: list[list[str]] = []
@@ -188,6 +194,20 @@ def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str 
         kept = [split_sentences(section) for section in describe(())]
     findings, impression = (" ".join(sentences) or None for sentences in kept)
     return findings, impression, f"held to the finding heads: {removed} sentence(s) out, {added} in"
+
+
+_SINGLE = {
+    Side.LEFT: (Side.LEFT,),
+    Side.RIGHT: (Side.RIGHT,),
+    Side.BILATERAL: (Side.LEFT, Side.RIGHT),
+    None: (),
+}
+
+
+def _named_sides(sentence: str) -> set[Side]:
+    words = set(re.findall(r"\b(left|right|bilateral|bilaterally|both)\b", sentence.lower()))
+    both = words & {"bilateral", "bilaterally", "both"}
+    return {side for side, word in ((Side.LEFT, "left"), (Side.RIGHT, "right")) if both or word in words}
 
 
 def stream_draft(checkpoint: Checkpoint, study: tuple[str, StudyPixels, str | None]) -> Iterator[str | Draft]:

@@ -135,7 +135,8 @@ def test_an_output_that_never_ended_or_is_empty_gives_no_draft(report, findings,
 
 
 def test_the_report_says_what_was_read_and_round_trips(report):
-    made = report("Cardiomegaly.", probabilities={"cardiomegaly": 0.8})
+    made = report("Cardiomegaly.", probabilities={"cardiomegaly": 0.8, "fracture": 0.9})
+    assert "fracture" not in made.finding_probabilities, "no operating point was measured for it"
     assert made.coverage == "frontal only: lateral not read"
     assert made.scope_notes == ("age not verified: not stated",)
     assert made.sections.indication == "cough"

@@ -40,6 +40,22 @@ def test_the_other_side_is_taken_out_and_the_decided_one_written():
     assert (found.laterality, found.status) == (Side.RIGHT, Status.PRESENT) and "1 sentence(s) out, 2 in" in changed
 
 
+def test_a_sentence_that_names_both_sides_is_taken_out():
+    words = "Blunting of the right costophrenic angle, consistent with a large left pleural effusion."
+    findings, _, _ = hold_to_decisions(_text(words), [_present("pleural_effusion", Side.RIGHT)])
+    assert findings == "Right pleural effusion."
+    both = "Bilateral pleural effusions."
+    assert hold_to_decisions(_text(both), [_present("pleural_effusion", Side.BILATERAL)])[0] == both
+    assert hold_to_decisions(_text(both), [_present("pleural_effusion", Side.LEFT)])[0] == "Left pleural effusion."
+
+
+def test_a_side_that_nobody_decided_is_taken_out():
+    findings, _, _ = hold_to_decisions(_text("Small left pleural effusion."), [_present("pleural_effusion", None)])
+    assert findings == "Pleural effusion."
+    apex = "Cardiomegaly with a prominent left ventricle."
+    assert hold_to_decisions(_text(apex), [_present("cardiomegaly", None)])[0] == apex
+
+
 def test_a_side_that_the_text_leaves_out_is_written():
     decided = [_present("pleural_effusion", Side.LEFT)]
     findings, impression, _ = hold_to_decisions(_text("Pleural effusion is present.", "Pleural effusion."), decided)
