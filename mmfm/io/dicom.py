@@ -399,14 +399,8 @@ def _frame_headers(source: Source, dataset: Dataset) -> list[_FrameHeader]:
     """Returns one header for each frame in stored order; a single one where frames state nothing for themselves."""
     shared = tuple(_get(dataset, "SharedFunctionalGroupsSequence") or ())[:1]
     own = tuple(_get(dataset, "PerFrameFunctionalGroupsSequence") or ())
-    frames = _number_of_frames(source, dataset)
-    if own and len(own) != frames:
-        raise ReadError(
-            source.name,
-            expected=f"PerFrameFunctionalGroupsSequence with an item for each frame, {frames} in all",
-            found=str(len(own)),
-            fix="ask its source for a valid file",
-        )
+    if len(own) != _number_of_frames(source, dataset):
+        own = ()  # whose frame an item is of cannot be known: the frames have no place
     return [_FrameHeader(dataset, (one, *shared)) for one in own] or [_FrameHeader(dataset, shared)]
 
 
