@@ -58,6 +58,7 @@ def _no_garbage_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # what was imported stays until the end: no collection has to look at it, not even the last one
         gc.enable()
 
 
