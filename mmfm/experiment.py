@@ -211,7 +211,7 @@ def override(config: Any, assignments: Sequence[str]) -> Any:
                 assignment, expected="dotted.path=value", found="no =", fix="write for example trainer.max_steps=500"
             )
         try:
-            value = ast.literal_eval(text)
+            value = ast.literal_eval(text)  # literals alone: nothing is run
         except (ValueError, SyntaxError):
             value = text
         config = _assign(config, path.split("."), value, path)
@@ -386,6 +386,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     (run / "overrides.json").write_text(json.dumps(list(overrides)) + "\n")
     trainer.fit(task, data, ckpt_path=run / "lightning" / "last.ckpt" if resume else None, weights_only=True)
     if len(select) and best.best_model_path:
+        # Lightning's own file of this run, tensors alone; what is shared is safetensors.
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         task.load_state_dict(state)
     seconds = time.time() - started

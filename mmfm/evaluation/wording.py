@@ -139,6 +139,7 @@ class PackedTexts:
 
 
 def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    # The shifted copies are shorter, each by one more word: the shortest ends the last n-gram.
     return Counter(zip(*(words[i:] for i in range(n)), strict=False))
 
 

