@@ -23,7 +23,7 @@ experiment = Experiment(
         lr=1e-3,
         freeze=("encoder", "heads"),
     ),
-    trainer=Trainer(max_epochs=5),
+    trainer=Trainer(max_epochs=3),
     scope=Scope(
         caveats=("learned from pictures of 256 pixels: small nodules and thin lines of a pneumothorax may be missed",)
     ),

@@ -1,7 +1,7 @@
 """First half of the shipped checkpoint mmfm-cxr-small: the encoder learns the findings of chest radiographs.
 
     python datasets/iu_xray/prepare.py --source ../shared/data/iu_xray --out $MMFM_DATA/iu_xray
-    python datasets/synthetic/prepare.py --out $MMFM_DATA/synthetic --train 1440 --val 20 --size 256 --mirrored 0.5
+    python datasets/synthetic/prepare.py --out $MMFM_DATA/synthetic --train 720 --val 20 --size 256 --mirrored 0.5
     mmfm train experiments/mmfm_cxr_small_findings.py
     mmfm train experiments/mmfm_cxr_small.py
 
