@@ -1,14 +1,13 @@
-"""First half of the shipped checkpoint mmfm-cxr-small: the encoder learns the findings of chest radiographs.
+"""First part of the shipped checkpoint mmfm-cxr-small: the encoder learns the findings of chest radiographs.
 
     python datasets/iu_xray/prepare.py --source ../shared/data/iu_xray --out $MMFM_DATA/iu_xray
     python datasets/synthetic/prepare.py --out $MMFM_DATA/synthetic --train 720 --val 20 --size 256 --mirrored 0.5
     mmfm train experiments/mmfm_cxr_small_findings.py
-    mmfm train experiments/mmfm_cxr_small.py
 
 The early layers of the ImageNet network stay as they are: they hold most of the arithmetic at these sizes and little
 that radiographs change. The MeSH terms that people coded the studies with are learned too: they name what the
-observations leave out, and so what is not normal. The report is learned in the second half, when the pictures'
-features hold still.
+observations leave out, and so what is not normal. The heads go on in ``mmfm_cxr_small_heads.py``, and the report is
+learned in ``mmfm_cxr_small.py``, when the pictures' features hold still.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer
@@ -39,6 +38,6 @@ experiment = Experiment(
         report_weight=0.0,
     ),
     trainer=Trainer(max_epochs=6),
-    summary="mmfm-cxr-small, first half: findings",
+    summary="mmfm-cxr-small, first part: findings",
     license="CC BY-NC-ND 4.0 (Open-i data): research, non-commercial",
 )
