@@ -32,9 +32,8 @@ def test_a_new_folder_appears_whole_and_private(tmp_path):
 
 def test_a_new_folder_that_fails_is_none(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a") as folder:
-        (folder / "c").write_text("c")
-        1 / 0  # noqa: B018
+    with pytest.raises(UnicodeEncodeError), new_folder(tmp_path / "a") as folder:
+        (folder / "c").write_text("half a character \ud800")
     assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
 
 

@@ -77,6 +77,8 @@ _STATUS = {  # PS3.18 section 8.5
     429: ("HTTP 429, too many requests", "try again later"),
     503: ("HTTP 503, a server that is too busy", "try again later"),
 }
+_UNREAD = (400, 413, 415)
+"""Statuses of a STOW-RS request that was refused as a whole, be it for one of its instances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +244,8 @@ class _Session(requests.Session):
         self._server = server
         self.trust_env = False
         self.verify = os.environ.get("SSL_CERT_FILE") or True
-        self.headers.update({"Accept-Encoding": "identity"} | _authorization())
+        # A connection of its own for each request: a kept one may be closed just as the next request goes out.
+        self.headers.update({"Accept-Encoding": "identity", "Connection": "close"} | _authorization())
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Sends ``request``; the answer is read as it is asked for, and has a status that says that all went well."""
@@ -268,7 +271,7 @@ class _Session(requests.Session):
             ) from None
         # Instances that cannot be stored are listed in an answer of status 202 or 409 (PS3.18 table 10.5.3-1).
         searches = request.method == "GET" and "dicom+json" in request.headers.get("Accept", "")
-        fine = (200, 202, 409) if request.method == "POST" else (200, 204) if searches else (200,)
+        fine = (200, 202, 409, *_UNREAD) if request.method == "POST" else (200, 204) if searches else (200,)
         if response.status_code not in fine:
             response.close()
             raise self._refusal(response.status_code)
@@ -468,7 +471,12 @@ def _multipart(server: Server, chunks: Iterable[bytes], boundary: bytes) -> Iter
             if end < 0:
                 break
             held, number, in_header = held[len(mark) :], number + 1, True
-    raise _unexpected(server, "a whole answer", "one that ends in the middle")
+    raise ServerError(
+        server.where,
+        expected="a whole answer",
+        found="one that ends in the middle",
+        fix="try again; nothing of this one was kept",
+    )
 
 
 # --- STOW-RS -------------------------------------------------------------------------------------------------------
@@ -512,6 +520,10 @@ def _store(session: _Session, server: Server, batch: list[Outgoing]) -> list[str
     content_type = f'multipart/related; type="application/dicom"; boundary={body.boundary}'
     headers = {"Content-Type": content_type, "Accept": "application/dicom+json"}
     with session.post(f"{server.url}/studies", data=body, headers=headers) as response:
+        if response.status_code in _UNREAD:
+            if len(batch) == 1:
+                return [_STATUS[response.status_code][0]]
+            return [reason for instance in batch for reason in _store(session, server, [instance])]
         try:
             answer = json.loads(response.content)
             stored = len(answer.get("00081199", {}).get("Value", []))  # Referenced SOP Sequence

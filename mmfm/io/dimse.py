@@ -25,6 +25,8 @@ TIMEOUT = 30.0
 MAX_CONTEXTS = 128
 """Presentation contexts of one association: their ids are the odd numbers below 256 (PS3.8 section 9.3.2.2)."""
 
+_ENDED = "the server gave no answer, or ended the association"
+
 _config.STORE_SEND_CHUNKED_DATASET = True  # send a file's data set as it is, instead of decoding and encoding it
 
 
@@ -55,17 +57,40 @@ def push(url: str, path: str | Path, *, calling_aet: str = "MMFM") -> Pushed:
     with progress("Sending", size) as advance:
         for start in range(0, len(kinds), MAX_CONTEXTS):
             group = kinds[start : start + MAX_CONTEXTS]
+            members = [i for i in instances if (i.sop_class, i.transfer_syntax) in group]
             try:
-                with _association(server, calling_aet, group) as association:
-                    for instance in instances:
-                        if (instance.sop_class, instance.transfer_syntax) in group:
-                            reason = _store(association, server, instance)
-                            stored += reason is None
-                            refused += [reason] if reason else []
-                            advance(instance.size)
+                for instance, reason in zip(members, _send(server, calling_aet, group, members), strict=True):
+                    stored += reason is None
+                    refused += [reason] if reason else []
+                    advance(instance.size)
             except ServerError as error:
                 raise error.after(stored) from None
     return Pushed(stored=stored, size=size, skipped=skipped, refused=tuple(refused))
+
+
+def _send(
+    server: Server, calling_aet: str, kinds: list[tuple[str, str]], instances: list[Outgoing]
+) -> Iterator[str | None]:
+    """Yields for each instance why it was not stored, ``None`` where it was.
+
+    Some servers end the association at an instance that they cannot read: the next one then goes out over a new one.
+    """
+    waiting, ended = list(instances), 0
+    while waiting:
+        with _association(server, calling_aet, kinds) as association:
+            while waiting:
+                reason = _store(association, waiting.pop(0))
+                ended = ended + 1 if reason == _ENDED else 0
+                if ended == 2:  # in a row: it is not the instance
+                    raise ServerError(
+                        server.where,
+                        expected="an answer to every instance",
+                        found="none, or an association that it ended",
+                        fix="see whether it runs and knows the calling AE title (--calling-aet), and push again",
+                    )
+                yield reason
+                if ended:
+                    break
 
 
 @contextmanager
@@ -98,7 +123,7 @@ def _association(server: Server, calling_aet: str, kinds: list[tuple[str, str]])
             association.release()
 
 
-def _store(association: Association, server: Server, instance: Outgoing) -> str | None:
+def _store(association: Association, instance: Outgoing) -> str | None:
     """Sends an instance and returns why it was not stored, ``None`` where it was."""
     taken = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
     if (instance.sop_class, instance.transfer_syntax) not in taken:
@@ -108,14 +133,12 @@ def _store(association: Association, server: Server, instance: Outgoing) -> str 
             status = association.send_c_store(path).get("Status")
     except OSError:
         return "the file cannot be read any more"
-    except (ValueError, AttributeError, RuntimeError):
-        if association.is_established:
-            return "its SOP instance UID is missing, or not valid"
-        status = None
+    except (ValueError, AttributeError):
+        return "its SOP instance UID is missing, or not valid"
+    except RuntimeError:  # the association is no more
+        return _ENDED
     if status is None:
-        raise ServerError(
-            server.where, expected="an answer to every instance", found="a lost connection", fix="push again"
-        )
+        return _ENDED
     return None if code_to_category(status) in (STATUS_SUCCESS, STATUS_WARNING) else status_meaning(status)
 
 

@@ -122,15 +122,53 @@ class Orthanc:
         return f"dicom://{called_aet}@127.0.0.1:{self.dicom}"
 
 
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Returns free_port(): a port of this machine that nothing listens on."""
+
+    def find() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            return server.getsockname()[1]
+
+    return find
+
+
 @pytest.fixture(scope="module")
-def start_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Orthanc]]:
-    """Returns start(): an Orthanc that knows the user reader:secret and the AE title MMFM, stopped after the module."""
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Returns start(*words, ports): a program that listens on these ports, ended after the module."""
+    processes = []
+
+    def start(*words: str | Path, ports: tuple[int, ...]) -> subprocess.Popen[bytes]:
+        with (tmp_path_factory.mktemp("server") / "log").open("wb") as log:
+            process = subprocess.Popen(words, stdout=log, stderr=log)
+        processes.append(process)
+        for port in ports:
+            for _ in range(600):
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                assert process.poll() is None, f"{words[0]} ended at its start"
+                time.sleep(0.05)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def start_orthanc(
+    tmp_path_factory: pytest.TempPathFactory,
+    free_port: Callable[[], int],
+    start_server: Callable[..., subprocess.Popen[bytes]],
+) -> Callable[[], Orthanc]:
+    """Returns start(): an Orthanc that knows the user reader:secret and the AE title MMFM."""
     program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     folders = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
     plugin = next((p for f in folders for p in Path(f).glob("libOrthancDicomWeb.so*")), None)
     if not program or not plugin:
         pytest.skip("no Orthanc with DICOMweb here: install Debian's orthanc and orthanc-dicomweb")
-    processes = []
 
     def start() -> Orthanc:
         folder = tmp_path_factory.mktemp("orthanc")
@@ -142,6 +180,7 @@ def start_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
             "DicomPort": dicom,
             "DicomAet": "ORTHANC",
             "DicomCheckCalledAet": True,
+            "DicomAlwaysAllowStore": False,
             "DicomCheckModalityHost": True,
             "DicomModalities": {"mmfm": ["MMFM", "127.0.0.1", 104]},
             "RemoteAccessAllowed": False,
@@ -151,33 +190,10 @@ def start_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
         (folder / "orthanc.json").write_text(json.dumps(settings))
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
-        processes.append(process)
-        wait_for(web, process)
-        wait_for(dicom, process)
+        process = start_server(program, folder / "orthanc.json", ports=(web, dicom))
         return Orthanc(process=process, web=web, dicom=dicom)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            assert process.poll() is None, "Orthanc ended at its start"
-            time.sleep(0.1)
-    raise AssertionError("Orthanc does not answer")
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +255,7 @@ def mixed_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, syntax in enumerate(syntaxes):
         dataset = copy.deepcopy(first)
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset.InstanceNumber = number
+        dataset.InstanceNumber, dataset.StudyDate = number, "20260102"
         if syntax.is_compressed:
             dataset.compress(syntax, generate_instance_uid=False)
         dataset.file_meta.TransferSyntaxUID = syntax

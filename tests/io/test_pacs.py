@@ -100,7 +100,7 @@ def test_nothing_is_sent_to_a_host_that_is_not_listed(monkeypatch, mixed_study, 
 )
 def test_a_url_of_another_form_is_refused_and_not_repeated(monkeypatch, url):
     monkeypatch.setenv("MMFM_PACS_HOSTS", "pacs.example.org,hunter2.org,dicom://pacs.example.org")
-    with pytest.raises(ConfigError, match="^URL: ") as raised:
+    with pytest.raises(ConfigError, match=r"^URL: ") as raised:
         Server.from_url(url)
     assert "hunter2" not in str(raised.value)
 
