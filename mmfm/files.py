@@ -37,7 +37,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         FileExistsError: ``path`` is there already, and no empty folder.
         OSError: it cannot be made.
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError("something is there already")
     path.parent.mkdir(parents=True, exist_ok=True)

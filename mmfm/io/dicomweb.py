@@ -244,11 +244,11 @@ class _Session(requests.Session):
         self._server = server
         self.trust_env = False
         self.verify = os.environ.get("SSL_CERT_FILE") or True
-        # A connection of its own for each request: a kept one may be closed just as the next request goes out.
-        self.headers.update({"Accept-Encoding": "identity", "Connection": "close"} | _authorization())
+        self.headers.update({"Accept-Encoding": "identity"} | _authorization())
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Sends ``request``; the answer is read as it is asked for, and has a status that says that all went well."""
+        self.close()  # a connection that was kept may be closed by the server just as the next request goes out
         request.headers.pop("Host", None)  # dicomweb-client sets it without the port
         options |= {"timeout": TIMEOUT, "allow_redirects": False, "stream": True}
         try:
@@ -506,10 +506,12 @@ class _Request:
 
 def _batches(instances: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     batch: list[Outgoing] = []
+    size = 0
     for instance in instances:
-        if batch and (sum(i.size for i in batch) + instance.size > BATCH_BYTES or len(batch) == MAX_INSTANCES - 1):
+        size += instance.size
+        if batch and (size > BATCH_BYTES or len(batch) == MAX_INSTANCES - 1):
             yield batch
-            batch = []
+            batch, size = [], instance.size
         batch.append(instance)
     yield batch
 

@@ -192,7 +192,7 @@ class Pushed:
     size: int
     """Bytes of the instances that were stored."""
     skipped: int
-    """Files that were not sent, since they are no DICOM files."""
+    """Files that were not sent: no DICOM files, or larger than ``MAX_BYTES``."""
     refused: tuple[str, ...]
     """The reason of every instance that the server did not store."""
 
