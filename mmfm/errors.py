@@ -52,8 +52,8 @@ class ServerError(MmfmError):
     """A PACS cannot be reached, refuses, or answers other than the protocol says; ``where`` is its host."""
 
     def after(self, stored: int) -> ServerError:
-        """Returns this error, saying how much was stored before it."""
-        found = f"{self.found}, after {stored} instances were stored"
+        """Returns this error, saying how much was stored before it, if anything was."""
+        found = f"{self.found}, after {stored} instances were stored" if stored else self.found
         return ServerError(self.where, expected=self.expected, found=found, fix=self.fix)
 
 

@@ -62,10 +62,12 @@ _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)+", flags=re.ASCII)
 _DATE = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", flags=re.ASCII)
 _MODALITY = re.compile(r"[A-Z0-9_]{2,16}")
 
+_AGAIN = "try again; nothing of this answer was kept"
+_SMALLER = "ask for it series by series"
 _CREDENTIALS = f"set {AUTH} or {AUTH}_FILE to what that server knows"
 _STATUS = {  # PS3.18 section 8.5
     204: ("HTTP 204, nothing there", "look for the UID with `mmfm pull URL --find`"),
-    206: ("HTTP 206, only a part of it", "ask for it again, or series by series"),
+    206: ("HTTP 206, only a part of it", _SMALLER),
     400: ("HTTP 400, a request that it does not understand", "check the URL and the UIDs"),
     401: ("HTTP 401, no credentials that it knows", _CREDENTIALS),
     403: ("HTTP 403, not allowed with these credentials", _CREDENTIALS),
@@ -192,7 +194,9 @@ def pull(url: str, out: str | Path, *, study_uid: str, series_uid: str | None = 
             for file in reading.files:
                 series = (file.series_uid or "").partition("#")[0]
                 if file.study_uid not in (None, study_uid) or (series_uid and series not in ("", series_uid)):
-                    raise _unexpected(server, "instances of what was asked for alone", "others among them")
+                    raise _unexpected(
+                        server, "instances of what was asked for alone", "others among them", "ask who keeps the server"
+                    )
     except OSError as error:
         raise ConfigError(
             "OUT",
@@ -254,16 +258,22 @@ class _Session(requests.Session):
         try:
             response = super().send(request, **options)
         except requests.exceptions.SSLError:
-            raise self._error(
+            raise _unexpected(
+                self._server,
                 "a TLS certificate that can be verified",
                 "none",
                 "set SSL_CERT_FILE to the certificates of your hospital's authority",
             ) from None
         except requests.Timeout:
-            raise self._error("an answer", "none in time", "see whether the server runs, or try again later") from None
+            raise _unexpected(
+                self._server, "an answer", "none in time", "see whether the server runs, or try again later"
+            ) from None
         except requests.RequestException:
-            raise self._error(
-                "an answer", "no connection, or one that was lost", "see whether the server runs at that address"
+            raise _unexpected(
+                self._server,
+                "an answer",
+                "no connection, or one that was lost",
+                "see whether the server runs at that address",
             ) from None
         except OSError:  # raised for SSL_CERT_FILE alone, before anything is sent
             raise ConfigError(
@@ -284,10 +294,7 @@ class _Session(requests.Session):
             found, fix = f"HTTP {status}, a redirect", "give the URL that it leads to, if you trust that server"
         else:
             found, fix = _STATUS.get(status, (f"HTTP {status}", "look into the server's own log"))
-        return self._error("what was asked for", found, fix)
-
-    def _error(self, expected: str, found: str, fix: str) -> ServerError:
-        return ServerError(self._server.where, expected=expected, found=found, fix=fix)
+        return _unexpected(self._server, "what was asked for", found, fix)
 
 
 class _Body:
@@ -304,20 +311,15 @@ class _Body:
             while piece := self._raw.read1(min(amount, _CHUNK), decode_content=decode_content):
                 count += len(piece)
                 if count > self._limit:
-                    raise self._error(
-                        f"an answer of at most {self._limit >> 20} MiB", "a larger one", "ask for it series by series"
-                    )
+                    expected = f"an answer of at most {self._limit >> 20} MiB"
+                    raise _unexpected(self._server, expected, "a larger one", _SMALLER)
                 if time.monotonic() - start > PATIENCE + count / SLOWEST:
-                    raise self._error(
-                        f"at least {SLOWEST >> 10} KiB a second", "a slower answer", "try again when the line is free"
-                    )
+                    expected = f"at least {SLOWEST >> 10} KiB a second"
+                    raise _unexpected(self._server, expected, "a slower answer", "try again when the line is free")
                 yield piece
         except (urllib3.exceptions.HTTPError, OSError):
             found = f"a connection that was lost after {count} bytes"
-            raise self._error("a whole answer", found, "try again; nothing of this one was kept") from None
-
-    def _error(self, expected: str, found: str, fix: str) -> ServerError:
-        return ServerError(self._server.where, expected=expected, found=found, fix=fix)
+            raise _unexpected(self._server, "a whole answer", found, _AGAIN) from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
@@ -364,8 +366,10 @@ def _require(pattern: re.Pattern[str], value: str | None, where: str, expected: 
         raise ConfigError(where, expected=expected, found="another form", fix="correct it")
 
 
-def _unexpected(server: Server, expected: str, found: str) -> ServerError:
-    return ServerError(server.where, expected=expected, found=found, fix="see whether the URL is that of DICOMweb")
+def _unexpected(
+    server: Server, expected: str, found: str, fix: str = "see whether the URL is that of DICOMweb"
+) -> ServerError:
+    return ServerError(server.where, expected=expected, found=found, fix=fix)
 
 
 # --- QIDO-RS -------------------------------------------------------------------------------------------------------
@@ -415,7 +419,7 @@ def _retrieve(server: Server, address: str, folder: Path) -> int:
             pieces = _multipart(server, response.iter_content(_CHUNK), _boundary(server, response))
             for number, part in groupby(pieces, key=lambda piece: piece[0]):
                 if number >= MAX_INSTANCES:
-                    raise _unexpected(server, f"fewer than {MAX_INSTANCES} instances", "more")
+                    raise _unexpected(server, f"fewer than {MAX_INSTANCES} instances", "more", _SMALLER)
                 path = folder / f"{secrets.token_hex(16)}.dcm"  # the name on the server may be a patient's
                 with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
                     for _, piece in part:
@@ -471,12 +475,7 @@ def _multipart(server: Server, chunks: Iterable[bytes], boundary: bytes) -> Iter
             if end < 0:
                 break
             held, number, in_header = held[len(mark) :], number + 1, True
-    raise ServerError(
-        server.where,
-        expected="a whole answer",
-        found="one that ends in the middle",
-        fix="try again; nothing of this one was kept",
-    )
+    raise _unexpected(server, "a whole answer", "one that ends in the middle", _AGAIN)
 
 
 # --- STOW-RS -------------------------------------------------------------------------------------------------------

@@ -160,6 +160,27 @@ def test_of_a_series_nothing_else_is_taken(serve, files, tmp_path):
     assert server.requests[0].path == f"/dicom-web/studies/{STUDY}/series/{STUDY}.1"
 
 
+def chunked(*pieces, end=b"0\r\n\r\n"):
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Type", MULTIPART)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + end)
+
+    return answer
+
+
+def test_an_answer_of_unknown_length_is_read(serve, files, tmp_path):
+    whole = parts(*files)
+    server = serve(chunked(whole[:1000], whole[1000:]))
+    assert dicomweb.pull(server.url, tmp_path / "out", study_uid=STUDY).instances == 3
+    for end in (b"", b"40\r\nshort", b"no number\r\n"):
+        with pytest.raises(ServerError, match=r"lost after|ends in the middle"):
+            dicomweb.pull(serve(chunked(whole[:1000], end=end)).url, tmp_path / "cut", study_uid=STUDY)
+    assert not (tmp_path / "cut").exists()
+
+
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 def test_bytes_are_counted_as_they_come_out(serve, files, tmp_path, monkeypatch, coding):
     monkeypatch.setattr(dicomweb, "MAX_BYTES", 1 << 20)
