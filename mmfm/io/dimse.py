@@ -6,7 +6,6 @@ they are stored in; where a server does not take that syntax, the instance is re
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pynetdicom import AE, Association, _config, build_context
 from pynetdicom.status import STATUS_SUCCESS, STATUS_WARNING, code_to_category
 
 from mmfm.errors import ConfigError, ServerError
-from mmfm.io.pacs import Outgoing, Pushed, Server, outgoing, progress, status_meaning
+from mmfm.io.pacs import AE_TITLE, Outgoing, Pushed, Server, outgoing, progress, status_meaning
 from mmfm.io.sources import Source
 
 TIMEOUT = 30.0
@@ -46,7 +45,7 @@ def push(url: str, path: str | Path, *, calling_aet: str = "MMFM") -> Pushed:
     server = Server.from_url(url)
     if server.scheme != "dicom":
         raise ConfigError("URL", expected="dicom://CALLED_AET@host", found=server.scheme, fix="push there by STOW-RS")
-    if not re.fullmatch(r"(?=.*\S)[ -\[\]-~]{1,16}", calling_aet):
+    if not AE_TITLE.fullmatch(calling_aet):
         raise ConfigError(
             "--calling-aet", expected="1 to 16 characters of ASCII without \\", found="others", fix="correct it"
         )

@@ -32,12 +32,13 @@ MAX_INSTANCES = 5_000
 """One answer holds fewer instances than this."""
 PREAMBLE = 128
 """Bytes before the DICM prefix (PS3.10 section 7.1). They may hold a program, and nothing here needs them."""
+AE_TITLE = re.compile(r"(?=.*\S)[ -\[\]-~]{1,16}")
+"""ASCII without control characters and backslash, not blanks alone (PS3.5 table 6.2-1)."""
 
 _PORTS = {"https": 443, "http": 80, "dicom": 104}
 _ENCRYPTED = ("https",)
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _PATH = re.compile(r"[\w/.~%-]*", flags=re.ASCII)
-_AE_TITLE = re.compile(r"(?=.*\S)[ -\[\]-~]{1,16}")
 
 # Their log lines hold URLs and headers, and so UIDs; nothing of them may reach a log file of the program around.
 for _name in ("dicomweb_client", "pynetdicom", "urllib3.connectionpool"):
@@ -94,7 +95,7 @@ class Server:
         if host is None or port == 0 or parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise _bad_url("another form")
         title = unquote(parts.username or "")
-        if scheme == "dicom" and (parts.path.strip("/") or not _AE_TITLE.fullmatch(title)):
+        if scheme == "dicom" and (parts.path.strip("/") or not AE_TITLE.fullmatch(title)):
             raise _bad_url("no AE title of 1 to 16 characters, or a path")
         path = "" if scheme == "dicom" else parts.path.rstrip("/")
         server = cls(scheme=scheme, host=host, port=port or _PORTS[scheme], path=path, called_aet=title)
