@@ -1,4 +1,4 @@
-"""The command line: ``mmfm inspect | report | predict | train | evaluate | doctor | demo``.
+"""The command line: ``mmfm inspect | report | predict | train | evaluate | pull | push | doctor | demo``.
 
 Each command is one function call with the names of the Python API. Heavy imports stand inside the functions, so that
 ``mmfm --help`` answers at once. An error that mmfm raises on purpose ends in one line on stderr and exit code 2.
@@ -191,6 +191,72 @@ def evaluate(
         device=device,
     )
     print(f"scores and drafts: {out}")
+
+
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="DICOMweb service, such as https://host/dicom-web.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="New folder for what is retrieved.")] = None,
+    study: Annotated[str | None, typer.Option(metavar="UID", help="Study to retrieve.")] = None,
+    series: Annotated[str | None, typer.Option(metavar="UID", help="Only this series of it.")] = None,
+    find: Annotated[bool, typer.Option("--find", help="List the studies that match, and retrieve none.")] = False,
+    patient_id: Annotated[str | None, typer.Option(metavar="ID", help="With --find: of this patient.")] = None,
+    modality: Annotated[str | None, typer.Option(metavar="CODE", help="With --find: with images such as CT.")] = None,
+    date: Annotated[
+        str | None, typer.Option(metavar="DATE", help="With --find: YYYYMMDD or YYYYMMDD-YYYYMMDD.")
+    ] = None,
+    names: Annotated[bool, typer.Option("--names", help="With --find: show who the patients are.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --find: print JSON.")] = False,
+) -> None:
+    """Retrieve a study from a PACS (WADO-RS), or find one there (QIDO-RS).
+
+    Hosts have to be listed in MMFM_PACS_HOSTS; credentials stand in MMFM_PACS_AUTH or in the file MMFM_PACS_AUTH_FILE.
+    """
+    if find == bool(study) or bool(out) != bool(study):
+        raise ConfigError(
+            "mmfm pull",
+            expected="either --find, or OUT and --study",
+            found="both, or neither",
+            fix="see mmfm pull --help",
+        )
+    from mmfm.io import dicomweb
+
+    if out and study:
+        pulled = dicomweb.pull(url, out, study_uid=study, series_uid=series)
+        print(f"{pulled.instances} instances, {pulled.size / 1e6:.1f} MB: {out}")
+        if pulled.refusals:
+            print(pulled.refusals, file=sys.stderr)
+        return
+    studies = dicomweb.find(url, patient_id=patient_id, modality=modality, date=date)
+    print(dicomweb.found_json(studies, names=names) if as_json else dicomweb.found_text(studies, names=names))
+
+
+@app.command()
+def push(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file; its DICOM files are sent.")],
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="https://host/dicom-web for STOW-RS, dicom://AET@host:port for C-STORE."),
+    ],
+    calling_aet: Annotated[str, typer.Option(metavar="AET", help="For C-STORE: the name of this machine.")] = "MMFM",
+) -> None:
+    """Send DICOM files to a PACS, as they are: over DICOMweb (STOW-RS), or by C-STORE.
+
+    Hosts have to be listed in MMFM_PACS_HOSTS; credentials stand in MMFM_PACS_AUTH or in the file MMFM_PACS_AUTH_FILE.
+    """
+    if url.startswith("dicom://"):
+        from mmfm.io import dimse
+
+        pushed = dimse.push(url, path, calling_aet=calling_aet)
+    else:
+        from mmfm.io import dicomweb
+
+        pushed = dicomweb.push(url, path)
+    skipped = f"; {pushed.skipped} other files were not sent" if pushed.skipped else ""
+    print(f"{pushed.stored} instances stored{skipped}")
+    if pushed.refused:
+        print(pushed.reasons, file=sys.stderr)
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.version import Version
 
 import mmfm
-from mmfm.errors import CheckpointError
+from mmfm.errors import CheckpointError, ConfigError
 
 FLOORS = {
     "torch": "2.10",
@@ -24,12 +24,12 @@ FLOORS = {
     "transformers": "5.3",
     "gradio": "6.16",
     "pydicom": "3.0.2",
-    "monai": "1.6.0",
     "pynetdicom": "3.0.4",
+    "monai": "1.6.0",
 }
-"""Oldest release of each package without a published security hole; the last two matter only where installed."""
+"""Oldest release of each package without a published security hole; the last matters only where it is installed."""
 
-_OPTIONAL = ("monai", "pynetdicom")
+_OPTIONAL = ("monai",)
 _SHOWN = ("torchvision", "timm", "open-clip-torch", "tokenizers", "safetensors", "numpy", "scikit-learn", "pillow")
 
 TRANSFER_SYNTAXES = (
@@ -68,7 +68,7 @@ class Row:
 
 def diagnose() -> list[Row]:
     """Returns everything there is to say about this installation, in the order of printing."""
-    return [*_versions(), *_devices(), *_decoders(), *_data(), *_checkpoints()]
+    return [*_versions(), *_devices(), *_decoders(), *_pacs(), *_data(), *_checkpoints()]
 
 
 def main() -> int:
@@ -153,6 +153,17 @@ def _decoders() -> Iterator[Row]:
             ok=decoder.is_available,
             fix=None if decoder.is_available else f"install one of: {missing}",
         )
+
+
+def _pacs() -> Iterator[Row]:
+    from mmfm.io.pacs import HOSTS, allowed_hosts
+
+    try:
+        count = len(allowed_hosts())
+    except ConfigError as error:
+        yield Row(topic="PACS", name=HOSTS, found=f"{error.found}, not {error.expected}", ok=False, fix=error.fix)
+        return
+    yield Row(topic="PACS", name=HOSTS, found=f"{count} allowed" if count else "unset: no server can be reached")
 
 
 def _data() -> Iterator[Row]:

@@ -7,10 +7,13 @@
     ├── ManifestError        a manifest or a source of studies breaks its schema
     ├── ConfigError          an experiment, an override, an option or an environment variable is wrong
     ├── CheckpointError      a checkpoint is unknown, incomplete or altered
+    ├── ServerError          a PACS cannot be reached, refuses, or answers other than the protocol says
     └── ScopeError           the study lies outside what the checkpoint was made for: no draft is given
 
 The command line prints the message and exits with code 2. ``assert`` is for our own mistakes.
 """
+
+from __future__ import annotations
 
 
 class MmfmError(Exception):
@@ -43,6 +46,15 @@ class ConfigError(MmfmError):
 
 class CheckpointError(MmfmError):
     """A checkpoint is unknown, incomplete, altered or does not fit the model."""
+
+
+class ServerError(MmfmError):
+    """A PACS cannot be reached, refuses, or answers other than the protocol says; ``where`` is its host."""
+
+    def after(self, stored: int) -> ServerError:
+        """Returns this error, saying how much was stored before it, if anything was."""
+        found = f"{self.found}, after {stored} instances were stored" if stored else self.found
+        return ServerError(self.where, expected=self.expected, found=found, fix=self.fix)
 
 
 class ScopeError(MmfmError):

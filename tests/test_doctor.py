@@ -22,7 +22,7 @@ def checkpoint(tiny_checkpoint, tmp_path, monkeypatch):
 def test_a_set_up_checkout_has_nothing_wrong_with_versions_devices_and_decoders():
     found = doctor.diagnose()
     assert [r for r in found if r.ok is False and r.topic in ("version", "device", "DICOM")] == []
-    assert {r.topic for r in found} == {"version", "device", "DICOM", "data", "checkpoint"}
+    assert {r.topic for r in found} == {"version", "device", "DICOM", "PACS", "data", "checkpoint"}
     assert rows("DICOM")["RLE Lossless"].ok
     assert rows("device")["cpu"].ok
 

@@ -1,9 +1,9 @@
 import pytest
 
-from mmfm.errors import CheckpointError, ConfigError, ManifestError, MmfmError, ReadError, ScopeError
+from mmfm.errors import CheckpointError, ConfigError, ManifestError, MmfmError, ReadError, ScopeError, ServerError
 
 
-@pytest.mark.parametrize("kind", [ReadError, ManifestError, ConfigError, CheckpointError, ScopeError])
+@pytest.mark.parametrize("kind", [ReadError, ManifestError, ConfigError, CheckpointError, ScopeError, ServerError])
 def test_message_is_one_line_that_says_what_to_do(kind):
     error = kind("a.dcm", expected="pixels\nof an image", found="text", fix="give a DICOM file")
     assert isinstance(error, MmfmError)

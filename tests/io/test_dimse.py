@@ -1,0 +1,110 @@
+"""C-STORE against a real Orthanc, which a fixture starts."""
+
+import logging
+import shutil
+import zipfile
+
+import pydicom
+import pytest
+
+from mmfm.errors import ConfigError, ServerError
+from mmfm.io import dicomweb, dimse, read
+
+pytestmark = pytest.mark.pacs
+
+
+@pytest.fixture(autouse=True)
+def _allowed(monkeypatch):
+    monkeypatch.setenv("MMFM_PACS_HOSTS", "127.0.0.1")
+    monkeypatch.setenv("MMFM_PACS_AUTH", "basic reader:secret")
+
+
+def contents(folder):
+    """Transfer syntax and pixels by SOP instance UID."""
+    files = {f.sop_instance_uid: f.transfer_syntax for f in read(folder).files if f.status == "ok"}
+    instances = [i for study in read(folder).studies for series in study.series for i in series.instances]
+    assert len(instances) == len(files)
+    return {i.sop_instance_uid: (files[i.sop_instance_uid], i.load().tobytes()) for i in instances}
+
+
+def test_every_syntax_is_stored_as_it_is(orthanc, mixed_study, tmp_path):
+    pushed = dimse.push(orthanc.dicom_url(), mixed_study)
+    assert (pushed.stored, pushed.skipped, pushed.refused, pushed.reasons) == (5, 1, (), None)
+    (study,) = read(mixed_study).studies
+    pulled = dicomweb.pull(orthanc.url, tmp_path / "out", study_uid=study.study_uid)
+    assert pulled.instances == 5
+    assert contents(tmp_path / "out") == contents(mixed_study)
+
+
+def test_log_lines_hold_no_uid(orthanc, mixed_study, caplog):
+    caplog.set_level(logging.DEBUG)
+    dimse.push(orthanc.dicom_url(), mixed_study)
+    assert "1.2." not in caplog.text
+
+
+def test_members_of_a_zip_are_sent(orthanc, mixed_study, tmp_path):
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for file in mixed_study.iterdir():
+            archive.write(file, file.name)
+    assert dimse.push(orthanc.dicom_url(), tmp_path / "study.zip").stored == 5
+
+
+def test_more_kinds_than_fit_into_one_association(orthanc, mixed_study, monkeypatch):
+    monkeypatch.setattr(dimse, "MAX_CONTEXTS", 2)
+    assert dimse.push(orthanc.dicom_url(), mixed_study).stored == 5
+
+
+def test_a_wrong_title_is_one_line(orthanc, mixed_study):
+    with pytest.raises(
+        ServerError, match=rf"^127\.0\.0\.1:{orthanc.dicom}: .* a rejection: Called AE title not recogni"
+    ):
+        dimse.push(orthanc.dicom_url("OTHER"), mixed_study)
+    with pytest.raises(ServerError, match=r"found none, or an association that it ended.* knows the calling AE title"):
+        dimse.push(orthanc.dicom_url(), mixed_study, calling_aet="STRANGER")
+
+
+@pytest.mark.parametrize("title", ["", " ", "A" * 17, "A\\B", "Ä"])
+def test_a_calling_title_of_another_form_is_refused(mixed_study, title):
+    with pytest.raises(ConfigError, match="--calling-aet: expected"):
+        dimse.push("dicom://AET@127.0.0.1:1", mixed_study, calling_aet=title)
+
+
+def test_no_server_is_one_line(orthanc, mixed_study):
+    for port in (1, orthanc.web):
+        with pytest.raises(ServerError, match="no answer of a DICOM server"):
+            dimse.push(f"dicom://ORTHANC@127.0.0.1:{port}", mixed_study)
+
+
+def test_what_the_server_refuses_is_counted_with_its_reason(orthanc, write_dicom, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(dimse, "TIMEOUT", 2)  # Orthanc says nothing of a data set that it cannot read
+    write_dicom("made/0.dcm", picture)
+    write_dicom("made/1.dcm", picture, SOPClassUID="1.2.3.4")
+    write_dicom("made/3.dcm", picture)
+    path = write_dicom("made/2.dcm", picture)
+    start = path.read_bytes().index(b"\x08\x00\x16\x00")  # SOP Class UID, the first element of the data set
+    path.write_bytes(path.read_bytes()[:start] + b"no data set")
+    pushed = dimse.push(orthanc.dicom_url(), tmp_path / "made")
+    assert pushed.stored == 2
+    assert set(pushed.refused) == {
+        "the server does not take its SOP class in its transfer syntax",
+        "the server gave no answer, or ended the association",
+    }
+
+
+def test_a_server_that_stops_in_the_middle(start_orthanc, relay, mixed_study):
+    server = start_orthanc()
+    port = relay(server.dicom, 20_000, server.process.kill)
+    with pytest.raises(ServerError, match=r"found (none|no answer of a DICOM server)\b.*; see whether"):
+        dimse.push(f"dicom://ORTHANC@127.0.0.1:{port}", mixed_study)
+
+
+@pytest.mark.skipif(not shutil.which("storescp"), reason="no storescp here: install Debian's dcmtk")
+def test_a_syntax_that_the_server_does_not_take_is_not_converted(start_server, free_port, mixed_study, tmp_path):
+    port = free_port()
+    options = ("--implicit", "--aetitle", "SMALL", "--output-directory", tmp_path)
+    start_server("storescp", *options, str(port), ports=(port,))
+    pushed = dimse.push(f"dicom://SMALL@127.0.0.1:{port}", mixed_study)
+    assert pushed.stored == 1
+    assert pushed.reasons == "4 not stored: the server does not take its SOP class in its transfer syntax"
+    (stored,) = tmp_path.iterdir()
+    assert pydicom.dcmread(stored).file_meta.TransferSyntaxUID == "1.2.840.10008.1.2"
