@@ -26,7 +26,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     Raises:
         ReadError: ``path`` does not exist.
     """
-    reading = read(path)
+    reading = read(path, isolate=True)
     files = list(reading.files)
     # By instance, not by file name: names repeat within an archive.
     places = {outcome.sop_instance_uid: place for place, outcome in enumerate(files) if outcome.status == "ok"}

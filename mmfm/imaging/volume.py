@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
+from threading import Lock
 
 import numpy as np
 
@@ -15,6 +19,8 @@ from mmfm.imaging.pixels import NAMED_WINDOWS, PADDING_HU, Rendering, apply_wind
 from mmfm.study import Instance, Receipt, Series
 
 MAX_VOLUME_BYTES = 4 << 30
+MAX_THREADS = 8
+"""That decode the slices of one volume."""
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of a direction cosine within a series, and of unit length and right angle within one."""
 POSITION_TOLERANCE_MM = 1e-2
@@ -76,15 +82,7 @@ class Volume:
             )
         _check_alike(series)
         stack = _stack(series)
-        renderings = []
-        for instance in stack.instances:
-            stored = _load(instance, series)
-            if quantity == "display":
-                renderings.append(to_display(stored, instance.pixels))
-            else:
-                padding = PADDING_HU if quantity == "HU" else None
-                renderings.append(to_physical(stored, instance.pixels, padding=padding))
-        array = _joined([r.array for r in renderings])
+        array, renderings = _rendered(series, stack.instances, quantity)
         windows = list(dict.fromkeys(r.window for r in renderings))
         if window is not None:
             center, width = NAMED_WINDOWS[window]
@@ -130,7 +128,7 @@ def _by_frame(series: Series) -> Series:
 def _frames(instance: Instance) -> tuple[Instance, ...]:
     if not instance.frames:
         return (instance,)
-    load = cache(instance.load) if instance.load else None  # decoded once for all frames
+    load = _once(instance.load) if instance.load else None
 
     def loader(index: int) -> Callable[[], np.ndarray] | None:
         return None if load is None else lambda: load()[index : index + 1]
@@ -148,6 +146,17 @@ def _frames(instance: Instance) -> tuple[Instance, ...]:
         )
         for number, frame in enumerate(instance.frames, start=1)
     )
+
+
+def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """Returns ``load`` such that the threads which render single frames share one decoding of all."""
+    lock, cached = Lock(), cache(load)
+
+    def locked() -> np.ndarray:
+        with lock:
+            return cached()
+
+    return locked
 
 
 def _quantity(series: Series) -> str:
@@ -189,6 +198,32 @@ def _kinds(series: Series) -> dict[str, list[str]]:
     stated = [dict(i.kind) for i in series.instances]
     names = dict.fromkeys(name for kind in stated for name in kind)
     return {name: [kind.get(name, "not stated") for kind in stated] for name in names}
+
+
+def _rendered(
+    series: Series, instances: tuple[Instance, ...], quantity: str
+) -> tuple[np.ndarray, tuple[Rendering, ...]]:
+    """Decodes and renders the instances, in threads: most of the time goes to code that leaves the interpreter free."""
+    ends = list(accumulate(instance.pixels.frames for instance in instances))
+    first = instances[0].pixels
+    whole = np.empty((ends[-1], first.rows, first.columns), np.float32) if first.samples == 1 else None
+
+    def render(instance: Instance, end: int) -> Rendering:
+        stored = _load(instance, series)
+        if quantity == "display":
+            rendering = to_display(stored, instance.pixels)
+        else:
+            padding = PADDING_HU if quantity == "HU" else None
+            rendering = to_physical(stored, instance.pixels, padding=padding)
+        if whole is None:
+            return rendering
+        part = whole[end - instance.pixels.frames : end]
+        part[:] = rendering.array
+        return replace(rendering, array=part)
+
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(instances))) as pool:
+        renderings = tuple(pool.map(render, instances, ends))
+    return _joined([r.array for r in renderings]) if whole is None else whole, renderings
 
 
 def _load(instance: Instance, series: Series) -> np.ndarray:

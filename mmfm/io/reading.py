@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mmfm.errors import ReadError
+from mmfm.io import worker
 from mmfm.io.dicom import DicomHeader, is_dicom, preamble_note, read_header
+from mmfm.io.frames import Decode, decode
 from mmfm.io.images import content_uid, picture_format, read_stream
 from mmfm.io.sources import Refusal, Source, archive_kind, walk
 from mmfm.study import Instance, Patient, Series, Study
@@ -85,13 +87,18 @@ class _Image:
     instance: Instance
 
 
-def read(path: str | Path) -> Reading:
+def read(path: str | Path, *, isolate: bool = False) -> Reading:
     """Reads the headers of everything at ``path``; pixels stay where they are until ``Instance.load`` is called.
 
     Instances of CT, MR, PT and NM with one frame each share a Series by their SeriesInstanceUID. Of other modalities,
     and of multi-frame objects, each instance is a Series of its own; where several share a SeriesInstanceUID, ``#1``,
     ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
     Series each, whose uids depend on their content alone.
+
+    Args:
+        path: a folder, a zip or a file.
+        isolate: decode the pixels of DICOM files, when they are loaded, in a process of its own that is killed where
+            they take too long: for files of unknown origin.
 
     Raises:
         ReadError: ``path`` does not exist.
@@ -107,7 +114,7 @@ def read(path: str | Path) -> Reading:
         source, stream = item
         try:
             if is_dicom(stream):
-                outcome, image = _dicom(source, stream, len(files))
+                outcome, image = _dicom(source, stream, len(files), worker.shared.decode if isolate else decode)
                 images += [image] if image else []
             elif picture := picture_format(stream):
                 instance = read_stream(source, stream)
@@ -171,9 +178,9 @@ def attach(study: Study, path: str | Path) -> Study:
     )
 
 
-def _dicom(source: Source, stream: BinaryIO, place: int) -> tuple[FileOutcome, _Image | None]:
+def _dicom(source: Source, stream: BinaryIO, place: int, decode: Decode) -> tuple[FileOutcome, _Image | None]:
     note = preamble_note(stream)
-    header = read_header(source, stream)
+    header = read_header(source, stream, decode)
     outcome = FileOutcome(
         file=source.name,
         status="ok",

@@ -1,0 +1,163 @@
+"""A process of its own for decoding pixels of unknown origin: one that hangs or crashes takes nothing else with it.
+
+Native decoders have ended the process that called them, on valid files too. ``decode`` here does what
+``mmfm.io.frames.decode`` does, in a process that is started when it is first wanted, killed when a file takes too long
+or too much memory, and started anew for the next one. What comes back is checked numbers and words, never pickle.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from threading import Lock, Timer
+from typing import BinaryIO
+
+import numpy as np
+
+from mmfm.errors import ReadError
+from mmfm.io.frames import Coding
+from mmfm.io.frames import decode as decode_here
+from mmfm.study import PixelHeader
+
+FRAME_SECONDS = 10.0
+FILE_SECONDS = 120.0
+"""However many frames it has."""
+FRAME_BYTES = 3 << 29
+"""Memory that decoding may take besides the pixels that come out (1.5 GB)."""
+_DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<f8")
+
+
+class Worker:
+    """The process, and the pipes to it. One call at a time; threads wait for each other."""
+
+    def __init__(self) -> None:
+        """Starts nothing yet."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._lock = Lock()
+
+    def decode(self, content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
+        """Decodes as ``mmfm.io.frames.decode`` does.
+
+        Raises:
+            ReadError: as there; or the process ended, or was killed at a limit.
+        """
+        seconds = min(FILE_SECONDS, FRAME_SECONDS * header.frames)
+        with self._lock:
+            process = self._running()
+            assert process.stdin is not None and process.stdout is not None, "both are pipes"
+            timer = Timer(seconds, process.kill)
+            timer.start()
+            try:
+                pickle.dump((content, header, coding), process.stdin)
+                process.stdin.flush()
+                answer = _answer(process.stdout, header)
+            except (OSError, EOFError, ValueError):
+                late = not timer.is_alive()
+                self._end()
+                found = f"more than {seconds:g} s" if late else f"a decoder that ended its process ({_cause(process)})"
+                raise ReadError(
+                    "", expected="pixels that can be decoded", found=found, fix="copy or export it again"
+                ) from None
+            finally:
+                timer.cancel()
+        if isinstance(answer, ReadError):
+            raise answer
+        return answer
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
+            home = str(Path(__file__).parents[2])
+            path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from mmfm.io.worker import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # decoders may print what a header holds
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            self._owner = os.getpid()  # a fork of this process must not share the pipes
+            atexit.register(self._end)
+        return self._process
+
+    def _end(self) -> None:
+        atexit.unregister(self._end)
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.communicate()
+        self._process = None
+
+
+shared = Worker()
+"""The worker of this process."""
+
+
+def serve() -> None:
+    """Answers requests on standard input until it is closed; runs in the process of its own."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints is no answer
+    while True:
+        try:
+            content, header, coding = pickle.load(sys.stdin.buffer)  # from the process that started this one
+        except EOFError:
+            return
+        _limit_memory(2 * header.rows * header.columns * header.frames * header.samples * 8 + len(content))
+        try:
+            array = np.ascontiguousarray(decode_here(content, header, coding))
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            answers.write(json.dumps({"shape": array.shape, "dtype": array.dtype.str}).encode() + b"\n")
+            answers.write(array.data)
+        except ReadError as error:
+            answers.write(json.dumps({"expected": error.expected, "found": error.found}).encode() + b"\n")
+        answers.flush()
+
+
+def _limit_memory(wanted: int) -> None:
+    """Lets the process grow by ``wanted`` bytes and what decoding may take; where the system cannot, does nothing."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + FRAME_BYTES + wanted, hard))
+
+
+def _answer(stream: BinaryIO, header: PixelHeader) -> np.ndarray | ReadError:
+    """Returns what the process answered, which is trusted no more than the file was."""
+    line = stream.readline(1 << 16)
+    if not line.endswith(b"\n"):
+        raise EOFError
+    words = json.loads(line)
+    if "found" in words:
+        expected, found = (_printable(str(words[key])) for key in ("expected", "found"))
+        return ReadError("", expected=expected, found=found, fix="copy or export it again")
+    shape = tuple(words["shape"])
+    if shape not in ((header.frames, header.rows, header.columns), (header.frames, header.rows, header.columns, 3)):
+        raise ValueError(f"a shape of {shape}")
+    if words["dtype"] not in _DTYPES:
+        raise ValueError(f"values of {words['dtype']}")
+    dtype = np.dtype(words["dtype"])
+    content = stream.read(math.prod(shape) * dtype.itemsize)
+    if len(content) < math.prod(shape) * dtype.itemsize:
+        raise EOFError
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())[:300]
+
+
+def _cause(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+__all__ = ["Worker", "serve", "shared"]
