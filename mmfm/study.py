@@ -184,6 +184,16 @@ class Instance:
         if len(self.frames) not in (0, self.pixels.frames):
             raise ValueError(f"frames: expected none or {self.pixels.frames}, found {len(self.frames)}")
 
+    @property
+    def is_localizer(self) -> bool:
+        """Whether Image Type (0008,0008) calls it a scout that was made to plan other images."""
+        return "LOCALIZER" in self.image_type
+
+    @property
+    def is_screenshot(self) -> bool:
+        """Whether Image Type calls it both derived and secondary: a picture of pictures, with no values of its own."""
+        return self.image_type[:2] == ("DERIVED", "SECONDARY")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series:

@@ -103,7 +103,11 @@ class Volume:
             inverted=any(r.inverted for r in renderings),
             steps=steps,
             slices_used=array.shape[0],
-            warnings=(*_counted(renderings, lambda r: r.warnings), *stack.warnings, *_quantity_warnings(series)),
+            warnings=(
+                *_counted(renderings, lambda r: r.warnings),
+                *stack.warnings,
+                *_nature(series),
+            ),
         )
         return cls(array=array, affine=stack.affine, quantity=quantity), receipt
 
@@ -169,10 +173,17 @@ def _quantity(series: Series) -> str:
     return "HU" if series.modality == "CT" and usable_hu else "stored"
 
 
-def _quantity_warnings(series: Series) -> tuple[str, ...]:
-    if series.modality == "CT" and _quantity(series) == "stored":
-        return ("no rescale to Hounsfield units is stated: values are not HU",)
-    return ()
+def _nature(series: Series) -> tuple[str, ...]:
+    """Returns what a reader must know of what the pixels are."""
+    facts = (
+        ("a localizer, made to plan other images", all(i.is_localizer for i in series.instances)),
+        ("derived and secondary by Image Type: may be a screenshot", any(i.is_screenshot for i in series.instances)),
+        (
+            "no rescale to Hounsfield units is stated: values are not HU",
+            series.modality == "CT" and _quantity(series) == "stored",
+        ),
+    )
+    return tuple(text for text, holds in facts if holds)
 
 
 def _check_alike(series: Series) -> None:

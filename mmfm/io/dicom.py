@@ -134,6 +134,11 @@ _HEADER_KEYWORDS = [
     "PixelSpacing",
     "ImagerPixelSpacing",
     "SliceThickness",
+    "AcquisitionNumber",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "EchoTime",
+    "DiffusionBValue",
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
@@ -181,6 +186,8 @@ class DicomHeader:
     rows: int | None
     columns: int | None
     frames: int | None
+    repetition: tuple[float | None, float | None]
+    """Acquisition Number (0020,0012) and Trigger Time (0018,1060): what tells slices at one position apart."""
     instance: Instance | None
     """``None`` where the object holds no image, or one that is refused."""
     refused: str | None
@@ -275,9 +282,21 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         rows=shape.rows if shape else _number(dataset, "Rows"),
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
+        repetition=(_float(_get(dataset, "AcquisitionNumber")), _float(_get(dataset, "TriggerTime"))),
         instance=instance,
         refused=refused,
     )
+
+
+def directory(source: Source) -> tuple[tuple[str, ...], ...]:
+    """Returns the files that a DICOMDIR lists, as the parts of their paths below it (PS3.3 F.3.2.2); () of others."""
+    try:
+        with source.open() as stream:
+            dataset = read_partial(stream, force=is_dicom(stream), specific_tags=_tags(["DirectoryRecordSequence"]))
+        records = dataset.get("DirectoryRecordSequence") or ()
+        return tuple(parts for parts in (tuple(_texts(_get(one, "ReferencedFileID"))) for one in records) if parts)
+    except Exception:  # whatever is wrong with the file is told when it is read
+        return ()
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------------

@@ -6,17 +6,18 @@ with a reason, or ``ignored`` because it is a DICOM object that holds no image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mmfm.errors import ReadError
 from mmfm.io import worker
-from mmfm.io.dicom import DicomHeader, is_dicom, preamble_note, read_header
+from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_header
 from mmfm.io.frames import Decode, decode
 from mmfm.io.images import content_uid, picture_format, read_stream
-from mmfm.io.sources import Refusal, Source, archive_kind, walk
+from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
 from mmfm.study import Instance, Patient, Series, Study
 
 _STACKED = {"CT", "MR", "PT", "NM"}
@@ -41,6 +42,8 @@ class FileOutcome:
     columns: int | None = None
     frames: int | None = None
     photometric: str | None = None
+    preamble_suspicious: bool = False
+    """The 128 bytes before the data set start like a program or another document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +96,12 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
     Instances of CT, MR, PT and NM with one frame each share a Series by their SeriesInstanceUID. Of other modalities,
     and of multi-frame objects, each instance is a Series of its own; where several share a SeriesInstanceUID, ``#1``,
     ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
-    Series each, whose uids depend on their content alone.
+    Series each, whose uids depend on their content alone. Slices of one SeriesInstanceUID that must not be mixed in one
+    volume (other orientation, size, spacing, echo, b-value ..., a localizer, a second pass over the same positions) are
+    Series of their own too. A DICOMDIR stands for the files that it lists.
 
     Args:
-        path: a folder, a zip or a file.
+        path: a folder, a zip, a DICOMDIR or a file.
         isolate: decode the pixels of DICOM files, when they are loaded, in a process of its own that is killed where
             they take too long: for files of unknown origin.
 
@@ -107,7 +112,10 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
     files: list[FileOutcome] = []
     images: list[_Image] = []
     pictures: list[tuple[int, Instance, str]] = []
-    for item in walk(path):
+    items = walk(path)
+    if path.is_file():
+        items = chain(items, listed(path.parent, directory(Source(name=str(path), path=path))))
+    for item in items:
         if isinstance(item, Refusal):
             files.append(FileOutcome(file=item.name, status="refused", reason=item.reason))
             continue
@@ -185,6 +193,7 @@ def _dicom(source: Source, stream: BinaryIO, place: int, decode: Decode) -> tupl
         file=source.name,
         status="ok",
         reason=note,
+        preamble_suspicious=note is not None,
         study_uid=header.study_uid,
         series_uid=header.series_uid,
         sop_instance_uid=header.instance.sop_instance_uid if header.instance else None,
@@ -302,14 +311,16 @@ def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[
 
 def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
     images = sorted(images, key=lambda image: (image.instance.number or 0, image.instance.sop_instance_uid))
-    slices = [image for image in images if _is_slice(image)]
-    groups = [[image] for image in images if not _is_slice(image)] + ([slices] if slices else [])
+    volumes = _volumes([image for image in images if _is_slice(image)])
+    groups = [[image] for image in images if not _is_slice(image)] + volumes
     found = []
     for number, group in enumerate(groups, start=1):
         head = group[0].header
         uid = head.series_uid if len(groups) == 1 else f"{head.series_uid}#{number}"
         for image in group:
             files[image.place] = replace(files[image.place], series_uid=uid)
+            if len(volumes) > 1 and _is_slice(image):
+                _tell(files, image, f"one of {len(volumes)} volumes that share a series UID")
         found.append(
             Series(
                 series_uid=uid,
@@ -322,6 +333,45 @@ def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
             )
         )
     return found
+
+
+def _volumes(slices: list[_Image]) -> list[list[_Image]]:
+    """Groups the slices of a series by what must not be mixed in a volume, in the order of the first of each."""
+
+    def kind(image: _Image) -> tuple[Any, ...]:
+        instance = image.instance
+        geometry = instance.geometry
+        return (
+            (instance.pixels.rows, instance.pixels.columns),
+            tuple(round(value, 2) for value in geometry.orientation or ()),
+            tuple(round(value, 4) for value in geometry.pixel_spacing or ()),
+            instance.kind,
+            instance.is_localizer,
+        )
+
+    return [passed for group in _grouped(slices, kind) for passed in _passes(group)]
+
+
+def _passes(slices: list[_Image]) -> list[list[_Image]]:
+    """Splits slices that repeat positions by acquisition or trigger time, where one of them tells them all apart."""
+
+    def repeats(images: list[_Image]) -> bool:
+        places = [tuple(round(value, 2) for value in image.instance.geometry.position or ()) for image in images]
+        return () not in places and len(set(places)) < len(places)
+
+    if repeats(slices):
+        for which in (0, 1):
+            passes = _grouped(slices, lambda image, which=which: image.header.repetition[which])
+            if len(passes) > 1 and not any(map(repeats, passes)):
+                return passes
+    return [slices] if slices else []
+
+
+def _grouped(images: list[_Image], key: Callable[[_Image], Any]) -> list[list[_Image]]:
+    groups: dict[Any, list[_Image]] = {}
+    for image in images:
+        groups.setdefault(key(image), []).append(image)
+    return list(groups.values())
 
 
 def _is_slice(image: _Image) -> bool:

@@ -14,6 +14,7 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Timer
 from typing import BinaryIO
@@ -60,7 +61,9 @@ class Worker:
                 answer = _answer(process.stdout, header)
             except (OSError, EOFError, ValueError):
                 late = not timer.is_alive()
-                self._end()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(1)  # it may be on its way out: by what?
+                self.end()
                 found = f"more than {seconds:g} s" if late else f"a decoder that ended its process ({_cause(process)})"
                 raise ReadError(
                     "", expected="pixels that can be decoded", found=found, fix="copy or export it again"
@@ -83,11 +86,12 @@ class Worker:
                 env={**os.environ, "PYTHONPATH": path},
             )
             self._owner = os.getpid()  # a fork of this process must not share the pipes
-            atexit.register(self._end)
+            atexit.register(self.end)
         return self._process
 
-    def _end(self) -> None:
-        atexit.unregister(self._end)
+    def end(self) -> None:
+        """Ends the process; the next call starts another."""
+        atexit.unregister(self.end)
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.communicate()

@@ -437,3 +437,62 @@ def test_a_preamble_that_is_a_program_is_told(write_dicom, picture):
     status, reason = outcomes(path)["x.dcm"]
     assert status == "ok"
     assert "Windows program" in reason
+    assert read(path).files[0].preamble_suspicious
+
+
+def test_slices_that_must_not_be_mixed_are_series_of_their_own(write_dicom, picture, tmp_path):
+    axial, coronal = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+    for z in range(3):
+        place = {"ImagePositionPatient": [0, 0, z], "InstanceNumber": z, "PixelSpacing": [1, 1]}
+        write_dicom(f"a{z}.dcm", picture, Modality="MR", ImageOrientationPatient=axial, EchoTime=10, **place)
+        write_dicom(f"b{z}.dcm", picture, Modality="MR", ImageOrientationPatient=axial, EchoTime=80, **place)
+    write_dicom(
+        "c.dcm", picture, Modality="MR", ImageOrientationPatient=coronal, ImagePositionPatient=[0, 0, 0],
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], PixelSpacing=[1, 1],
+    )  # fmt: skip
+    found = read(tmp_path)
+    assert all("one of 3 volumes" in file.reason for file in found.files)
+    by_size = {len(s.instances): s for s in found.studies[0].series}
+    assert sorted(len(s.instances) for s in found.studies[0].series) == [1, 3, 3]
+    assert all(Volume.from_series(s)[1].slices_used == len(s.instances) for s in found.studies[0].series)
+    assert "a localizer, made to plan other images" in Volume.from_series(by_size[1])[1].warnings
+
+
+def test_a_second_pass_over_the_same_positions_is_a_series_of_its_own(write_dicom, picture, tmp_path):
+    for number in range(6):
+        write_dicom(
+            f"{number}.dcm", picture + number // 3, Modality="CT", ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            ImagePositionPatient=[0, 0, number % 3], AcquisitionNumber=1 + number // 3, PixelSpacing=[1, 1],
+            InstanceNumber=number,
+        )  # fmt: skip
+    first, second = read(tmp_path).studies[0].series
+    np.testing.assert_array_equal(first.instances[0].load()[0] + 1, second.instances[0].load()[0])
+    assert [i.geometry.position[2] for i in second.instances] == [0, 1, 2]
+
+
+def test_a_dicomdir_stands_for_the_files_that_it_lists(write_dicom, picture, tmp_path):
+    from pydicom.fileset import FileSet
+
+    media = FileSet()
+    stated = {"StudyDate": "20260101", "StudyTime": "12", "StudyID": "1", "SeriesNumber": 1, "Modality": "CT"}
+    for z in range(3):
+        place = {"ImagePositionPatient": [0, 0, z], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "InstanceNumber": z}
+        media.add(write_dicom(f"in/{z}.dcm", picture, **stated, **place))
+    media.write(tmp_path / "media")
+    (tmp_path / "media" / "stray.dcm").write_bytes(write_dicom("stray.dcm", picture).read_bytes())
+    found = read(tmp_path / "media" / "DICOMDIR")
+    assert [file.status for file in found.files] == ["ignored", "ok", "ok", "ok"]
+    assert len(found.studies[0].series[0].instances) == 3
+
+
+@pytest.mark.parametrize("name", [["..", "x.dcm"], ["C:", "x.dcm"], ["\\\\host", "x"], ["absent"], ["link", "x.dcm"]])
+def test_a_dicomdir_opens_nothing_outside_its_folder(write_dicom, picture, tmp_path, name):
+    from pydicom.dataset import Dataset
+
+    write_dicom("x.dcm", picture)
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "link").symlink_to(tmp_path)
+    record = Dataset()
+    record.ReferencedFileID = name
+    write_dicom("media/DICOMDIR", picture, DirectoryRecordSequence=[record], SOPClassUID="1.2.840.10008.1.3.10")
+    assert [file.status for file in read(tmp_path / "media" / "DICOMDIR").files][1:] == ["refused"]
