@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID
 
 NAME = "imagecodecs"
@@ -58,12 +58,10 @@ def decode_frame(frame: bytes, runner: Any) -> bytes:
 
 
 @cache
-def decoder_of(syntax: str) -> Any:
-    """Returns pydicom's decoder of a transfer syntax, with this plugin; ``None`` where no plugin can be used."""
-    try:
-        decoder = get_decoder(UID(syntax))
-    except NotImplementedError:
+def decoder_of(syntax: str) -> Decoder | None:
+    """Returns a decoder with this plugin alone, apart from pydicom's own; ``None`` for a syntax that it lacks."""
+    if syntax not in _CODECS:
         return None
-    if syntax in _CODECS and NAME not in decoder.available_plugins:
-        decoder.add_plugin(NAME, (__name__, decode_frame.__name__))
-    return decoder if decoder.is_available else None
+    decoder = Decoder(UID(syntax))
+    decoder.add_plugin(NAME, (__name__, decode_frame.__name__))
+    return decoder

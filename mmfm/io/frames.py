@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut
+from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, RLELossless
 
 from mmfm.errors import ReadError
@@ -23,7 +24,7 @@ from mmfm.io import codecs
 from mmfm.study import PixelHeader
 
 # Tried in this order: GDCM last, since it can abort the process on damaged data and the others raise.
-_PLUGINS = (codecs.NAME, "pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
 
 _ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
 
@@ -61,7 +62,7 @@ Decode = Callable[[bytes, PixelHeader, Coding], np.ndarray]
 
 def can_decode(syntax: str) -> bool:
     """Returns whether an installed decoder knows the transfer syntax."""
-    return codecs.decoder_of(syntax) is not None
+    return bool(_decoders(syntax, samples=3) or _decoders(syntax, samples=1))
 
 
 def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
@@ -103,8 +104,19 @@ def _plain(content: bytes, shape: tuple[int, ...], coding: Coding) -> np.ndarray
     return array << unused >> unused if unused and kind != "f" else array
 
 
+def _decoders(syntax: str, *, samples: int) -> list[tuple[Decoder, str]]:
+    """Returns decoders of a transfer syntax with the plugin to use, in the order to be tried."""
+    quick = codecs.decoder_of(syntax) if samples == 1 else None
+    found = [(quick, codecs.NAME)] if quick else []
+    try:
+        decoder = get_decoder(UID(syntax))
+    except NotImplementedError:
+        return found
+    plugins = [""] if decoder.is_native else [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
+    return found + [(decoder, plugin) for plugin in plugins]
+
+
 def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) -> np.ndarray:
-    decoder = codecs.decoder_of(coding.syntax)
     options: dict[str, Any] = {
         "rows": header.rows,
         "columns": header.columns,
@@ -118,13 +130,11 @@ def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) 
         "pixel_keyword": coding.keyword,
         "pixel_vr": coding.vr,
     }
-    plugins = [""]
-    if not decoder.is_native:
+    if UID(coding.syntax).is_encapsulated:
         options["extended_offsets"] = coding.offsets
         _check_codestreams(content, header, coding)
-        plugins = [plugin for plugin in _PLUGINS[samples != 1 :] if plugin in decoder.available_plugins]
     first_error: Exception | None = None
-    for plugin in plugins:
+    for decoder, plugin in _decoders(coding.syntax, samples=samples):
         try:
             array, properties = decoder.as_array(content, decoding_plugin=plugin, **options)
         except Exception as error:  # the next decoder may know this variant
