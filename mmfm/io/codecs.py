@@ -29,7 +29,7 @@ _CODECS = {
 }
 """Transfer syntax (PS3.5 section 10) -> codec."""
 
-DECODER_DEPENDENCIES = {UID(syntax): ("imagecodecs>=2025.3",) for syntax in _CODECS}
+DECODER_DEPENDENCIES = {UID(syntax): ("imagecodecs>=2025.11",) for syntax in _CODECS}
 
 
 def is_available(syntax: str) -> bool:
@@ -47,6 +47,8 @@ def decode_frame(frame: bytes, runner: Any) -> bytes:
 
     codec = _CODECS[runner.transfer_syntax]
     if codec == "dicomrle":
+        if runner.bits_allocated % 8:
+            raise ValueError(f"run lengths of {runner.bits_allocated} bits allocated")
         content = bytes(imagecodecs.dicomrle_decode(frame, dtype=f"<u{runner.bits_allocated // 8}"))
     else:
         array = getattr(imagecodecs, f"{codec}_decode")(frame)

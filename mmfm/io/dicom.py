@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from mmfm.errors import ReadError
-from mmfm.io.frames import Coding, Decode, can_decode
+from mmfm.io.frames import Coding, Decode, can_decode, with_palette
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
 from mmfm.io.sources import Source
@@ -433,11 +433,13 @@ def _instance(
             source.name, expected="pixel data", found="none (cut short, or sent without)", fix="copy the file again"
         )
     header = _pixel_header(source, heads[0], syntax)
-    coding = _coding(dataset, syntax, pixels, header)
+    coding = _coding(dataset, syntax, pixels)
+    palette = dataset.group_dataset(0x0028) if header.photometric == "PALETTE COLOR" else None
 
     def load() -> np.ndarray:
         try:
-            return decode(pixels.read(source), header, coding)
+            array = decode(pixels.read(source), header, coding)
+            return array if palette is None else with_palette(palette, array)
         except ReadError as error:
             raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
 
@@ -548,11 +550,13 @@ def _pixel_header(source: Source, head: _FrameHeader, syntax: str) -> PixelHeade
     )
 
 
-def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, header: PixelHeader) -> Coding:
+def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue) -> Coding:
     allocated = _number(dataset, "BitsAllocated") or 8
     offsets = None
     if "ExtendedOffsetTable" in dataset:
-        offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
+        tables = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+        starts, lengths = (tuple(np.frombuffer(table, "<u8").tolist()) for table in tables)
+        offsets = starts, lengths
     return Coding(
         syntax=syntax,
         keyword=pixels.keyword,
@@ -562,7 +566,6 @@ def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, header: PixelHea
         signed=_number(dataset, "PixelRepresentation") == 1,
         planar=_number(dataset, "PlanarConfiguration") or 0,
         offsets=offsets,
-        palette=dataset.group_dataset(0x0028) if header.photometric == "PALETTE COLOR" else None,
     )
 
 

@@ -44,10 +44,8 @@ class Coding:
     signed: bool
     planar: int
     """Planar Configuration (0028,0006)."""
-    offsets: tuple[bytes, bytes] | None
-    """Extended Offset Table and its lengths."""
-    palette: Dataset | None
-    """The tables of PALETTE COLOR."""
+    offsets: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Extended Offset Table (7FE0,0001) and its lengths."""
 
     @property
     def is_plain(self) -> bool:
@@ -66,7 +64,7 @@ def can_decode(syntax: str) -> bool:
 
 
 def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
-    """Decodes all frames: (frames, rows, columns) stored values, or (frames, rows, columns, 3) RGB.
+    """Decodes all frames: (frames, rows, columns) stored values or indices, or (frames, rows, columns, 3) RGB.
 
     Args:
         content: the value of Pixel Data; of an encapsulated one at least up to the Sequence Delimitation Item.
@@ -76,7 +74,7 @@ def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
     Raises:
         ReadError: the pixels are truncated, damaged, or coded in a way that no installed decoder knows.
     """
-    samples = 1 if coding.palette is not None else header.samples
+    samples = 1 if header.photometric == "PALETTE COLOR" else header.samples
     shape = (header.frames, header.rows, header.columns) + ((3,) if samples == 3 else ())
     try:
         if samples == 1 and coding.is_plain:
@@ -85,12 +83,40 @@ def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
             array = _decoded(content, header, coding, samples)
         if array.size != math.prod(shape):
             raise _bad(f"{array.size} values for {' x '.join(map(str, shape))}")
-        array = array.reshape(shape)
-        return array if coding.palette is None else _with_palette(coding.palette, array)
+        return array.reshape(shape)
     except ReadError:
         raise
     except Exception as error:  # decoders raise many kinds of error on damaged data
         raise _bad(_words(error)) from None
+
+
+def with_palette(dataset: Dataset, array: np.ndarray) -> np.ndarray:
+    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5).
+
+    Raises:
+        ReadError: the palette of ``dataset`` does not hold what it says.
+    """
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
+        entries = np.arange(256, dtype=np.uint16)
+        if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
+            raise _bad("indices above 255 into a segmented palette of 8 bits")
+        if int(array.max(initial=0)) > 255:
+            entries = np.arange(65536, dtype=np.uint16)
+        return apply_color_lut(entries, dataset)[..., :3][np.maximum(array, 0)]
+    count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
+    count = count % 65536 or 65536
+    order = "<" if dataset.original_encoding[1] else ">"
+    index = np.clip(array.astype(np.int32) - first, 0, count - 1)
+    channels = []
+    for colour in ("Red", "Green", "Blue"):
+        data = dataset[f"{colour}PaletteColorLookupTableData"].value
+        width = 2 if len(data) >= 2 * count else 1
+        table = np.frombuffer(data, dtype=f"{order}u{width}")[:count]
+        if len(table) < count:
+            raise _bad(f"{len(table)} of {count} entries in the palette")
+        channels.append(table.astype(np.uint8 if bits == 8 and table.max() < 256 else np.uint16)[index])
+    return np.stack(channels, axis=-1)
 
 
 def _plain(content: bytes, shape: tuple[int, ...], coding: Coding) -> np.ndarray:
@@ -191,31 +217,6 @@ def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
         length = int.from_bytes(frame[at + 2 : at + 4], "big")
         yield marker, frame[at + 4 : at + 2 + length]
         at += 2 + max(2, length)
-
-
-def _with_palette(dataset: Dataset, array: np.ndarray) -> np.ndarray:
-    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5)."""
-    if "SegmentedRedPaletteColorLookupTableData" in dataset:
-        # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
-        entries = np.arange(256, dtype=np.uint16)
-        if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
-            raise _bad("indices above 255 into a segmented palette of 8 bits")
-        if int(array.max(initial=0)) > 255:
-            entries = np.arange(65536, dtype=np.uint16)
-        return apply_color_lut(entries, dataset)[..., :3][np.maximum(array, 0)]
-    count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
-    count = count % 65536 or 65536
-    order = "<" if dataset.original_encoding[1] else ">"
-    index = np.clip(array.astype(np.int32) - first, 0, count - 1)
-    channels = []
-    for colour in ("Red", "Green", "Blue"):
-        data = dataset[f"{colour}PaletteColorLookupTableData"].value
-        width = 2 if len(data) >= 2 * count else 1
-        table = np.frombuffer(data, dtype=f"{order}u{width}")[:count]
-        if len(table) < count:
-            raise _bad(f"{len(table)} of {count} entries in the palette")
-        channels.append(table.astype(np.uint8 if bits == 8 and table.max() < 256 else np.uint16)[index])
-    return np.stack(channels, axis=-1)
 
 
 def _bad(found: str) -> ReadError:

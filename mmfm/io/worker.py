@@ -2,7 +2,7 @@
 
 Native decoders have ended the process that called them, on valid files too. ``decode`` here does what
 ``mmfm.io.frames.decode`` does, in a process that is started when it is first wanted, killed when a file takes too long
-or too much memory, and started anew for the next one. What comes back is checked numbers and words, never pickle.
+or too much memory, and started anew for the next one. What comes back is numbers and words, and is checked.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import atexit
 import json
 import math
 import os
-import pickle
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, Timer
 from typing import BinaryIO
@@ -24,6 +24,7 @@ import numpy as np
 from mmfm.errors import ReadError
 from mmfm.io.frames import Coding
 from mmfm.io.frames import decode as decode_here
+from mmfm.jsonable import from_json, to_json
 from mmfm.study import PixelHeader
 
 FRAME_SECONDS = 10.0
@@ -49,6 +50,7 @@ class Worker:
         Raises:
             ReadError: as there; or the process ended, or was killed at a limit.
         """
+        bare = replace(header, modality_lut=None, voi_lut=None)
         seconds = min(FILE_SECONDS, FRAME_SECONDS * header.frames)
         with self._lock:
             process = self._running()
@@ -56,7 +58,8 @@ class Worker:
             timer = Timer(seconds, process.kill)
             timer.start()
             try:
-                pickle.dump((content, header, coding), process.stdin)
+                request = {"header": to_json(bare), "coding": to_json(coding), "bytes": len(content)}
+                process.stdin.write(json.dumps(request).encode() + b"\n" + content)
                 process.stdin.flush()
                 answer = _answer(process.stdout, header)
             except (OSError, EOFError, ValueError):
@@ -106,11 +109,11 @@ def serve() -> None:
     """Answers requests on standard input until it is closed; runs in the process of its own."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
-    while True:
-        try:
-            content, header, coding = pickle.load(sys.stdin.buffer)  # from the process that started this one
-        except EOFError:
-            return
+    while line := sys.stdin.buffer.readline():
+        request = json.loads(line)
+        header = from_json(PixelHeader, request["header"])
+        coding = from_json(Coding, request["coding"])
+        content = sys.stdin.buffer.read(request["bytes"])
         _limit_memory(2 * header.rows * header.columns * header.frames * header.samples * 8 + len(content))
         try:
             array = np.ascontiguousarray(decode_here(content, header, coding))

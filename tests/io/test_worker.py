@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +19,6 @@ CODING = frames.Coding(
     bits_stored=16,
     signed=True,
     planar=0,
-    offsets=None,
-    palette=None,
 )
 ARRAY = np.arange(-6, 6, dtype="<i2").reshape(1, 3, 4)
 HEADER = PixelHeader(rows=3, columns=4, bits_stored=16, signed=True)
@@ -46,7 +45,7 @@ def test_a_refusal_there_is_a_refusal_here(process):
 
 def test_a_process_that_ends_is_told_and_started_anew(process):
     with pytest.raises(ReadError, match=r"a decoder that ended its process \(exit code 1\)"):
-        process.decode(ARRAY.tobytes(), HEADER, None)
+        process.decode(ARRAY.tobytes(), replace(HEADER, rows=10**9, columns=10**9, frames=10), CODING)
     np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
 
 
