@@ -36,9 +36,9 @@ def inspect(path: str | Path, *, headers_only: bool = False) -> dict[str, Any]:
     places = {outcome.sop_instance_uid: place for place, outcome in enumerate(files) if outcome.status == "ok"}
     studies = []
     for study in reading.studies:
-        series = []
+        series: list[dict[str, Any]] = []
         for one in study.series:
-            entry = {"series_uid": one.series_uid, "modality": one.modality, "receipt": None}
+            entry: dict[str, Any] = {"series_uid": one.series_uid, "modality": one.modality, "receipt": None}
             if headers_only:
                 series.append(entry)
             elif receipt := _receipt(one, files, places):

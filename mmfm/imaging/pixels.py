@@ -113,7 +113,7 @@ def apply_window(values: np.ndarray, center: float, width: float, function: str 
 def _modality(
     stored: np.ndarray, header: PixelHeader, dtype: type = np.float64
 ) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    values = stored.astype(dtype)
+    values: np.ndarray = stored.astype(dtype)
     if header.modality_lut is not None:
         return _look_up(values, header.modality_lut), ("modality LUT applied",), ()
     if header.rescale_slope == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -404,7 +404,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def _counted(renderings: list[Rendering], words: Callable[[Rendering], tuple[str, ...]]) -> tuple[str, ...]:
+def _counted(renderings: Sequence[Rendering], words: Callable[[Rendering], tuple[str, ...]]) -> tuple[str, ...]:
     """Returns each sentence once, with the number of slices where it does not hold for all."""
     counts = Counter(sentence for rendering in renderings for sentence in words(rendering))
     total = len(renderings)

@@ -47,6 +47,10 @@ class Coding:
     offsets: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     """Extended Offset Table (7FE0,0001) and its lengths."""
 
+    def lists_of_offsets(self) -> tuple[list[int], list[int]] | None:
+        """Returns ``offsets`` as pydicom wants them."""
+        return None if self.offsets is None else (list(self.offsets[0]), list(self.offsets[1]))
+
     @property
     def is_plain(self) -> bool:
         """Whether values of one sample stand in the file as numpy reads them."""
@@ -157,7 +161,7 @@ def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) 
         "pixel_vr": coding.vr,
     }
     if UID(coding.syntax).is_encapsulated:
-        options["extended_offsets"] = coding.offsets
+        options["extended_offsets"] = coding.lists_of_offsets()
         _check_codestreams(content, header, coding)
     first_error: Exception | None = None
     for decoder, plugin in _decoders(coding.syntax, samples=samples):
@@ -179,7 +183,8 @@ def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> N
     A JPEG or JPEG 2000 frame without a codestream is refused here, before native decoders complain on their own.
     """
     frames = 0
-    for frame in generate_frames(content, number_of_frames=header.frames, extended_offsets=coding.offsets):
+    offsets = coding.lists_of_offsets()
+    for frame in generate_frames(content, number_of_frames=header.frames, extended_offsets=offsets):
         frames += 1
         size = _codestream_size(frame)
         if size is None and coding.syntax != RLELossless:

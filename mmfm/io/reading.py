@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -361,10 +362,14 @@ def _passes(slices: list[_Image]) -> list[list[_Image]]:
 
     if repeats(slices):
         for which in (0, 1):
-            passes = _grouped(slices, lambda image, which=which: image.header.repetition[which])
+            passes = _grouped(slices, partial(_repetition, which))
             if len(passes) > 1 and not any(map(repeats, passes)):
                 return passes
     return [slices] if slices else []
+
+
+def _repetition(which: int, image: _Image) -> float | None:
+    return image.header.repetition[which]
 
 
 def _grouped(images: list[_Image], key: Callable[[_Image], Any]) -> list[list[_Image]]:

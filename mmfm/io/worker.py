@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock, Timer
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -137,7 +137,7 @@ def _limit_memory(wanted: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + FRAME_BYTES + wanted, hard))
 
 
-def _answer(stream: BinaryIO, header: PixelHeader) -> np.ndarray | ReadError:
+def _answer(stream: IO[bytes], header: PixelHeader) -> np.ndarray | ReadError:
     """Returns what the process answered, which is trusted no more than the file was."""
     line = stream.readline(1 << 16)
     if not line.endswith(b"\n"):
