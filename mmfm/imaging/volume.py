@@ -335,7 +335,7 @@ def _placed(
     along = {uid: float(position @ axes[0]) for uid, position in positions.items()}
     instances = tuple(sorted(series.instances, key=lambda i: along[i.sop_instance_uid]))
     origin = positions[instances[0].sop_instance_uid]
-    orientation = "".join(_letter(axis) for axis in axes)
+    orientation = "".join(axis_letter(axis) for axis in axes)
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
         if not usable(thickness):
@@ -390,7 +390,8 @@ def _placed(
     )
 
 
-def _letter(direction: np.ndarray) -> str:
+def axis_letter(direction: np.ndarray) -> str:
+    """Returns the patient letter, one of L R P A S I, of a direction in LPS."""
     axis = int(np.argmax(np.abs(direction)))
     return _LETTERS[axis][0 if direction[axis] > 0 else 1]
 
