@@ -13,12 +13,13 @@ import warnings
 import zlib
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -156,13 +157,7 @@ _HEADER_KEYWORDS = [
 ]
 
 
-def _tags(keywords: list[str]) -> list[int]:
-    tags = [tag_for_keyword(keyword) for keyword in keywords]
-    assert None not in tags, "a keyword is misspelt"
-    return [tag for tag in tags if tag is not None]
-
-
-_HEADER_TAGS = _tags(_HEADER_KEYWORDS + _PALETTE_KEYWORDS)
+_HEADER_TAGS = [Tag(keyword) for keyword in _HEADER_KEYWORDS + _PALETTE_KEYWORDS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +287,7 @@ def directory(source: Source) -> tuple[tuple[str, ...], ...]:
     """Returns the files that a DICOMDIR lists, as the parts of their paths below it (PS3.3 F.3.2.2); () of others."""
     try:
         with source.open() as stream:
-            dataset = read_partial(stream, force=is_dicom(stream), specific_tags=_tags(["DirectoryRecordSequence"]))
+            dataset = read_partial(stream, force=is_dicom(stream), specific_tags=[Tag("DirectoryRecordSequence")])
         records = dataset.get("DirectoryRecordSequence") or ()
         return tuple(parts for parts in (tuple(_texts(_get(one, "ReferencedFileID"))) for one in records) if parts)
     except Exception:  # whatever is wrong with the file is told when it is read
@@ -311,18 +306,19 @@ class _PixelValue:
     offset: int
     length: int | None
     """``None`` where it ends with a Sequence Delimitation Item."""
+    deflated: bool
 
     def read(self, source: Source) -> bytes:
         """Returns it, or all from its start to the end of the file where its length is not stated."""
         with source.open() as stream:
-            stream, _ = _inflated(stream)
+            if self.deflated:
+                stream, _ = _inflated(stream)
             stream.seek(self.offset)
             return stream.read() if self.length is None else stream.read(self.length)
 
 
 def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     """Returns the header, its transfer syntax, and the pixels that follow it. Checks that all of them are there."""
-    stream, syntax = _inflated(stream)
     found: list[tuple[int, str | None, int]] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
@@ -338,9 +334,14 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     stream.seek(0)
     try:  # most headers are short, and are read several times faster from memory than from a file
         dataset, at = parse(io.BytesIO(stream.read(_SHORT)))
+        syntax = _uid(dataset.file_meta, "TransferSyntaxUID")
     except Exception:  # a longer one ends anywhere
         found.clear()
-    if not found:
+    deflated = bool(found) and syntax == DeflatedExplicitVRLittleEndian
+    if deflated or not found:  # pydicom would inflate the whole of it without a limit
+        found.clear()
+        stream, syntax = _inflated(stream)
+        deflated = syntax == DeflatedExplicitVRLittleEndian
         dataset, at = parse(stream)
     syntax = syntax or _guessed_syntax(dataset)
     if not found or found[-1][2] == 0:
@@ -349,12 +350,12 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     offset = at + (12 if vr in ("OB", "OW", "OF", "OD", "UN") else 8)
     left = stream.seek(0, io.SEEK_END) - offset
     if length == 0xFFFFFFFF:
-        return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OB", offset, None)
+        return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OB", offset, None, deflated)
     if length > left:
         raise ReadError(
             "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"
         )
-    return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OW", offset, length)
+    return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
 
 
 def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
@@ -706,9 +707,15 @@ def _is_image_class(name: str) -> bool:
 # --- values of untrusted elements: what cannot be read is not there --------------------------------------------------
 
 
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def _get(dataset: Dataset, keyword: str) -> Any:
+    tag = _tag(keyword)
     try:
-        return dataset.get(keyword)
+        return dataset[tag].value if tag in dataset else None
     except Exception:  # pydicom converts on access and raises many kinds of error on malformed values
         return None
 
@@ -717,8 +724,10 @@ def _text(value: Any) -> str | None:
     """Returns one line of printable text of at most 200 characters; control and direction marks are left out."""
     if value is None:
         return None
-    text = "".join(character for character in str(value) if character.isprintable()).strip()[:200]
-    return text or None
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text.strip()[:200] or None
 
 
 def _texts(value: Any) -> list[str]:
