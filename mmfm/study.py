@@ -17,6 +17,13 @@ import numpy as np
 
 from mmfm.jsonable import from_json, to_json
 
+ORIENTATION_TOLERANCE = 1e-3
+"""Largest difference of a direction cosine within a volume, and of unit length and right angle within a slice."""
+SPACING_TOLERANCE_MM = 1e-3
+"""Largest difference of the spacing between pixels within a volume."""
+POSITION_TOLERANCE_MM = 1e-2
+"""Slices nearer than this share a position."""
+
 
 class ViewPosition(StrEnum):
     """DICOM View Position (0018,5101) of a radiograph; ``frontal`` / ``lateral`` where a source says only that."""

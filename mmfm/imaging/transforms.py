@@ -41,7 +41,7 @@ def reorient(volume: Volume, orientation: str = "SPL") -> tuple[Volume, np.ndarr
     if volume.affine is None:
         raise _without_geometry()
     pairs = ("LR", "PA", "SI")
-    axes = [next((axis for axis, pair in enumerate(pairs) if letter in pair), None) for letter in orientation]
+    axes = [next((axis for axis, pair in enumerate(pairs) if letter in pair), -1) for letter in orientation]
     if len(axes) != 3 or set(axes) != {0, 1, 2}:
         raise ConfigError(
             "orientation",

@@ -16,15 +16,18 @@ import numpy as np
 
 from mmfm.errors import ConfigError, ReadError
 from mmfm.imaging.pixels import NAMED_WINDOWS, PADDING_HU, Rendering, apply_window, to_display, to_physical, usable
-from mmfm.study import Instance, Receipt, Series
+from mmfm.study import (
+    ORIENTATION_TOLERANCE,
+    POSITION_TOLERANCE_MM,
+    SPACING_TOLERANCE_MM,
+    Instance,
+    Receipt,
+    Series,
+)
 
 MAX_VOLUME_BYTES = 4 << 30
 MAX_THREADS = 8
 """That decode the slices of one volume."""
-ORIENTATION_TOLERANCE = 1e-3
-"""Largest difference of a direction cosine within a series, and of unit length and right angle within one."""
-POSITION_TOLERANCE_MM = 1e-2
-"""Slices nearer than this share a position; a step that differs from the median by more than this and 2 % is named."""
 TILT_TOLERANCE_DEGREES = 0.5
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 
@@ -154,11 +157,21 @@ def _frames(instance: Instance) -> tuple[Instance, ...]:
 
 def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
     """Returns ``load`` such that the threads which render single frames share one decoding of all."""
-    lock, cached = Lock(), cache(load)
+    lock = Lock()
+
+    @cache
+    def outcome() -> np.ndarray | ReadError:
+        try:
+            return load()
+        except ReadError as error:  # kept too: what fails once is not tried for every frame
+            return error
 
     def locked() -> np.ndarray:
         with lock:
-            return cached()
+            found = outcome()
+        if isinstance(found, ReadError):
+            raise found
+        return found
 
     return locked
 
@@ -190,8 +203,10 @@ def _check_alike(series: Series) -> None:
     """Raises where the instances cannot be slices of one array."""
     _check_one(series, "size", [f"{i.pixels.rows} x {i.pixels.columns}" for i in series.instances])
     _check_one(series, "number of samples", [i.pixels.samples for i in series.instances])
+    first = series.instances[0].geometry.pixel_spacing
     spacings = [i.geometry.pixel_spacing for i in series.instances]
-    _check_one(series, "pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
+    if not all(s == first or (s and first and np.allclose(s, first, 0, SPACING_TOLERANCE_MM)) for s in spacings):
+        _check_one(series, "pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
     total = sum(i.pixels.rows * i.pixels.columns * i.pixels.frames * i.pixels.samples * 4 for i in series.instances)
     if total > MAX_VOLUME_BYTES:
         raise _not_one(series, f"at most {MAX_VOLUME_BYTES >> 30} GB in one volume", f"{total / 2**30:.1f} GB")

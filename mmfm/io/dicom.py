@@ -95,6 +95,7 @@ _PALETTE_KEYWORDS = [
     for colour in ("Red", "Green", "Blue")
     for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
+_PASSES = ("AcquisitionNumber", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime")
 _HEADER_KEYWORDS = [
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -135,11 +136,7 @@ _HEADER_KEYWORDS = [
     "PixelSpacing",
     "ImagerPixelSpacing",
     "SliceThickness",
-    "AcquisitionNumber",
-    "TemporalPositionIdentifier",
-    "TriggerTime",
-    "EchoTime",
-    "DiffusionBValue",
+    *_PASSES,
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
@@ -157,7 +154,7 @@ _HEADER_KEYWORDS = [
 ]
 
 
-_HEADER_TAGS = [Tag(keyword) for keyword in _HEADER_KEYWORDS + _PALETTE_KEYWORDS]
+_HEADER_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _HEADER_KEYWORDS + _PALETTE_KEYWORDS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +178,8 @@ class DicomHeader:
     rows: int | None
     columns: int | None
     frames: int | None
-    repetition: tuple[float | None, float | None]
-    """Acquisition Number (0020,0012) and Trigger Time (0018,1060): what tells slices at one position apart."""
+    passes: tuple[float | None, ...]
+    """Values of ``_PASSES``: what can tell slices of one position apart."""
     instance: Instance | None
     """``None`` where the object holds no image, or one that is refused."""
     refused: str | None
@@ -277,20 +274,20 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         rows=shape.rows if shape else _number(dataset, "Rows"),
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
-        repetition=(_float(_get(dataset, "AcquisitionNumber")), _float(_get(dataset, "TriggerTime"))),
+        passes=tuple(_float(_get(dataset, keyword)) for keyword in _PASSES),
         instance=instance,
         refused=refused,
     )
 
 
-def directory(source: Source) -> tuple[tuple[str, ...], ...]:
-    """Returns the files that a DICOMDIR lists, as the parts of their paths below it (PS3.3 F.3.2.2); () of others."""
+def directory(stream: BinaryIO) -> tuple[tuple[str, ...], ...]:
+    """Returns the files that a DICOMDIR lists, as the parts of their paths below it (PS3.3 F.3.2.2)."""
     try:
-        with source.open() as stream:
-            dataset = read_partial(stream, force=is_dicom(stream), specific_tags=[Tag("DirectoryRecordSequence")])
-        records = dataset.get("DirectoryRecordSequence") or ()
+        inflated, _ = _inflated(stream)
+        dataset = read_partial(inflated, force=True, specific_tags=[Tag("DirectoryRecordSequence")])
+        records = _get(dataset, "DirectoryRecordSequence") or ()
         return tuple(parts for parts in (tuple(_texts(_get(one, "ReferencedFileID"))) for one in records) if parts)
-    except Exception:  # whatever is wrong with the file is told when it is read
+    except Exception:  # a parser over untrusted bytes; the other files of the folder can still be read one by one
         return ()
 
 
@@ -434,7 +431,7 @@ def _instance(
             source.name, expected="pixel data", found="none (cut short, or sent without)", fix="copy the file again"
         )
     header = _pixel_header(source, heads[0], syntax)
-    coding = _coding(dataset, syntax, pixels)
+    coding = _coding(dataset, syntax, pixels, header.frames)
     palette = dataset.group_dataset(0x0028) if header.photometric == "PALETTE COLOR" else None
 
     def load() -> np.ndarray:
@@ -478,7 +475,7 @@ def _geometry(head: _FrameHeader) -> Geometry:
 
 def _frame_kind(head: _FrameHeader) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
-    for name, group, keyword in _KINDS:
+    for name, group, keyword in _KINDS if head.groups else ():
         value = head.get(group, keyword)
         numbers = _all_floats(value)
         text = " ".join(f"{number:g}" for number in numbers) or "\\".join(_texts(value))
@@ -551,11 +548,13 @@ def _pixel_header(source: Source, head: _FrameHeader, syntax: str) -> PixelHeade
     )
 
 
-def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue) -> Coding:
+def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, frames: int) -> Coding:
     allocated = _number(dataset, "BitsAllocated") or 8
     offsets = None
     if "ExtendedOffsetTable" in dataset:
         tables = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+        if any(len(table) != 8 * frames for table in tables):
+            raise ReadError("", expected=f"{frames} extended offsets", found="another number", fix="export it again")
         starts, lengths = (tuple(np.frombuffer(table, "<u8").tolist()) for table in tables)
         offsets = starts, lengths
     return Coding(
@@ -736,8 +735,9 @@ def _texts(value: Any) -> list[str]:
 
 
 def _uid(dataset: Dataset, keyword: str) -> str | None:
+    """Returns a UID as it is written, without "#", behind which reading numbers the parts of a series."""
     value = _get(dataset, keyword)
-    return _text(value[0] if isinstance(value, (list, tuple)) and value else value)
+    return _text(str(value[0] if isinstance(value, (list, tuple)) and value else value or "").replace("#", ""))
 
 
 def _number(dataset: Dataset, keyword: str) -> int | None:

@@ -7,8 +7,7 @@ decoded, and whatever goes wrong inside a decoder becomes one ReadError.
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +22,10 @@ from mmfm.errors import ReadError
 from mmfm.io import codecs
 from mmfm.study import PixelHeader
 
-# Tried in this order: GDCM last, since it can abort the process on damaged data and the others raise.
-_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
+"""Of pydicom, in the order to be tried."""
+_GDCM_FOR = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+"""JPEG lossless in colour, which no other plugin reads. On damaged data GDCM can hang, or end the process."""
 
 _ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
 
@@ -101,6 +102,7 @@ def with_palette(dataset: Dataset, array: np.ndarray) -> np.ndarray:
         ReadError: the palette of ``dataset`` does not hold what it says.
     """
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        _check_segments(dataset)
         # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
         entries = np.arange(256, dtype=np.uint16)
         if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
@@ -142,8 +144,9 @@ def _decoders(syntax: str, *, samples: int) -> list[tuple[Decoder, str]]:
         decoder = get_decoder(UID(syntax))
     except NotImplementedError:
         return found
-    plugins = [""] if decoder.is_native else [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
-    return found + [(decoder, plugin) for plugin in plugins]
+    plugins = _PLUGINS + (("gdcm",) if syntax in _GDCM_FOR else ())
+    usable = [""] if decoder.is_native else [plugin for plugin in plugins if plugin in decoder.available_plugins]
+    return found + [(decoder, plugin) for plugin in usable]
 
 
 def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) -> np.ndarray:
@@ -186,7 +189,7 @@ def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> N
     offsets = coding.lists_of_offsets()
     for frame in generate_frames(content, number_of_frames=header.frames, extended_offsets=offsets):
         frames += 1
-        size = _codestream_size(frame)
+        size = codecs.codestream_size(frame)
         if size is None and coding.syntax != RLELossless:
             raise _bad(f"no codestream of {UID(coding.syntax).name} in frame {frames}")
         if size is not None and size != (header.rows, header.columns):
@@ -195,33 +198,41 @@ def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> N
         raise _bad(f"{frames} of {header.frames} frames")
 
 
-def _codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Returns (rows, columns) by the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS, if there is one."""
-    at = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # a JP2 container may precede the codestream
-    if at >= 0 and len(frame) >= at + 24:
-        width, height, left, top = struct.unpack(">4L", frame[at + 8 : at + 24])
-        return height - top, width - left
-    if not frame.startswith(b"\xff\xd8"):
-        return None
-    for marker, segment in _jpeg_segments(frame):
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns = struct.unpack(">2H", segment[1:5]) if len(segment) >= 5 else (0, 0)
-            return rows, columns
-    return None
+def _check_segments(dataset: Dataset) -> None:
+    """Refuses segmented palettes that expand to another number of entries than they say (PS3.3 C.7.9.2).
+
+    A few bytes can stand for millions of entries, so they are counted before anything is expanded.
+    """
+    order = "<" if dataset.original_encoding[1] else ">"
+    for colour in ("Red", "Green", "Blue"):
+        count, _, bits = (int(value) for value in dataset[f"{colour}PaletteColorLookupTableDescriptor"].value)
+        data = dataset[f"Segmented{colour}PaletteColorLookupTableData"].value
+        words = np.frombuffer(data[: len(data) // 2 * 2], "u1" if bits == 8 else f"{order}u2").tolist()
+        if _expanded_length(words) != (count % 65536 or 65536):
+            raise _bad(f"segments of a palette that do not make {count % 65536 or 65536} entries")
 
 
-def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 2
-    while at + 4 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xDA:
-            return
-        length = int.from_bytes(frame[at + 2 : at + 4], "big")
-        yield marker, frame[at + 4 : at + 2 + length]
-        at += 2 + max(2, length)
+def _expanded_length(words: list[int]) -> int:
+    """Returns how many entries discrete (0), linear (1) and indirect (2) segments make; -1 where they are malformed."""
+    lengths: dict[int, int] = {}
+    total = at = 0
+    while at + 1 < len(words):
+        start, kind, length = at, words[at], words[at + 1]
+        if kind == 0:
+            at += 2 + length
+        elif kind == 1:
+            at += 3
+        elif kind == 2 and at + 3 < len(words):
+            place = words[at + 2] + (words[at + 3] << 16)  # in words of 16 bits
+            copied = [entries for first, entries in lengths.items() if first >= place][:length]
+            length, at = sum(copied), at + 4
+        else:
+            return -1
+        lengths[start] = length
+        total += length
+        if total > 65536:
+            return -1
+    return total
 
 
 def _bad(found: str) -> ReadError:

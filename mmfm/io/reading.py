@@ -6,12 +6,13 @@ with a reason, or ``ignored`` because it is a DICOM object that holds no image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
+from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+
+import numpy as np
 
 from mmfm.errors import ReadError
 from mmfm.io import worker
@@ -19,7 +20,15 @@ from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_
 from mmfm.io.frames import Decode, decode
 from mmfm.io.images import content_uid, picture_format, read_stream
 from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
-from mmfm.study import Instance, Patient, Series, Study
+from mmfm.study import (
+    ORIENTATION_TOLERANCE,
+    POSITION_TOLERANCE_MM,
+    SPACING_TOLERANCE_MM,
+    Instance,
+    Patient,
+    Series,
+    Study,
+)
 
 _STACKED = {"CT", "MR", "PT", "NM"}
 """Modalities whose single frames are slices of one volume. Of others, each instance is a picture of its own."""
@@ -98,7 +107,7 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
     and of multi-frame objects, each instance is a Series of its own; where several share a SeriesInstanceUID, ``#1``,
     ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
     Series each, whose uids depend on their content alone. Slices of one SeriesInstanceUID that must not be mixed in one
-    volume (other orientation, size, spacing, echo, b-value ..., a localizer, a second pass over the same positions) are
+    volume (other orientation, size, spacing or frame of reference, a localizer, a second pass over the same places) are
     Series of their own too. A DICOMDIR stands for the files that it lists.
 
     Args:
@@ -113,10 +122,8 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
     files: list[FileOutcome] = []
     images: list[_Image] = []
     pictures: list[tuple[int, Instance, str]] = []
-    items = walk(path)
-    if path.is_file():
-        items = chain(items, listed(path.parent, directory(Source(name=str(path), path=path))))
-    for item in items:
+    places = [walk(path)]
+    for item in (item for place in places for item in place):  # a DICOMDIR adds the place that it lists
         if isinstance(item, Refusal):
             files.append(FileOutcome(file=item.name, status="refused", reason=item.reason))
             continue
@@ -125,6 +132,8 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
             if is_dicom(stream):
                 outcome, image = _dicom(source, stream, len(files), worker.shared.decode if isolate else decode)
                 images += [image] if image else []
+                if outcome.status == "ignored" and source == Source(name=str(path), path=path):
+                    places.append(listed(path.parent, directory(stream)))
             elif picture := picture_format(stream):
                 instance = read_stream(source, stream)
                 shape = instance.pixels
@@ -338,45 +347,73 @@ def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
 
 def _volumes(slices: list[_Image]) -> list[list[_Image]]:
     """Groups the slices of a series by what must not be mixed in a volume, in the order of the first of each."""
+    groups: list[list[_Image]] = []
+    for image in slices:
+        group = next((group for group in groups if _alike(group[0], image)), None)
+        if group is None:
+            groups.append([image])
+        else:
+            group.append(image)
+    return [one for group in groups for one in _passes(group)]
 
-    def kind(image: _Image) -> tuple[Any, ...]:
+
+def _alike(first: _Image, other: _Image) -> bool:
+    """Whether two slices can lie in one volume, by everything but their positions."""
+
+    def facts(image: _Image) -> tuple[Any, ...]:
         instance = image.instance
-        geometry = instance.geometry
-        return (
-            (instance.pixels.rows, instance.pixels.columns),
-            tuple(round(value, 2) for value in geometry.orientation or ()),
-            tuple(round(value, 4) for value in geometry.pixel_spacing or ()),
-            instance.kind,
-            instance.is_localizer,
-        )
+        size = (instance.pixels.rows, instance.pixels.columns)
+        return size, instance.is_localizer, instance.kind, image.header.frame_of_reference_uid
 
-    return [passed for group in _grouped(slices, kind) for passed in _passes(group)]
+    def close(one: Sequence[float] | None, two: Sequence[float] | None, tolerance: float) -> bool:
+        one, two = one or (), two or ()
+        return len(one) == len(two) and all(abs(a - b) <= tolerance for a, b in zip(one, two, strict=True))
+
+    here, there = first.instance.geometry, other.instance.geometry
+    return (
+        facts(first) == facts(other)
+        and close(here.orientation, there.orientation, ORIENTATION_TOLERANCE)
+        and close(here.pixel_spacing, there.pixel_spacing, SPACING_TOLERANCE_MM)
+    )
 
 
 def _passes(slices: list[_Image]) -> list[list[_Image]]:
-    """Splits slices that repeat positions by acquisition or trigger time, where one of them tells them all apart."""
+    """Splits slices that were acquired in several passes over the same places.
 
-    def repeats(images: list[_Image]) -> bool:
-        places = [tuple(round(value, 2) for value in image.instance.geometry.position or ()) for image in images]
-        return () not in places and len(set(places)) < len(places)
+    Passes are told apart by one of the values of ``DicomHeader.passes``, where that gives as many passes as slices
+    share a place, or acquisitions that lie interleaved, and leaves no place repeated within a pass. Values that differ
+    from slice to slice (an acquisition each, a measured time) tell no passes apart.
+    """
+    places = [_along_normal(image) for image in slices]
+    if len(slices) < 2 or None in places:
+        return [slices] if slices else []
+    place = dict(zip(map(id, slices), np.array(places, float), strict=True))
+    most = _most_at_one_place([place[id(image)] for image in slices])
+    for which in range(len(slices[0].header.passes)):
+        passes: dict[float | None, list[_Image]] = {}
+        for image in slices:
+            passes.setdefault(image.header.passes[which], []).append(image)
+        spans = [[place[id(image)] for image in one] for one in passes.values()]
+        if len(passes) < 2 or any(_most_at_one_place(span) > 1 for span in spans):
+            continue
+        interleaved = all(min(a) < max(b) and min(b) < max(a) for a, b in combinations(spans, 2))
+        if len(passes) == most or (most == 1 and which == 0 and interleaved):
+            return list(passes.values())
+    return [slices]
 
-    if repeats(slices):
-        for which in (0, 1):
-            passes = _grouped(slices, partial(_repetition, which))
-            if len(passes) > 1 and not any(map(repeats, passes)):
-                return passes
-    return [slices] if slices else []
+
+def _along_normal(image: _Image) -> float | None:
+    """Returns the position of a slice along its normal, mm; ``None`` where it states none."""
+    geometry = image.instance.geometry
+    if geometry.orientation is None or geometry.position is None:
+        return None
+    return float(np.cross(geometry.orientation[:3], geometry.orientation[3:]) @ np.array(geometry.position))
 
 
-def _repetition(which: int, image: _Image) -> float | None:
-    return image.header.repetition[which]
-
-
-def _grouped(images: list[_Image], key: Callable[[_Image], Any]) -> list[list[_Image]]:
-    groups: dict[Any, list[_Image]] = {}
-    for image in images:
-        groups.setdefault(key(image), []).append(image)
-    return list(groups.values())
+def _most_at_one_place(places: Sequence[float]) -> int:
+    """Returns how many slices share the place that most share."""
+    breaks = np.flatnonzero(np.diff(np.sort(places)) > POSITION_TOLERANCE_MM)
+    return int(np.diff([-1, *breaks, len(places) - 1]).max())
 
 
 def _is_slice(image: _Image) -> bool:

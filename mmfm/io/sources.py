@@ -142,11 +142,13 @@ def listed(root: Path, names: Iterable[Sequence[str]]) -> Iterator[tuple[Source,
 
 
 def _child(folder: Path, name: str) -> Path | None:
-    if (folder / name).exists():
-        return folder / name
-    if not folder.is_dir():
+    try:
+        if (folder / name).exists():
+            return folder / name
+        entries = sorted(folder.iterdir())
+    except OSError:
         return None
-    return next((entry for entry in sorted(folder.iterdir()) if entry.name.casefold() == name.casefold()), None)
+    return next((entry for entry in entries if entry.name.casefold() == name.casefold()), None)
 
 
 def archive_kind(stream: BinaryIO) -> str | None:

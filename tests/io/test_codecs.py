@@ -81,6 +81,27 @@ def test_a_frame_of_another_size_is_refused(write_dicom):
         stored(path)
 
 
+def test_a_point_transform_is_undone(write_dicom):
+    """Its Pt is the low half of the byte before the entropy-coded data, which itself codes the shifted values."""
+    array = smooth(1, 11, signed=False) // 2 * 2 + 2048
+    coded = bytearray(imagecodecs.ljpeg_encode(array[0] >> 1, bitspersample=12))
+    scan = coded.index(b"\xff\xda")
+    coded[scan + 1 + int.from_bytes(coded[scan + 2 : scan + 4], "big")] |= 1
+    path = write_encapsulated(write_dicom, array, [bytes(coded)], "1.2.840.10008.1.2.4.70", 12)
+    # This encoder predicted the first sample from 2 ** 11, where one that knows of Pt takes 2 ** 10, twice.
+    np.testing.assert_array_equal(stored(path), array - 2048)
+
+
+@pytest.mark.parametrize("syntax", [*LOSSLESS, "1.2.840.10008.1.2.4.50"])
+def test_half_a_frame_is_refused(write_dicom, syntax):
+    array = smooth(1, 8, signed=False)
+    encode = LOSSLESS.get(syntax, imagecodecs.jpeg8_encode)
+    coded = encode(array[0])
+    path = write_encapsulated(write_dicom, array, [coded[: len(coded) // 2]], syntax, 8)
+    with pytest.raises(ReadError, match="expected pixels as the header states"):
+        stored(path)
+
+
 def test_an_unknown_syntax_has_no_decoder():
     assert codecs.decoder_of("1.2.3") is None
     assert codecs.decoder_of("1.2.840.10008.1.2.4.100") is None, "a video"

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, DigitalXRayImageStorageForProcessing, RLELossless
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+)
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
@@ -458,16 +465,51 @@ def test_slices_that_must_not_be_mixed_are_series_of_their_own(write_dicom, pict
     assert "a localizer, made to plan other images" in Volume.from_series(by_size[1])[1].warnings
 
 
-def test_a_second_pass_over_the_same_positions_is_a_series_of_its_own(write_dicom, picture, tmp_path):
-    for number in range(6):
-        write_dicom(
-            f"{number}.dcm", picture + number // 3, Modality="CT", ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-            ImagePositionPatient=[0, 0, number % 3], AcquisitionNumber=1 + number // 3, PixelSpacing=[1, 1],
-            InstanceNumber=number,
-        )  # fmt: skip
-    first, second = read(tmp_path).studies[0].series
-    np.testing.assert_array_equal(first.instances[0].load()[0] + 1, second.instances[0].load()[0])
-    assert [i.geometry.position[2] for i in second.instances] == [0, 1, 2]
+@pytest.fixture
+def write_slices(write_dicom, picture):
+    """Returns write(*slices): MR slices in one series, each the attributes that it has besides its position z."""
+
+    def write(*slices):
+        for number, attributes in enumerate(slices):
+            z = attributes.pop("z")
+            stated = {"Modality": "MR", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+            place = {"ImagePositionPatient": [0, 0, z], "InstanceNumber": number}
+            path = write_dicom(f"series/{number:03d}.dcm", picture, **stated | place | attributes)
+        return [len(series.instances) for series in read(path.parent).studies[0].series]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("slices", "sizes"),
+    [
+        ([{"z": z, "AcquisitionNumber": a} for a in (1, 2) for z in range(4)], [4, 4]),
+        ([{"z": z, "EchoTime": e} for z in range(4) for e in (10, 80)], [4, 4]),
+        ([{"z": z, "DiffusionBValue": b} for b in (0.0, 500.0, 1000.0) for z in range(3)], [3, 3, 3]),
+        ([{"z": z + a / 2, "AcquisitionNumber": a} for a in (0, 1) for z in range(5)], [5, 5]),
+        ([{"z": z, "FrameOfReferenceUID": f"1.2.{z // 3}"} for z in range(6)], [3, 3]),
+    ],
+    ids=["two passes", "two echoes", "three b-values", "interleaved acquisitions", "two frames of reference"],
+)
+def test_what_must_not_be_mixed_is_split(write_slices, slices, sizes):
+    assert write_slices(*slices) == sizes
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [{"z": z, "ImageOrientationPatient": [1, 0, 0.125 + (-1) ** z * 1e-6, 0, 1, 0]} for z in range(6)],
+        [{"z": z, "PixelSpacing": [0.70315 + (-1) ** z * 1e-7, 0.70315]} for z in range(6)],
+        [{"z": z, "EchoTime": 10 + z / 1000} for z in range(6)],
+        [{"z": z, "TemporalPositionIdentifier": z} for z in range(6)],
+        [{"z": z, "AcquisitionNumber": z} for z in (0, 1, 2, 3, 3)],
+        [{"z": z, "AcquisitionNumber": z // 3} for z in range(6)],
+        [{"z": z, "TriggerTime": 100 * phase + z + phase / 7} for z in range(4) for phase in range(3)],
+    ],
+    ids=["directions", "spacing", "echo drifts", "times", "one slice twice", "blocks", "measured trigger times"],
+)
+def test_what_belongs_together_is_not_split(write_slices, slices):
+    assert write_slices(*slices) == [len(slices)]
 
 
 def test_a_dicomdir_stands_for_the_files_that_it_lists(write_dicom, picture, tmp_path):
@@ -485,14 +527,18 @@ def test_a_dicomdir_stands_for_the_files_that_it_lists(write_dicom, picture, tmp
     assert len(found.studies[0].series[0].instances) == 3
 
 
-@pytest.mark.parametrize("name", [["..", "x.dcm"], ["C:", "x.dcm"], ["\\\\host", "x"], ["absent"], ["link", "x.dcm"]])
+@pytest.mark.parametrize(
+    "name", [["..", "x.dcm"], ["C:", "x.dcm"], ["\\\\host", "x"], ["absent"], ["link", "x.dcm"], ["é" * 150]]
+)
 def test_a_dicomdir_opens_nothing_outside_its_folder(write_dicom, picture, tmp_path, name):
-    from pydicom.dataset import Dataset
-
     write_dicom("x.dcm", picture)
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "link").symlink_to(tmp_path)
-    record = Dataset()
+    directory, record = Dataset(), Dataset()
     record.ReferencedFileID = name
-    write_dicom("media/DICOMDIR", picture, DirectoryRecordSequence=[record], SOPClassUID="1.2.840.10008.1.3.10")
+    directory.DirectoryRecordSequence = [record]
+    directory.SOPClassUID, directory.SOPInstanceUID = MediaStorageDirectoryStorage, "1.2.3"
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.save_as(tmp_path / "media" / "DICOMDIR", enforce_file_format=True)
     assert [file.status for file in read(tmp_path / "media" / "DICOMDIR").files][1:] == ["refused"]
