@@ -66,6 +66,7 @@ def _no_garbage_collection() -> Iterator[None]:
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file of images, or a manifest.jsonl.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    headers_only: Annotated[bool, typer.Option("--headers-only", help="Decode no pixels.")] = False,
 ) -> None:
     """Say what was read, what was refused and why, and what preprocessing does to it."""
     import json
@@ -78,7 +79,7 @@ def inspect(
         raise typer.Exit(0 if summary.ok else 2)
     from mmfm.data import inspection
 
-    found = inspection.inspect(path)
+    found = inspection.inspect(path, headers_only=headers_only)
     print(json.dumps(found) if as_json else inspection.render(found))
     if not found["studies"]:
         raise ReadError(

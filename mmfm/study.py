@@ -17,6 +17,13 @@ import numpy as np
 
 from mmfm.jsonable import from_json, to_json
 
+ORIENTATION_TOLERANCE = 1e-3
+"""Largest difference of a direction cosine within a volume, and of unit length and right angle within a slice."""
+SPACING_TOLERANCE_MM = 1e-3
+"""Largest difference of the spacing between pixels within a volume."""
+POSITION_TOLERANCE_MM = 1e-2
+"""Slices nearer than this share a position."""
+
 
 class ViewPosition(StrEnum):
     """DICOM View Position (0018,5101) of a radiograph; ``frontal`` / ``lateral`` where a source says only that."""
@@ -183,6 +190,16 @@ class Instance:
             raise ValueError("sop_instance_uid: expected text, found none")
         if len(self.frames) not in (0, self.pixels.frames):
             raise ValueError(f"frames: expected none or {self.pixels.frames}, found {len(self.frames)}")
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether Image Type (0008,0008) calls it a scout that was made to plan other images."""
+        return "LOCALIZER" in self.image_type
+
+    @property
+    def is_screenshot(self) -> bool:
+        """Whether Image Type calls it both derived and secondary: a picture of pictures, with no values of its own."""
+        return self.image_type[:2] == ("DERIVED", "SECONDARY")
 
 
 @dataclass(frozen=True, kw_only=True)

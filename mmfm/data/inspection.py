@@ -14,8 +14,12 @@ from mmfm.jsonable import to_json
 from mmfm.study import Instance, Receipt, Series
 
 
-def inspect(path: str | Path) -> dict[str, Any]:
+def inspect(path: str | Path, *, headers_only: bool = False) -> dict[str, Any]:
     """Reads ``path`` and decodes every frame there.
+
+    Args:
+        path: a folder, a zip, a DICOMDIR or a file.
+        headers_only: decode nothing: receipts are ``None``.
 
     Returns:
         JSON values: ``{"files": [{"file", "status", "reason", ...}], "studies": [{"study_uid", "series":
@@ -26,17 +30,19 @@ def inspect(path: str | Path) -> dict[str, Any]:
     Raises:
         ReadError: ``path`` does not exist.
     """
-    reading = read(path)
+    reading = read(path, isolate=True)
     files = list(reading.files)
     # By instance, not by file name: names repeat within an archive.
     places = {outcome.sop_instance_uid: place for place, outcome in enumerate(files) if outcome.status == "ok"}
     studies = []
     for study in reading.studies:
-        series = []
+        series: list[dict[str, Any]] = []
         for one in study.series:
-            receipt = _receipt(one, files, places)
-            if receipt is not None:
-                series.append({"series_uid": one.series_uid, "modality": one.modality, "receipt": receipt.to_json()})
+            entry: dict[str, Any] = {"series_uid": one.series_uid, "modality": one.modality, "receipt": None}
+            if headers_only:
+                series.append(entry)
+            elif receipt := _receipt(one, files, places):
+                series.append(entry | {"receipt": receipt.to_json()})
         if series:
             studies.append({"study_uid": study.study_uid, "series": series})
     return {"files": [to_json(outcome) for outcome in files], "studies": studies}
@@ -86,6 +92,9 @@ def _lines(inspection: dict[str, Any]) -> Iterator[str]:
         yield f"study {study['study_uid']}"
         for series in study["series"]:
             receipt = series["receipt"]
+            if receipt is None:
+                yield f"  series {series['series_uid']}: {series['modality'] or 'picture'}, not decoded"
+                continue
             shape = " x ".join(map(str, receipt["shape"]))
             view = f" {receipt['view']}" if receipt["view"] else ""
             yield f"  series {series['series_uid']}: {series['modality'] or receipt['source_format']}{view}, {shape}"

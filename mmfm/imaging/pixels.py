@@ -1,7 +1,7 @@
 """Stored values -> what they mean: the modality transform once, the VOI window or LUT, and black to white (PS3.3 C.11).
 
-Everything is computed in double precision and nothing is rounded to 8 bits, so that the same picture stored in two ways
-gives displays that are affine functions of each other.
+Everything is computed in double precision, or in single where that is as exact, and nothing is rounded to 8 bits, so
+that the same picture stored in two ways gives displays that are affine functions of each other.
 """
 
 from __future__ import annotations
@@ -48,13 +48,20 @@ def to_physical(stored: np.ndarray, header: PixelHeader, *, padding: float | Non
         header: of the same instance.
         padding: value given to padding pixels; the lowest of the others where ``None``.
     """
-    values, steps, warnings = _modality(stored, header)
+    values, steps, warnings = _modality(stored, header, np.float32 if _exact_in_float32(stored, header) else np.float64)
     if (mask := _padding(stored, header)) is not None:
         if padding is None:
             padding = float(values[~mask].min()) if not mask.all() else 0.0
         values = np.where(mask, padding, values)
         steps = (*steps, f"padding ({header.padding_value}) set to {padding:g}")
-    return Rendering(array=values.astype(np.float32), steps=steps, warnings=warnings)
+    return Rendering(array=values.astype(np.float32, copy=False), steps=steps, warnings=warnings)
+
+
+def _exact_in_float32(stored: np.ndarray, header: PixelHeader) -> bool:
+    """Returns whether rescaled values are integers that float32 holds: then a CT needs no double precision."""
+    slope, intercept = header.rescale_slope, header.rescale_intercept
+    small = stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2 and abs(slope) * 2**16 + abs(intercept) < 2**24
+    return small and slope.is_integer() and intercept.is_integer()
 
 
 def to_display(stored: np.ndarray, header: PixelHeader) -> Rendering:
@@ -103,8 +110,10 @@ def apply_window(values: np.ndarray, center: float, width: float, function: str 
     return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
-def _modality(stored: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    values = stored.astype(np.float64)
+def _modality(
+    stored: np.ndarray, header: PixelHeader, dtype: type = np.float64
+) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    values: np.ndarray = stored.astype(dtype)
     if header.modality_lut is not None:
         return _look_up(values, header.modality_lut), ("modality LUT applied",), ()
     if header.rescale_slope == 0:

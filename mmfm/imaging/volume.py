@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
+from threading import Lock
 
 import numpy as np
 
 from mmfm.errors import ConfigError, ReadError
 from mmfm.imaging.pixels import NAMED_WINDOWS, PADDING_HU, Rendering, apply_window, to_display, to_physical, usable
-from mmfm.study import Instance, Receipt, Series
+from mmfm.study import (
+    ORIENTATION_TOLERANCE,
+    POSITION_TOLERANCE_MM,
+    SPACING_TOLERANCE_MM,
+    Instance,
+    Receipt,
+    Series,
+)
 
 MAX_VOLUME_BYTES = 4 << 30
-ORIENTATION_TOLERANCE = 1e-3
-"""Largest difference of a direction cosine within a series, and of unit length and right angle within one."""
-POSITION_TOLERANCE_MM = 1e-2
-"""Slices nearer than this share a position; a step that differs from the median by more than this and 2 % is named."""
+MAX_THREADS = 8
+"""That decode the slices of one volume."""
 TILT_TOLERANCE_DEGREES = 0.5
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 
@@ -76,15 +85,7 @@ class Volume:
             )
         _check_alike(series)
         stack = _stack(series)
-        renderings = []
-        for instance in stack.instances:
-            stored = _load(instance, series)
-            if quantity == "display":
-                renderings.append(to_display(stored, instance.pixels))
-            else:
-                padding = PADDING_HU if quantity == "HU" else None
-                renderings.append(to_physical(stored, instance.pixels, padding=padding))
-        array = _joined([r.array for r in renderings])
+        array, renderings = _rendered(series, stack.instances, quantity)
         windows = list(dict.fromkeys(r.window for r in renderings))
         if window is not None:
             center, width = NAMED_WINDOWS[window]
@@ -105,7 +106,11 @@ class Volume:
             inverted=any(r.inverted for r in renderings),
             steps=steps,
             slices_used=array.shape[0],
-            warnings=(*_counted(renderings, lambda r: r.warnings), *stack.warnings, *_quantity_warnings(series)),
+            warnings=(
+                *_counted(renderings, lambda r: r.warnings),
+                *stack.warnings,
+                *_nature(series),
+            ),
         )
         return cls(array=array, affine=stack.affine, quantity=quantity), receipt
 
@@ -130,7 +135,7 @@ def _by_frame(series: Series) -> Series:
 def _frames(instance: Instance) -> tuple[Instance, ...]:
     if not instance.frames:
         return (instance,)
-    load = cache(instance.load) if instance.load else None  # decoded once for all frames
+    load = _once(instance.load) if instance.load else None
 
     def loader(index: int) -> Callable[[], np.ndarray] | None:
         return None if load is None else lambda: load()[index : index + 1]
@@ -150,6 +155,27 @@ def _frames(instance: Instance) -> tuple[Instance, ...]:
     )
 
 
+def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """Returns ``load`` such that the threads which render single frames share one decoding of all."""
+    lock = Lock()
+
+    @cache
+    def outcome() -> np.ndarray | ReadError:
+        try:
+            return load()
+        except ReadError as error:  # kept too: what fails once is not tried for every frame
+            return error
+
+    def locked() -> np.ndarray:
+        with lock:
+            found = outcome()
+        if isinstance(found, ReadError):
+            raise found
+        return found
+
+    return locked
+
+
 def _quantity(series: Series) -> str:
     if series.modality not in ("CT", "MR", "PT", "NM") or series.instances[0].pixels.samples != 1:
         return "display"
@@ -160,18 +186,27 @@ def _quantity(series: Series) -> str:
     return "HU" if series.modality == "CT" and usable_hu else "stored"
 
 
-def _quantity_warnings(series: Series) -> tuple[str, ...]:
-    if series.modality == "CT" and _quantity(series) == "stored":
-        return ("no rescale to Hounsfield units is stated: values are not HU",)
-    return ()
+def _nature(series: Series) -> tuple[str, ...]:
+    """Returns what a reader must know of what the pixels are."""
+    facts = (
+        ("a localizer, made to plan other images", all(i.is_localizer for i in series.instances)),
+        ("derived and secondary by Image Type: may be a screenshot", any(i.is_screenshot for i in series.instances)),
+        (
+            "no rescale to Hounsfield units is stated: values are not HU",
+            series.modality == "CT" and _quantity(series) == "stored",
+        ),
+    )
+    return tuple(text for text, holds in facts if holds)
 
 
 def _check_alike(series: Series) -> None:
     """Raises where the instances cannot be slices of one array."""
     _check_one(series, "size", [f"{i.pixels.rows} x {i.pixels.columns}" for i in series.instances])
     _check_one(series, "number of samples", [i.pixels.samples for i in series.instances])
+    first = series.instances[0].geometry.pixel_spacing
     spacings = [i.geometry.pixel_spacing for i in series.instances]
-    _check_one(series, "pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
+    if not all(s == first or (s and first and np.allclose(s, first, 0, SPACING_TOLERANCE_MM)) for s in spacings):
+        _check_one(series, "pixel spacing", [s and tuple(round(v, 4) for v in s) for s in spacings])
     total = sum(i.pixels.rows * i.pixels.columns * i.pixels.frames * i.pixels.samples * 4 for i in series.instances)
     if total > MAX_VOLUME_BYTES:
         raise _not_one(series, f"at most {MAX_VOLUME_BYTES >> 30} GB in one volume", f"{total / 2**30:.1f} GB")
@@ -189,6 +224,32 @@ def _kinds(series: Series) -> dict[str, list[str]]:
     stated = [dict(i.kind) for i in series.instances]
     names = dict.fromkeys(name for kind in stated for name in kind)
     return {name: [kind.get(name, "not stated") for kind in stated] for name in names}
+
+
+def _rendered(
+    series: Series, instances: tuple[Instance, ...], quantity: str
+) -> tuple[np.ndarray, tuple[Rendering, ...]]:
+    """Decodes and renders the instances, in threads: most of the time goes to code that leaves the interpreter free."""
+    ends = list(accumulate(instance.pixels.frames for instance in instances))
+    first = instances[0].pixels
+    whole = np.empty((ends[-1], first.rows, first.columns), np.float32) if first.samples == 1 else None
+
+    def render(instance: Instance, end: int) -> Rendering:
+        stored = _load(instance, series)
+        if quantity == "display":
+            rendering = to_display(stored, instance.pixels)
+        else:
+            padding = PADDING_HU if quantity == "HU" else None
+            rendering = to_physical(stored, instance.pixels, padding=padding)
+        if whole is None:
+            return rendering
+        part = whole[end - instance.pixels.frames : end]
+        part[:] = rendering.array
+        return replace(rendering, array=part)
+
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(instances))) as pool:
+        renderings = tuple(pool.map(render, instances, ends))
+    return _joined([r.array for r in renderings]) if whole is None else whole, renderings
 
 
 def _load(instance: Instance, series: Series) -> np.ndarray:
@@ -289,7 +350,7 @@ def _placed(
     along = {uid: float(position @ axes[0]) for uid, position in positions.items()}
     instances = tuple(sorted(series.instances, key=lambda i: along[i.sop_instance_uid]))
     origin = positions[instances[0].sop_instance_uid]
-    orientation = "".join(_letter(axis) for axis in axes)
+    orientation = "".join(axis_letter(axis) for axis in axes)
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
         if not usable(thickness):
@@ -344,7 +405,8 @@ def _placed(
     )
 
 
-def _letter(direction: np.ndarray) -> str:
+def axis_letter(direction: np.ndarray) -> str:
+    """Returns the patient letter, one of L R P A S I, of a direction in LPS."""
     axis = int(np.argmax(np.abs(direction)))
     return _LETTERS[axis][0 if direction[axis] > 0 else 1]
 
@@ -358,7 +420,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def _counted(renderings: list[Rendering], words: Callable[[Rendering], tuple[str, ...]]) -> tuple[str, ...]:
+def _counted(renderings: Sequence[Rendering], words: Callable[[Rendering], tuple[str, ...]]) -> tuple[str, ...]:
     """Returns each sentence once, with the number of slices where it does not hold for all."""
     counts = Counter(sentence for rendering in renderings for sentence in words(rendering))
     total = len(renderings)

@@ -1,38 +1,36 @@
 """DICOM: headers first, pixels late, through pydicom and its maintained decoders.
 
-``read_header`` parses only the tags that are used, stops before the pixels and never keeps a name. ``decode`` opens the
-file again. Both treat the file as untrusted: sizes are checked before anything is allocated, and whatever goes wrong
-inside a parser or decoder becomes one ReadError.
+``read_header`` parses only the tags that are used, stops before the pixels and never keeps a name; ``Instance.load``
+opens the file again where they stand. The file is untrusted: sizes are checked before anything is allocated, and
+whatever goes wrong inside the parser becomes one ReadError.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset, read_partial
-from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    RLELossless,
 )
 
 from mmfm.errors import ReadError
+from mmfm.io.frames import Coding, Decode, can_decode, with_palette
+from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
 from mmfm.io.sources import Source
 from mmfm.study import Frame, Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
@@ -44,6 +42,7 @@ MAX_INFLATED = 1 << 30
 """Bytes that a deflated dataset may inflate to."""
 MAX_INFLATE_RATIO = 200
 _CHUNK = 1 << 20
+_SHORT = 1 << 15
 
 _PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _PHOTOMETRIC = {
@@ -57,11 +56,6 @@ _PHOTOMETRIC = {
     "YBR_RCT": 3,
 }
 """Photometric Interpretation (0028,0004) -> Samples per Pixel."""
-
-# Tried in this order: GDCM last, since it can abort the process on damaged data and the others raise.
-_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
-
-_ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
 
 _VIEWS = {view.value.upper(): view for view in ViewPosition} | {"LAT": ViewPosition.LATERAL}
 _VIEW_CODES = {  # CID 4010 "DX View", SNOMED CT and its retired SNOMED-RT codes
@@ -96,7 +90,13 @@ _KINDS = (
 Positions tell apart what repeats a volume in the same place, such as directions of diffusion or cardiac phases.
 """
 
-_DECODE_KEYWORDS = [
+_PALETTE_KEYWORDS = [
+    f"{segmented}{colour}PaletteColorLookupTable{part}"
+    for colour in ("Red", "Green", "Blue")
+    for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+]
+_PASSES = ("AcquisitionNumber", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime")
+_HEADER_KEYWORDS = [
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PlanarConfiguration",
@@ -109,17 +109,6 @@ _DECODE_KEYWORDS = [
     "PixelRepresentation",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
-    "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedBluePaletteColorLookupTableData",
-]
-_HEADER_KEYWORDS = [
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
@@ -147,6 +136,7 @@ _HEADER_KEYWORDS = [
     "PixelSpacing",
     "ImagerPixelSpacing",
     "SliceThickness",
+    *_PASSES,
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
@@ -164,14 +154,7 @@ _HEADER_KEYWORDS = [
 ]
 
 
-def _tags(keywords: list[str]) -> list[int]:
-    tags = [tag_for_keyword(keyword) for keyword in keywords]
-    assert None not in tags, "a keyword is misspelt"
-    return [tag for tag in tags if tag is not None]
-
-
-_HEADER_TAGS = _tags(_HEADER_KEYWORDS + _DECODE_KEYWORDS)
-_DECODE_TAGS = _tags(_DECODE_KEYWORDS) + list(_PIXEL_TAGS)
+_HEADER_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _HEADER_KEYWORDS + _PALETTE_KEYWORDS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +178,8 @@ class DicomHeader:
     rows: int | None
     columns: int | None
     frames: int | None
+    passes: tuple[float | None, ...]
+    """Values of ``_PASSES``: what can tell slices of one position apart."""
     instance: Instance | None
     """``None`` where the object holds no image, or one that is refused."""
     refused: str | None
@@ -233,8 +218,13 @@ def preamble_note(stream: BinaryIO) -> str | None:
     return f"the preamble looks like {kind}: do not pass this file on as it is" if kind else None
 
 
-def read_header(source: Source, stream: BinaryIO) -> DicomHeader:
+def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) -> DicomHeader:
     """Parses the header in ``stream``.
+
+    Args:
+        source: opens the file again for its pixels.
+        stream: the file.
+        decode: decodes the pixels when they are loaded.
 
     Raises:
         ReadError: it cannot be parsed at all, or is neither an image nor any other known DICOM object.
@@ -259,7 +249,7 @@ def read_header(source: Source, stream: BinaryIO) -> DicomHeader:
     instance, refused = None, None
     if pixels or "Rows" in dataset or (name and _is_image_class(name)):
         try:
-            instance = _instance(source, dataset, syntax, pixels, sop_uid)
+            instance = _instance(source, dataset, syntax, pixels, sop_uid, decode)
         except ReadError as error:
             refused = f"expected {error.expected}, found {error.found}"
         except Exception as error:
@@ -284,57 +274,85 @@ def read_header(source: Source, stream: BinaryIO) -> DicomHeader:
         rows=shape.rows if shape else _number(dataset, "Rows"),
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
+        passes=tuple(_float(_get(dataset, keyword)) for keyword in _PASSES),
         instance=instance,
         refused=refused,
     )
 
 
-def decode(source: Source, header: PixelHeader) -> np.ndarray:
-    """Decodes all frames of the file: (frames, rows, columns) stored values, or (frames, rows, columns, 3) RGB.
-
-    Raises:
-        ReadError: the pixels are truncated, damaged, or coded in a way that no installed decoder knows.
-    """
+def directory(stream: BinaryIO) -> tuple[tuple[str, ...], ...]:
+    """Returns the files that a DICOMDIR lists, as the parts of their paths below it (PS3.3 F.3.2.2)."""
     try:
-        with source.open() as stream:
-            stream, syntax = _inflated(stream)
-            dataset = read_partial(stream, force=True, specific_tags=_DECODE_TAGS)
-        dataset.file_meta.TransferSyntaxUID = UID(syntax or _guessed_syntax(dataset))
-        return _decoded(source, dataset, header)
-    except ReadError as error:
-        raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
-    except RecursionError:
-        raise _bad(source, "sequences nested too deep") from None
-    except Exception as error:  # decoders raise many kinds of error on damaged data
-        raise _pixels_bad(source, _words(error)) from None
+        inflated, _ = _inflated(stream)
+        dataset = read_partial(inflated, force=True, specific_tags=[Tag("DirectoryRecordSequence")])
+        records = _get(dataset, "DirectoryRecordSequence") or ()
+        return tuple(parts for parts in (tuple(_texts(_get(one, "ReferencedFileID"))) for one in records) if parts)
+    except Exception:  # a parser over untrusted bytes; the other files of the folder can still be read one by one
+        return ()
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------------
 
 
-def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, str | None]:
-    """Returns the header, its transfer syntax, and which pixel element follows it. Checks that all of it is there."""
-    stream, syntax = _inflated(stream)
-    found: list[tuple[int, int, int]] = []
+@dataclass(frozen=True)
+class _PixelValue:
+    """Where the value of Pixel Data stands in a file, after inflating."""
+
+    keyword: str
+    vr: str
+    offset: int
+    length: int | None
+    """``None`` where it ends with a Sequence Delimitation Item."""
+    deflated: bool
+
+    def read(self, source: Source) -> bytes:
+        """Returns it, or all from its start to the end of the file where its length is not stated."""
+        with source.open() as stream:
+            if self.deflated:
+                stream, _ = _inflated(stream)
+            stream.seek(self.offset)
+            return stream.read() if self.length is None else stream.read(self.length)
+
+
+def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
+    """Returns the header, its transfer syntax, and the pixels that follow it. Checks that all of them are there."""
+    found: list[tuple[int, str | None, int]] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
         if int(tag) not in _PIXEL_TAGS:
             return False
-        found.append((int(tag), length, 12 if vr in ("OB", "OW", "OF", "OD", "UN") else 8))
+        found.append((int(tag), vr, length))
         return True
 
-    dataset = read_partial(stream, stop_when=at_pixels, force=True, specific_tags=_HEADER_TAGS)
+    def parse(stream: BinaryIO) -> tuple[Dataset, int]:
+        stream.seek(0)
+        return read_partial(stream, stop_when=at_pixels, force=True, specific_tags=_HEADER_TAGS), stream.tell()
+
+    stream.seek(0)
+    try:  # most headers are short, and are read several times faster from memory than from a file
+        dataset, at = parse(io.BytesIO(stream.read(_SHORT)))
+        syntax = _uid(dataset.file_meta, "TransferSyntaxUID")
+    except Exception:  # a longer one ends anywhere
+        found.clear()
+    deflated = bool(found) and syntax == DeflatedExplicitVRLittleEndian
+    if deflated or not found:  # pydicom would inflate the whole of it without a limit
+        found.clear()
+        stream, syntax = _inflated(stream)
+        deflated = syntax == DeflatedExplicitVRLittleEndian
+        dataset, at = parse(stream)
     syntax = syntax or _guessed_syntax(dataset)
-    if not found or found[-1][1] == 0:
+    if not found or found[-1][2] == 0:
         return dataset, syntax, None
-    tag, length, prefix = found[-1]
-    at = stream.tell()
-    left = stream.seek(0, io.SEEK_END) - at - prefix
-    if length != 0xFFFFFFFF and length > left:
+    tag, vr, length = found[-1]
+    offset = at + (12 if vr in ("OB", "OW", "OF", "OD", "UN") else 8)
+    left = stream.seek(0, io.SEEK_END) - offset
+    if length == 0xFFFFFFFF:
+        return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OB", offset, None, deflated)
+    if length > left:
         raise ReadError(
             "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"
         )
-    return dataset, syntax, _PIXEL_TAGS[tag]
+    return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
 
 
 def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
@@ -404,9 +422,25 @@ def _frame_headers(source: Source, dataset: Dataset) -> list[_FrameHeader]:
     return [_FrameHeader(dataset, (one, *shared)) for one in own] or [_FrameHeader(dataset, shared)]
 
 
-def _instance(source: Source, dataset: Dataset, syntax: str, pixels: str | None, uid: str) -> Instance:
+def _instance(
+    source: Source, dataset: Dataset, syntax: str, pixels: _PixelValue | None, uid: str, decode: Decode
+) -> Instance:
     heads = _frame_headers(source, dataset)
-    header = _pixel_header(source, heads[0], syntax, pixels)
+    if pixels is None:
+        raise ReadError(
+            source.name, expected="pixel data", found="none (cut short, or sent without)", fix="copy the file again"
+        )
+    header = _pixel_header(source, heads[0], syntax)
+    coding = _coding(dataset, syntax, pixels, header.frames)
+    palette = dataset.group_dataset(0x0028) if header.photometric == "PALETTE COLOR" else None
+
+    def load() -> np.ndarray:
+        try:
+            array = decode(pixels.read(source), header, coding)
+            return array if palette is None else with_palette(palette, array)
+        except ReadError as error:
+            raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
+
     frames = tuple(
         Frame(
             pixels=replace(header, frames=1, **_pixel_meaning(head)), geometry=_geometry(head), kind=_frame_kind(head)
@@ -424,7 +458,7 @@ def _instance(source: Source, dataset: Dataset, syntax: str, pixels: str | None,
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
         for_processing=_for_processing(dataset),
-        load=lambda: decode(source, header),
+        load=load,
     )
 
 
@@ -441,7 +475,7 @@ def _geometry(head: _FrameHeader) -> Geometry:
 
 def _frame_kind(head: _FrameHeader) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
-    for name, group, keyword in _KINDS:
+    for name, group, keyword in _KINDS if head.groups else ():
         value = head.get(group, keyword)
         numbers = _all_floats(value)
         text = " ".join(f"{number:g}" for number in numbers) or "\\".join(_texts(value))
@@ -452,14 +486,12 @@ def _frame_kind(head: _FrameHeader) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def _pixel_header(source: Source, head: _FrameHeader, syntax: str, pixels: str | None) -> PixelHeader:
+def _pixel_header(source: Source, head: _FrameHeader, syntax: str) -> PixelHeader:
     dataset = head.dataset
 
     def refuse(expected: str, found: str) -> ReadError:
         return ReadError(source.name, expected=expected, found=found, fix="ask its source for a valid file")
 
-    if pixels is None:
-        raise refuse("pixel data", "none (cut short, or sent without)")
     rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
     if not (rows and columns and 0 < rows <= 65535 and 0 < columns <= 65535):
         raise refuse("Rows and Columns of 1 to 65535", f"{rows} and {columns}")
@@ -486,7 +518,13 @@ def _pixel_header(source: Source, head: _FrameHeader, syntax: str, pixels: str |
             f"at most {MAX_PIXEL_BYTES >> 30} GB of pixels",
             f"{rows} x {columns} x {samples} samples x {frames} frames of {allocated} bits",
         )
-    _decoder(source, syntax)
+    if not can_decode(syntax):
+        raise ReadError(
+            source.name,
+            expected="a transfer syntax that can be decoded (see mmfm doctor)",
+            found=f"{UID(syntax).name}",
+            fix="convert the file, for instance to Explicit VR Little Endian",
+        )
     signed = _number(dataset, "PixelRepresentation") == 1
     if photometric == "PALETTE COLOR":
         stored, signed = _palette_bits(source, dataset), False
@@ -507,6 +545,27 @@ def _pixel_header(source: Source, head: _FrameHeader, syntax: str, pixels: str |
         padding_value=_as_stored(padding, signed),
         padding_limit=_as_stored(limit, signed),
         **meaning,
+    )
+
+
+def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, frames: int) -> Coding:
+    allocated = _number(dataset, "BitsAllocated") or 8
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        tables = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+        if any(len(table) != 8 * frames for table in tables):
+            raise ReadError("", expected=f"{frames} extended offsets", found="another number", fix="export it again")
+        starts, lengths = (tuple(np.frombuffer(table, "<u8").tolist()) for table in tables)
+        offsets = starts, lengths
+    return Coding(
+        syntax=syntax,
+        keyword=pixels.keyword,
+        vr=pixels.vr,
+        bits_allocated=allocated,
+        bits_stored=_number(dataset, "BitsStored") or allocated,
+        signed=_number(dataset, "PixelRepresentation") == 1,
+        planar=_number(dataset, "PlanarConfiguration") or 0,
+        offsets=offsets,
     )
 
 
@@ -647,9 +706,15 @@ def _is_image_class(name: str) -> bool:
 # --- values of untrusted elements: what cannot be read is not there --------------------------------------------------
 
 
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def _get(dataset: Dataset, keyword: str) -> Any:
+    tag = _tag(keyword)
     try:
-        return dataset.get(keyword)
+        return dataset[tag].value if tag in dataset else None
     except Exception:  # pydicom converts on access and raises many kinds of error on malformed values
         return None
 
@@ -658,8 +723,10 @@ def _text(value: Any) -> str | None:
     """Returns one line of printable text of at most 200 characters; control and direction marks are left out."""
     if value is None:
         return None
-    text = "".join(character for character in str(value) if character.isprintable()).strip()[:200]
-    return text or None
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(character for character in text if character.isprintable())
+    return text.strip()[:200] or None
 
 
 def _texts(value: Any) -> list[str]:
@@ -668,8 +735,9 @@ def _texts(value: Any) -> list[str]:
 
 
 def _uid(dataset: Dataset, keyword: str) -> str | None:
+    """Returns a UID as it is written, without "#", behind which reading numbers the parts of a series."""
     value = _get(dataset, keyword)
-    return _text(value[0] if isinstance(value, (list, tuple)) and value else value)
+    return _text(str(value[0] if isinstance(value, (list, tuple)) and value else value or "").replace("#", ""))
 
 
 def _number(dataset: Dataset, keyword: str) -> int | None:
@@ -711,139 +779,5 @@ def _as_stored(value: int | None, signed: bool) -> int | None:
     return value - 65536 if signed and value >= 32768 else value + 65536 if not signed and value < 0 else value
 
 
-# --- pixels --------------------------------------------------------------------------------------------------------
-
-
-def _decoder(source: Source, syntax: str) -> Any:
-    try:
-        decoder = get_decoder(UID(syntax))
-    except NotImplementedError:
-        decoder = None
-    if decoder is None or not decoder.is_available:
-        raise ReadError(
-            source.name,
-            expected="a transfer syntax that can be decoded (see mmfm doctor)",
-            found=f"{UID(syntax).name}",
-            fix="convert the file, for instance to Explicit VR Little Endian",
-        )
-    return decoder
-
-
-def _decoded(source: Source, dataset: Dataset, header: PixelHeader) -> np.ndarray:
-    decoder = _decoder(source, dataset.file_meta.TransferSyntaxUID)
-    if decoder.is_native:
-        array, properties = decoder.as_array(dataset)
-    else:
-        _check_codestreams(source, dataset, header)
-        array, properties = _first_that_decodes(decoder, dataset)
-    samples = 1 if header.photometric == "PALETTE COLOR" else header.samples
-    shape = (header.frames, header.rows, header.columns) + ((3,) if samples == 3 else ())
-    if array.size != math.prod(shape):
-        raise _pixels_bad(source, f"{array.size} values for {' x '.join(map(str, shape))}")
-    array = array.reshape(shape)
-    if header.photometric == "PALETTE COLOR":
-        return _with_palette(source, dataset, array)
-    if samples == 3 and properties["photometric_interpretation"] != "RGB":
-        raise _pixels_bad(source, f"{properties['photometric_interpretation']} that no decoder turned into RGB")
-    return array
-
-
-def _first_that_decodes(decoder: Any, dataset: Dataset) -> tuple[np.ndarray, dict[str, Any]]:
-    first_error: Exception | None = None
-    for plugin in _PLUGINS:
-        if plugin not in decoder.available_plugins:
-            continue
-        try:
-            return decoder.as_array(dataset, decoding_plugin=plugin)
-        except Exception as error:  # the next decoder may know this variant
-            first_error = first_error or error
-    assert first_error is not None, "a decoder that is available has a plugin"
-    raise first_error
-
-
-def _check_codestreams(source: Source, dataset: Dataset, header: PixelHeader) -> None:
-    """Compares the size that each compressed frame claims with the header: no decoder shall allocate what is not there.
-
-    A JPEG or JPEG 2000 frame without a codestream is refused here, before native decoders complain on their own.
-    """
-    frames = 0
-    offsets = None
-    if "ExtendedOffsetTable" in dataset:
-        offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
-    for frame in generate_frames(dataset.PixelData, number_of_frames=header.frames, extended_offsets=offsets):
-        frames += 1
-        size = _codestream_size(frame)
-        if size is None and dataset.file_meta.TransferSyntaxUID != RLELossless:
-            raise _pixels_bad(source, f"no codestream of {dataset.file_meta.TransferSyntaxUID.name} in frame {frames}")
-        if size is not None and size != (header.rows, header.columns):
-            raise _pixels_bad(source, f"a frame of {size[0]} x {size[1]} in {header.rows} x {header.columns}")
-    if frames < header.frames:
-        raise _pixels_bad(source, f"{frames} of {header.frames} frames")
-
-
-def _codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Returns (rows, columns) by the SIZ marker of JPEG 2000 or the SOF marker of JPEG and JPEG-LS, if there is one."""
-    at = frame.find(b"\xff\x4f\xff\x51", 0, 4096)  # a JP2 container may precede the codestream
-    if at >= 0 and len(frame) >= at + 24:
-        width, height, left, top = struct.unpack(">4L", frame[at + 8 : at + 24])
-        return height - top, width - left
-    if not frame.startswith(b"\xff\xd8"):
-        return None
-    for marker, segment in _jpeg_segments(frame):
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns = struct.unpack(">2H", segment[1:5]) if len(segment) >= 5 else (0, 0)
-            return rows, columns
-    return None
-
-
-def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 2
-    while at + 4 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker == 0xDA:
-            return
-        length = int.from_bytes(frame[at + 2 : at + 4], "big")
-        yield marker, frame[at + 4 : at + 2 + length]
-        at += 2 + max(2, length)
-
-
-def _with_palette(source: Source, dataset: Dataset, array: np.ndarray) -> np.ndarray:
-    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5)."""
-    if "SegmentedRedPaletteColorLookupTableData" in dataset:
-        # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
-        entries = np.arange(256, dtype=np.uint16)
-        if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
-            raise _pixels_bad(source, "indices above 255 into a segmented palette of 8 bits")
-        if int(array.max(initial=0)) > 255:
-            entries = np.arange(65536, dtype=np.uint16)
-        return apply_color_lut(entries, dataset)[..., :3][np.maximum(array, 0)]
-    count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
-    count = count % 65536 or 65536
-    order = "<" if dataset.original_encoding[1] else ">"
-    index = np.clip(array.astype(np.int32) - first, 0, count - 1)
-    channels = []
-    for colour in ("Red", "Green", "Blue"):
-        data = dataset[f"{colour}PaletteColorLookupTableData"].value
-        width = 2 if len(data) >= 2 * count else 1
-        table = np.frombuffer(data, dtype=f"{order}u{width}")[:count]
-        if len(table) < count:
-            raise _pixels_bad(source, f"{len(table)} of {count} entries in the palette")
-        channels.append(table.astype(np.uint8 if bits == 8 and table.max() < 256 else np.uint16)[index])
-    return np.stack(channels, axis=-1)
-
-
 def _bad(source: Source, found: str) -> ReadError:
     return ReadError(source.name, expected="a complete DICOM file", found=found, fix="copy or export it again")
-
-
-def _pixels_bad(source: Source, found: str) -> ReadError:
-    return ReadError(source.name, expected="pixels as the header states", found=found, fix="copy or export it again")
-
-
-def _words(error: Exception) -> str:
-    """Returns one line on ``error``. Decoders speak of bytes and tags, not of values that name a patient."""
-    line = " ".join(str(error).split()).removeprefix(_ALL_PLUGINS)
-    return f"no decoder that succeeds ({line[:160]})" if line else type(error).__name__

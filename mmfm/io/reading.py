@@ -6,16 +6,29 @@ with a reason, or ``ignored`` because it is a DICOM object that holds no image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import numpy as np
+
 from mmfm.errors import ReadError
-from mmfm.io.dicom import DicomHeader, is_dicom, preamble_note, read_header
+from mmfm.io import worker
+from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_header
+from mmfm.io.frames import Decode, decode
 from mmfm.io.images import content_uid, picture_format, read_stream
-from mmfm.io.sources import Refusal, Source, archive_kind, walk
-from mmfm.study import Instance, Patient, Series, Study
+from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
+from mmfm.study import (
+    ORIENTATION_TOLERANCE,
+    POSITION_TOLERANCE_MM,
+    SPACING_TOLERANCE_MM,
+    Instance,
+    Patient,
+    Series,
+    Study,
+)
 
 _STACKED = {"CT", "MR", "PT", "NM"}
 """Modalities whose single frames are slices of one volume. Of others, each instance is a picture of its own."""
@@ -39,6 +52,8 @@ class FileOutcome:
     columns: int | None = None
     frames: int | None = None
     photometric: str | None = None
+    preamble_suspicious: bool = False
+    """The 128 bytes before the data set start like a program or another document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +100,20 @@ class _Image:
     instance: Instance
 
 
-def read(path: str | Path) -> Reading:
+def read(path: str | Path, *, isolate: bool = False) -> Reading:
     """Reads the headers of everything at ``path``; pixels stay where they are until ``Instance.load`` is called.
 
     Instances of CT, MR, PT and NM with one frame each share a Series by their SeriesInstanceUID. Of other modalities,
     and of multi-frame objects, each instance is a Series of its own; where several share a SeriesInstanceUID, ``#1``,
     ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
-    Series each, whose uids depend on their content alone.
+    Series each, whose uids depend on their content alone. Slices of one SeriesInstanceUID that must not be mixed in one
+    volume (other orientation, size, spacing or frame of reference, a localizer, a second pass over the same places) are
+    Series of their own too. A DICOMDIR stands for the files that it lists.
+
+    Args:
+        path: a folder, a zip, a DICOMDIR or a file.
+        isolate: decode the pixels of DICOM files, when they are loaded, in a process of its own that is killed where
+            they take too long: for files of unknown origin.
 
     Raises:
         ReadError: ``path`` does not exist.
@@ -100,15 +122,18 @@ def read(path: str | Path) -> Reading:
     files: list[FileOutcome] = []
     images: list[_Image] = []
     pictures: list[tuple[int, Instance, str]] = []
-    for item in walk(path):
+    places = [walk(path)]
+    for item in (item for place in places for item in place):  # a DICOMDIR adds the place that it lists
         if isinstance(item, Refusal):
             files.append(FileOutcome(file=item.name, status="refused", reason=item.reason))
             continue
         source, stream = item
         try:
             if is_dicom(stream):
-                outcome, image = _dicom(source, stream, len(files))
+                outcome, image = _dicom(source, stream, len(files), worker.shared.decode if isolate else decode)
                 images += [image] if image else []
+                if outcome.status == "ignored" and source == Source(name=str(path), path=path):
+                    places.append(listed(path.parent, directory(stream)))
             elif picture := picture_format(stream):
                 instance = read_stream(source, stream)
                 shape = instance.pixels
@@ -171,13 +196,14 @@ def attach(study: Study, path: str | Path) -> Study:
     )
 
 
-def _dicom(source: Source, stream: BinaryIO, place: int) -> tuple[FileOutcome, _Image | None]:
+def _dicom(source: Source, stream: BinaryIO, place: int, decode: Decode) -> tuple[FileOutcome, _Image | None]:
     note = preamble_note(stream)
-    header = read_header(source, stream)
+    header = read_header(source, stream, decode)
     outcome = FileOutcome(
         file=source.name,
         status="ok",
         reason=note,
+        preamble_suspicious=note is not None,
         study_uid=header.study_uid,
         series_uid=header.series_uid,
         sop_instance_uid=header.instance.sop_instance_uid if header.instance else None,
@@ -295,14 +321,16 @@ def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[
 
 def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
     images = sorted(images, key=lambda image: (image.instance.number or 0, image.instance.sop_instance_uid))
-    slices = [image for image in images if _is_slice(image)]
-    groups = [[image] for image in images if not _is_slice(image)] + ([slices] if slices else [])
+    volumes = _volumes([image for image in images if _is_slice(image)])
+    groups = [[image] for image in images if not _is_slice(image)] + volumes
     found = []
     for number, group in enumerate(groups, start=1):
         head = group[0].header
         uid = head.series_uid if len(groups) == 1 else f"{head.series_uid}#{number}"
         for image in group:
             files[image.place] = replace(files[image.place], series_uid=uid)
+            if len(volumes) > 1 and _is_slice(image):
+                _tell(files, image, f"one of {len(volumes)} volumes that share a series UID")
         found.append(
             Series(
                 series_uid=uid,
@@ -315,6 +343,77 @@ def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
             )
         )
     return found
+
+
+def _volumes(slices: list[_Image]) -> list[list[_Image]]:
+    """Groups the slices of a series by what must not be mixed in a volume, in the order of the first of each."""
+    groups: list[list[_Image]] = []
+    for image in slices:
+        group = next((group for group in groups if _alike(group[0], image)), None)
+        if group is None:
+            groups.append([image])
+        else:
+            group.append(image)
+    return [one for group in groups for one in _passes(group)]
+
+
+def _alike(first: _Image, other: _Image) -> bool:
+    """Whether two slices can lie in one volume, by everything but their positions."""
+
+    def facts(image: _Image) -> tuple[Any, ...]:
+        instance = image.instance
+        size = (instance.pixels.rows, instance.pixels.columns)
+        return size, instance.is_localizer, instance.kind, image.header.frame_of_reference_uid
+
+    def close(one: Sequence[float] | None, two: Sequence[float] | None, tolerance: float) -> bool:
+        one, two = one or (), two or ()
+        return len(one) == len(two) and all(abs(a - b) <= tolerance for a, b in zip(one, two, strict=True))
+
+    here, there = first.instance.geometry, other.instance.geometry
+    return (
+        facts(first) == facts(other)
+        and close(here.orientation, there.orientation, ORIENTATION_TOLERANCE)
+        and close(here.pixel_spacing, there.pixel_spacing, SPACING_TOLERANCE_MM)
+    )
+
+
+def _passes(slices: list[_Image]) -> list[list[_Image]]:
+    """Splits slices that were acquired in several passes over the same places.
+
+    Passes are told apart by one of the values of ``DicomHeader.passes``, where that gives as many passes as slices
+    share a place, or acquisitions that lie interleaved, and leaves no place repeated within a pass. Values that differ
+    from slice to slice (an acquisition each, a measured time) tell no passes apart.
+    """
+    places = [_along_normal(image) for image in slices]
+    if len(slices) < 2 or None in places:
+        return [slices] if slices else []
+    place = dict(zip(map(id, slices), np.array(places, float), strict=True))
+    most = _most_at_one_place([place[id(image)] for image in slices])
+    for which in range(len(slices[0].header.passes)):
+        passes: dict[float | None, list[_Image]] = {}
+        for image in slices:
+            passes.setdefault(image.header.passes[which], []).append(image)
+        spans = [[place[id(image)] for image in one] for one in passes.values()]
+        if len(passes) < 2 or any(_most_at_one_place(span) > 1 for span in spans):
+            continue
+        interleaved = all(min(a) < max(b) and min(b) < max(a) for a, b in combinations(spans, 2))
+        if len(passes) == most or (most == 1 and which == 0 and interleaved):
+            return list(passes.values())
+    return [slices]
+
+
+def _along_normal(image: _Image) -> float | None:
+    """Returns the position of a slice along its normal, mm; ``None`` where it states none."""
+    geometry = image.instance.geometry
+    if geometry.orientation is None or geometry.position is None:
+        return None
+    return float(np.cross(geometry.orientation[:3], geometry.orientation[3:]) @ np.array(geometry.position))
+
+
+def _most_at_one_place(places: Sequence[float]) -> int:
+    """Returns how many slices share the place that most share."""
+    breaks = np.flatnonzero(np.diff(np.sort(places)) > POSITION_TOLERANCE_MM)
+    return int(np.diff([-1, *breaks, len(places) - 1]).max())
 
 
 def _is_slice(image: _Image) -> bool:

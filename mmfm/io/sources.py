@@ -11,7 +11,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -113,6 +113,42 @@ def walk(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
                 yield from _members(file)
             else:
                 yield source, stream
+
+
+def listed(root: Path, names: Iterable[Sequence[str]]) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
+    """Yields, opened, the files below ``root`` that a DICOMDIR lists by the parts of their paths, each once.
+
+    Case is ignored where no file is named exactly so: media are written in capitals and copied in small letters.
+    """
+    for parts in dict.fromkeys(tuple(name) for name in names):
+        shown = "/".join(parts)
+        if any(part in ("", ".", "..") or set(part) & set("/\\:") for part in parts):
+            yield Refusal(name=shown, reason="expected a listed file below the DICOMDIR, found a name that leaves it")
+            continue
+        place: Path | None = root
+        for part in parts:
+            place = place and _child(place, part)
+        if place is None or not place.is_file() or not place.resolve().is_relative_to(root.resolve()):
+            yield Refusal(name=shown, reason="expected a listed file below the DICOMDIR, found nothing there")
+            continue
+        source = Source(name=str(place), path=place)
+        try:
+            stream = source.open()
+        except ReadError as error:
+            yield Refusal(name=source.name, reason=f"found {error.found}")
+            continue
+        with stream:
+            yield source, stream
+
+
+def _child(folder: Path, name: str) -> Path | None:
+    try:
+        if (folder / name).exists():
+            return folder / name
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return None
+    return next((entry for entry in entries if entry.name.casefold() == name.casefold()), None)
 
 
 def archive_kind(stream: BinaryIO) -> str | None:

@@ -43,7 +43,7 @@ def uploaded(files: Sequence[str | Path]) -> Iterator[Reading]:
                 file.parent.rmdir()  # gradio's folder for this one file
         moved = sorted(Path(folder).iterdir())
         try:
-            reading = read(moved[0] if len(moved) == 1 else Path(folder))
+            reading = read(moved[0] if len(moved) == 1 else Path(folder), isolate=True)
             reading.require_studies("upload")
             yield reading
         except ReadError as error:

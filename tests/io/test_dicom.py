@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from scipy.spatial.transform import Rotation
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
@@ -27,6 +32,9 @@ SHARED = {
     "PlaneOrientationSequence": {"ImageOrientationPatient": [*COLUMNS, *ROWS]},
     "PixelMeasuresSequence": {"PixelSpacing": SPACING, "SliceThickness": 2},
 }
+
+
+SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless, JPEGLSLossless)
 
 
 def position(index: float) -> list[float]:
@@ -196,3 +204,51 @@ def test_frames_round_trip_to_json(write_enhanced):
     (study,) = read_studies(write_enhanced("x.dcm", [frame(i) for i in ORDER], SHARED))
     assert Study.from_json(study.to_json()) == study
     assert len(study.series[0].instances[0].frames) == 6
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    slices=st.integers(2, 6),
+    syntax=st.sampled_from(SYNTAXES),
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_oblique_series_has_its_geometry(write_dicom, tmp_path_factory, seed, slices, syntax):
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("series")
+    turn = Rotation.random(random_state=seed).as_matrix()  # columns: along slices, rows and columns
+    spacing = rng.uniform(0.3, 4, 3).round(4)
+    origin = rng.uniform(-300, 300, 3).round(4)
+    stored = rng.integers(0, 4096, (slices, 40, 36)).astype(np.uint16)
+    if np.linalg.det(turn[:, [2, 1, 0]]) < 0:
+        turn[:, 0] *= -1  # slices ascend along the cross product of a row's and a column's direction
+    for number in rng.permutation(slices):
+        path = write_dicom(
+            str(folder / f"{rng.integers(1 << 40)}.dcm"), stored[number], Modality="CT", BitsStored=12,
+            ImagePositionPatient=[f"{v:.8f}"[:16] for v in origin + number * spacing[0] * turn[:, 0]],
+            ImageOrientationPatient=[f"{v:.10f}"[:16] for v in (*turn[:, 2], *turn[:, 1])],
+            PixelSpacing=[*spacing[1:]], SliceThickness=spacing[0], RescaleSlope=1, RescaleIntercept=-1024,
+        )  # fmt: skip
+        if syntax != ExplicitVRLittleEndian:
+            rewrite(path, stored[number], syntax)
+    volume, receipt = volume_of(folder)
+    np.testing.assert_array_equal(volume.array, stored.astype(np.float32) - 1024)
+    expected = np.eye(4)
+    expected[:3, :3], expected[:3, 3] = turn * spacing, origin
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-4)
+    assert receipt.warnings == ()
+    if syntax == ExplicitVRLittleEndian:
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+        image = reader.Execute()
+        place = image.TransformIndexToPhysicalPoint((35, 39, slices - 1))
+        np.testing.assert_allclose((volume.affine @ [slices - 1, 39, 35, 1])[:3], place, atol=1e-4)
+
+
+def rewrite(path: Path, array: np.ndarray, syntax: str) -> None:
+    dataset = pydicom.dcmread(path)
+    if syntax == ImplicitVRLittleEndian:
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path, implicit_vr=True, little_endian=True)
+    else:
+        dataset.compress(syntax, array)
+        dataset.save_as(path)

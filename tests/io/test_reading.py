@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, DigitalXRayImageStorageForProcessing, RLELossless
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+)
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
@@ -437,3 +444,101 @@ def test_a_preamble_that_is_a_program_is_told(write_dicom, picture):
     status, reason = outcomes(path)["x.dcm"]
     assert status == "ok"
     assert "Windows program" in reason
+    assert read(path).files[0].preamble_suspicious
+
+
+def test_slices_that_must_not_be_mixed_are_series_of_their_own(write_dicom, picture, tmp_path):
+    axial, coronal = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+    for z in range(3):
+        place = {"ImagePositionPatient": [0, 0, z], "InstanceNumber": z, "PixelSpacing": [1, 1]}
+        write_dicom(f"a{z}.dcm", picture, Modality="MR", ImageOrientationPatient=axial, EchoTime=10, **place)
+        write_dicom(f"b{z}.dcm", picture, Modality="MR", ImageOrientationPatient=axial, EchoTime=80, **place)
+    write_dicom(
+        "c.dcm", picture, Modality="MR", ImageOrientationPatient=coronal, ImagePositionPatient=[0, 0, 0],
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], PixelSpacing=[1, 1],
+    )  # fmt: skip
+    found = read(tmp_path)
+    assert all("one of 3 volumes" in file.reason for file in found.files)
+    by_size = {len(s.instances): s for s in found.studies[0].series}
+    assert sorted(len(s.instances) for s in found.studies[0].series) == [1, 3, 3]
+    assert all(Volume.from_series(s)[1].slices_used == len(s.instances) for s in found.studies[0].series)
+    assert "a localizer, made to plan other images" in Volume.from_series(by_size[1])[1].warnings
+
+
+@pytest.fixture
+def write_slices(write_dicom, picture):
+    """Returns write(*slices): MR slices in one series, each the attributes that it has besides its position z."""
+
+    def write(*slices):
+        for number, attributes in enumerate(slices):
+            z = attributes.pop("z")
+            stated = {"Modality": "MR", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+            place = {"ImagePositionPatient": [0, 0, z], "InstanceNumber": number}
+            path = write_dicom(f"series/{number:03d}.dcm", picture, **stated | place | attributes)
+        return [len(series.instances) for series in read(path.parent).studies[0].series]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("slices", "sizes"),
+    [
+        ([{"z": z, "AcquisitionNumber": a} for a in (1, 2) for z in range(4)], [4, 4]),
+        ([{"z": z, "EchoTime": e} for z in range(4) for e in (10, 80)], [4, 4]),
+        ([{"z": z, "DiffusionBValue": b} for b in (0.0, 500.0, 1000.0) for z in range(3)], [3, 3, 3]),
+        ([{"z": z + a / 2, "AcquisitionNumber": a} for a in (0, 1) for z in range(5)], [5, 5]),
+        ([{"z": z, "FrameOfReferenceUID": f"1.2.{z // 3}"} for z in range(6)], [3, 3]),
+    ],
+    ids=["two passes", "two echoes", "three b-values", "interleaved acquisitions", "two frames of reference"],
+)
+def test_what_must_not_be_mixed_is_split(write_slices, slices, sizes):
+    assert write_slices(*slices) == sizes
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [{"z": z, "ImageOrientationPatient": [1, 0, 0.125 + (-1) ** z * 1e-6, 0, 1, 0]} for z in range(6)],
+        [{"z": z, "PixelSpacing": [0.70315 + (-1) ** z * 1e-7, 0.70315]} for z in range(6)],
+        [{"z": z, "EchoTime": 10 + z / 1000} for z in range(6)],
+        [{"z": z, "TemporalPositionIdentifier": z} for z in range(6)],
+        [{"z": z, "AcquisitionNumber": z} for z in (0, 1, 2, 3, 3)],
+        [{"z": z, "AcquisitionNumber": z // 3} for z in range(6)],
+        [{"z": z, "TriggerTime": 100 * phase + z + phase / 7} for z in range(4) for phase in range(3)],
+    ],
+    ids=["directions", "spacing", "echo drifts", "times", "one slice twice", "blocks", "measured trigger times"],
+)
+def test_what_belongs_together_is_not_split(write_slices, slices):
+    assert write_slices(*slices) == [len(slices)]
+
+
+def test_a_dicomdir_stands_for_the_files_that_it_lists(write_dicom, picture, tmp_path):
+    from pydicom.fileset import FileSet
+
+    media = FileSet()
+    stated = {"StudyDate": "20260101", "StudyTime": "12", "StudyID": "1", "SeriesNumber": 1, "Modality": "CT"}
+    for z in range(3):
+        place = {"ImagePositionPatient": [0, 0, z], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "InstanceNumber": z}
+        media.add(write_dicom(f"in/{z}.dcm", picture, **stated, **place))
+    media.write(tmp_path / "media")
+    (tmp_path / "media" / "stray.dcm").write_bytes(write_dicom("stray.dcm", picture).read_bytes())
+    found = read(tmp_path / "media" / "DICOMDIR")
+    assert [file.status for file in found.files] == ["ignored", "ok", "ok", "ok"]
+    assert len(found.studies[0].series[0].instances) == 3
+
+
+@pytest.mark.parametrize(
+    "name", [["..", "x.dcm"], ["C:", "x.dcm"], ["\\\\host", "x"], ["absent"], ["link", "x.dcm"], ["é" * 150]]
+)
+def test_a_dicomdir_opens_nothing_outside_its_folder(write_dicom, picture, tmp_path, name):
+    write_dicom("x.dcm", picture)
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "link").symlink_to(tmp_path)
+    directory, record = Dataset(), Dataset()
+    record.ReferencedFileID = name
+    directory.DirectoryRecordSequence = [record]
+    directory.SOPClassUID, directory.SOPInstanceUID = MediaStorageDirectoryStorage, "1.2.3"
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.save_as(tmp_path / "media" / "DICOMDIR", enforce_file_format=True)
+    assert [file.status for file in read(tmp_path / "media" / "DICOMDIR").files][1:] == ["refused"]

@@ -1,0 +1,245 @@
+"""The value of Pixel Data -> stored values, through pydicom and its decoding plugins.
+
+Everything that arrives here is untrusted: what each compressed frame claims is compared with the header before it is
+decoded, and whatever goes wrong inside a decoder becomes one ReadError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import UID, RLELossless
+
+from mmfm.errors import ReadError
+from mmfm.io import codecs
+from mmfm.study import PixelHeader
+
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
+"""Of pydicom, in the order to be tried."""
+_GDCM_FOR = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+"""JPEG lossless in colour, which no other plugin reads. On damaged data GDCM can hang, or end the process."""
+
+_ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coding:
+    """How the frames of one file are coded: what the header says besides its PixelHeader."""
+
+    syntax: str
+    """Transfer Syntax UID."""
+    keyword: str
+    """PixelData, FloatPixelData or DoubleFloatPixelData."""
+    vr: str
+    bits_allocated: int
+    bits_stored: int
+    """Of the stored values, which are indices where there is a palette."""
+    signed: bool
+    planar: int
+    """Planar Configuration (0028,0006)."""
+    offsets: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Extended Offset Table (7FE0,0001) and its lengths."""
+
+    def lists_of_offsets(self) -> tuple[list[int], list[int]] | None:
+        """Returns ``offsets`` as pydicom wants them."""
+        return None if self.offsets is None else (list(self.offsets[0]), list(self.offsets[1]))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether values of one sample stand in the file as numpy reads them."""
+        transfer = UID(self.syntax)
+        return not transfer.is_encapsulated and transfer.is_little_endian and self.bits_allocated in (8, 16, 32)
+
+
+Decode = Callable[[bytes, PixelHeader, Coding], np.ndarray]
+"""What ``decode`` does, here or in another process."""
+
+
+def can_decode(syntax: str) -> bool:
+    """Returns whether an installed decoder knows the transfer syntax."""
+    return bool(_decoders(syntax, samples=3) or _decoders(syntax, samples=1))
+
+
+def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
+    """Decodes all frames: (frames, rows, columns) stored values or indices, or (frames, rows, columns, 3) RGB.
+
+    Args:
+        content: the value of Pixel Data; of an encapsulated one at least up to the Sequence Delimitation Item.
+        header: what the file says of its pixels.
+        coding: how they are coded.
+
+    Raises:
+        ReadError: the pixels are truncated, damaged, or coded in a way that no installed decoder knows.
+    """
+    samples = 1 if header.photometric == "PALETTE COLOR" else header.samples
+    shape = (header.frames, header.rows, header.columns) + ((3,) if samples == 3 else ())
+    try:
+        if samples == 1 and coding.is_plain:
+            array = _plain(content, shape, coding)
+        else:
+            array = _decoded(content, header, coding, samples)
+        if array.size != math.prod(shape):
+            raise _bad(f"{array.size} values for {' x '.join(map(str, shape))}")
+        return array.reshape(shape)
+    except ReadError:
+        raise
+    except Exception as error:  # decoders raise many kinds of error on damaged data
+        raise _bad(_words(error)) from None
+
+
+def with_palette(dataset: Dataset, array: np.ndarray) -> np.ndarray:
+    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5).
+
+    Raises:
+        ReadError: the palette of ``dataset`` does not hold what it says.
+    """
+    if "SegmentedRedPaletteColorLookupTableData" in dataset:
+        _check_segments(dataset)
+        # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
+        entries = np.arange(256, dtype=np.uint16)
+        if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
+            raise _bad("indices above 255 into a segmented palette of 8 bits")
+        if int(array.max(initial=0)) > 255:
+            entries = np.arange(65536, dtype=np.uint16)
+        return apply_color_lut(entries, dataset)[..., :3][np.maximum(array, 0)]
+    count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
+    count = count % 65536 or 65536
+    order = "<" if dataset.original_encoding[1] else ">"
+    index = np.clip(array.astype(np.int32) - first, 0, count - 1)
+    channels = []
+    for colour in ("Red", "Green", "Blue"):
+        data = dataset[f"{colour}PaletteColorLookupTableData"].value
+        width = 2 if len(data) >= 2 * count else 1
+        table = np.frombuffer(data, dtype=f"{order}u{width}")[:count]
+        if len(table) < count:
+            raise _bad(f"{len(table)} of {count} entries in the palette")
+        channels.append(table.astype(np.uint8 if bits == 8 and table.max() < 256 else np.uint16)[index])
+    return np.stack(channels, axis=-1)
+
+
+def _plain(content: bytes, shape: tuple[int, ...], coding: Coding) -> np.ndarray:
+    """Returns values that are not compressed, those of fewer bits than allocated cleared of what else stands there."""
+    kind = "f" if coding.keyword != "PixelData" else "i" if coding.signed else "u"
+    dtype = np.dtype(f"<{kind}{coding.bits_allocated // 8}")
+    if len(content) < math.prod(shape) * dtype.itemsize:
+        raise _bad(f"{len(content)} of {math.prod(shape) * dtype.itemsize} bytes")
+    array = np.frombuffer(content, dtype, math.prod(shape)).reshape(shape)
+    unused = coding.bits_allocated - coding.bits_stored
+    return array << unused >> unused if unused and kind != "f" else array
+
+
+def _decoders(syntax: str, *, samples: int) -> list[tuple[Decoder, str]]:
+    """Returns decoders of a transfer syntax with the plugin to use, in the order to be tried."""
+    quick = codecs.decoder_of(syntax) if samples == 1 else None
+    found = [(quick, codecs.NAME)] if quick else []
+    try:
+        decoder = get_decoder(UID(syntax))
+    except NotImplementedError:
+        return found
+    plugins = _PLUGINS + (("gdcm",) if syntax in _GDCM_FOR else ())
+    usable = [""] if decoder.is_native else [plugin for plugin in plugins if plugin in decoder.available_plugins]
+    return found + [(decoder, plugin) for plugin in usable]
+
+
+def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) -> np.ndarray:
+    options: dict[str, Any] = {
+        "rows": header.rows,
+        "columns": header.columns,
+        "number_of_frames": header.frames,
+        "samples_per_pixel": samples,
+        "photometric_interpretation": header.photometric,
+        "bits_allocated": coding.bits_allocated,
+        "bits_stored": coding.bits_stored,
+        "pixel_representation": int(coding.signed),
+        "planar_configuration": coding.planar,
+        "pixel_keyword": coding.keyword,
+        "pixel_vr": coding.vr,
+    }
+    if UID(coding.syntax).is_encapsulated:
+        options["extended_offsets"] = coding.lists_of_offsets()
+        _check_codestreams(content, header, coding)
+    first_error: Exception | None = None
+    for decoder, plugin in _decoders(coding.syntax, samples=samples):
+        try:
+            array, properties = decoder.as_array(content, decoding_plugin=plugin, **options)
+        except Exception as error:  # the next decoder may know this variant
+            first_error = first_error or error
+            continue
+        if samples == 3 and properties["photometric_interpretation"] != "RGB":
+            raise _bad(f"{properties['photometric_interpretation']} that no decoder turned into RGB")
+        return array
+    assert first_error is not None, "a decoder that is available has a plugin"
+    raise first_error
+
+
+def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> None:
+    """Compares the size that each compressed frame claims with the header: no decoder shall allocate what is not there.
+
+    A JPEG or JPEG 2000 frame without a codestream is refused here, before native decoders complain on their own.
+    """
+    frames = 0
+    offsets = coding.lists_of_offsets()
+    for frame in generate_frames(content, number_of_frames=header.frames, extended_offsets=offsets):
+        frames += 1
+        size = codecs.codestream_size(frame)
+        if size is None and coding.syntax != RLELossless:
+            raise _bad(f"no codestream of {UID(coding.syntax).name} in frame {frames}")
+        if size is not None and size != (header.rows, header.columns):
+            raise _bad(f"a frame of {size[0]} x {size[1]} in {header.rows} x {header.columns}")
+    if frames < header.frames:
+        raise _bad(f"{frames} of {header.frames} frames")
+
+
+def _check_segments(dataset: Dataset) -> None:
+    """Refuses segmented palettes that expand to another number of entries than they say (PS3.3 C.7.9.2).
+
+    A few bytes can stand for millions of entries, so they are counted before anything is expanded.
+    """
+    order = "<" if dataset.original_encoding[1] else ">"
+    for colour in ("Red", "Green", "Blue"):
+        count, _, bits = (int(value) for value in dataset[f"{colour}PaletteColorLookupTableDescriptor"].value)
+        data = dataset[f"Segmented{colour}PaletteColorLookupTableData"].value
+        words = np.frombuffer(data[: len(data) // 2 * 2], "u1" if bits == 8 else f"{order}u2").tolist()
+        if _expanded_length(words) != (count % 65536 or 65536):
+            raise _bad(f"segments of a palette that do not make {count % 65536 or 65536} entries")
+
+
+def _expanded_length(words: list[int]) -> int:
+    """Returns how many entries discrete (0), linear (1) and indirect (2) segments make; -1 where they are malformed."""
+    lengths: dict[int, int] = {}
+    total = at = 0
+    while at + 1 < len(words):
+        start, kind, length = at, words[at], words[at + 1]
+        if kind == 0:
+            at += 2 + length
+        elif kind == 1:
+            at += 3
+        elif kind == 2 and at + 3 < len(words):
+            place = words[at + 2] + (words[at + 3] << 16)  # in words of 16 bits
+            copied = [entries for first, entries in lengths.items() if first >= place][:length]
+            length, at = sum(copied), at + 4
+        else:
+            return -1
+        lengths[start] = length
+        total += length
+        if total > 65536:
+            return -1
+    return total
+
+
+def _bad(found: str) -> ReadError:
+    return ReadError("", expected="pixels as the header states", found=found, fix="copy or export it again")
+
+
+def _words(error: Exception) -> str:
+    """Returns one line on ``error``. Decoders speak of bytes and tags, not of values that name a patient."""
+    line = " ".join(str(error).split()).removeprefix(_ALL_PLUGINS)
+    return f"no decoder that succeeds ({line[:160]})" if line else type(error).__name__

@@ -1,0 +1,103 @@
+"""mmfm.io.worker: the same pixels from a process of its own, which may be killed at any time."""
+
+import io
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmfm.errors import ReadError
+from mmfm.io import frames, read, worker
+from mmfm.study import PixelHeader
+
+CODING = frames.Coding(
+    syntax="1.2.840.10008.1.2.1",
+    keyword="PixelData",
+    vr="OW",
+    bits_allocated=16,
+    bits_stored=16,
+    signed=True,
+    planar=0,
+)
+ARRAY = np.arange(-6, 6, dtype="<i2").reshape(1, 3, 4)
+HEADER = PixelHeader(rows=3, columns=4, bits_stored=16, signed=True)
+
+
+@pytest.fixture
+def process():
+    one = worker.Worker()
+    yield one
+    one.end()
+
+
+def test_the_process_decodes_as_this_one_does(process):
+    answer = process.decode(ARRAY.tobytes(), HEADER, CODING)
+    np.testing.assert_array_equal(answer, ARRAY)
+    assert answer.dtype == ARRAY.dtype
+
+
+def test_a_refusal_there_is_a_refusal_here(process):
+    with pytest.raises(ReadError, match="found 10 of 24 bytes"):
+        process.decode(ARRAY.tobytes()[:10], HEADER, CODING)
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+
+
+def test_a_process_that_ends_is_told_and_started_anew(process):
+    with pytest.raises(ReadError, match=r"a decoder that ended its process .*\(exit code 1\)"):
+        process.decode(ARRAY.tobytes(), replace(HEADER, rows=10**9, columns=10**9, frames=10), CODING)
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+
+
+def test_an_interrupted_request_leaves_no_answer_for_the_next(process, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            process.decode(ARRAY.tobytes(), HEADER, CODING)
+    other = ARRAY[:, ::-1].copy()
+    np.testing.assert_array_equal(process.decode(other.tobytes(), HEADER, CODING), other)
+
+
+NONSENSE = (b"{}", b"5", b'{"shape": 5}', b"[" * 60_000, b'{"shape": [1, 4, 3], "dtype": "<i2"}', b'{"found": "x"}')
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_nonsense_is_no_answer(process, monkeypatch, answer):
+    real = worker._answer
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "_answer", lambda stream, header: real(io.BytesIO(answer + b"\n"), header))
+        with pytest.raises(ReadError, match="answered nonsense"):
+            process.decode(ARRAY.tobytes(), HEADER, CODING)
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+
+
+def test_nothing_is_imported_from_the_working_directory(process, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+
+
+def test_one_that_takes_too_long_is_killed(process, monkeypatch):
+    monkeypatch.setattr(worker, "FRAME_SECONDS", 0.001)
+    with pytest.raises(ReadError, match=r"found more than 0\.001 s"):
+        process.decode(bytes(32_000_000), replace(HEADER, rows=4000, columns=4000), CODING)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process so")
+def test_memory_is_limited():
+    code = "from mmfm.io.worker import _limit_memory; import numpy; _limit_memory(0); numpy.ones(2 << 30, numpy.uint8)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Unable to allocate 2.00 GiB" in ended.stderr
+
+
+def test_reading_in_isolation_gives_the_same_pixels(write_dicom, picture):
+    path = write_dicom("x.dcm", picture)
+    here, there = (read(path, isolate=isolate).studies[0].series[0].instances[0] for isolate in (False, True))
+    assert here == there
+    np.testing.assert_array_equal(here.load(), there.load())
