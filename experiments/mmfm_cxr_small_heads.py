@@ -1,7 +1,6 @@
 """Middle of the shipped checkpoint mmfm-cxr-small: its finding heads alone see twice as many drawn studies.
 
-    python datasets/synthetic/prepare.py --out $MMFM_DATA/synthetic_more --seed 1 --train 720 --val 0 --test 0 \\
-        --size 256 --mirrored 0.5
+    python datasets/synthetic/prepare.py --out $MMFM_DATA/synthetic_more --seed 1 --train 720 --size 256 --mirrored 0.5
     mmfm train experiments/mmfm_cxr_small_heads.py
 
 So a drawn finding is named on either side. The encoder learned from half as many, because with more of them it read
