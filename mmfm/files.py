@@ -1,9 +1,14 @@
-"""Writing a file so that it appears whole or not at all."""
+"""Writing a file, or a folder of files, so that it appears whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from mmfm.errors import ConfigError
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
@@ -21,3 +26,30 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields an empty folder beside ``out`` that takes its place when all went well, and vanishes otherwise.
+
+    Only its owner can read it.
+
+    Raises:
+        ConfigError: ``out`` holds something, or cannot be made.
+    """
+    out = out.resolve()
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    expected = "a folder that is new or empty"
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            raise ConfigError("OUT", expected=expected, found="one that holds files", fix="give another one")
+        temporary.mkdir(parents=True, mode=0o700)
+        try:
+            yield temporary
+            temporary.replace(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            "OUT", expected=expected, found=error.strerror or type(error).__name__, fix="give another one"
+        ) from error

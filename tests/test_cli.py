@@ -13,7 +13,7 @@ from mmfm import cli
 from mmfm.report import NOTICE, Report
 from mmfm.ui.samples import synthetic_study
 
-COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "doctor", "demo")
+COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "deid", "doctor", "demo")
 
 
 @pytest.fixture

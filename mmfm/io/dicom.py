@@ -297,9 +297,9 @@ def decode(source: Source, header: PixelHeader) -> np.ndarray:
     """
     try:
         with source.open() as stream:
-            stream, syntax = _inflated(stream)
+            stream, syntax = inflated(stream)
             dataset = read_partial(stream, force=True, specific_tags=_DECODE_TAGS)
-        dataset.file_meta.TransferSyntaxUID = UID(syntax or _guessed_syntax(dataset))
+        dataset.file_meta.TransferSyntaxUID = UID(syntax or guessed_syntax(dataset))
         return _decoded(source, dataset, header)
     except ReadError as error:
         raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
@@ -314,7 +314,7 @@ def decode(source: Source, header: PixelHeader) -> np.ndarray:
 
 def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, str | None]:
     """Returns the header, its transfer syntax, and which pixel element follows it. Checks that all of it is there."""
-    stream, syntax = _inflated(stream)
+    stream, syntax = inflated(stream)
     found: list[tuple[int, int, int]] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
@@ -324,7 +324,7 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, str | None]:
         return True
 
     dataset = read_partial(stream, stop_when=at_pixels, force=True, specific_tags=_HEADER_TAGS)
-    syntax = syntax or _guessed_syntax(dataset)
+    syntax = syntax or guessed_syntax(dataset)
     if not found or found[-1][1] == 0:
         return dataset, syntax, None
     tag, length, prefix = found[-1]
@@ -337,7 +337,7 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, str | None]:
     return dataset, syntax, _PIXEL_TAGS[tag]
 
 
-def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
+def inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
     """Returns a stream that is not deflated, and the transfer syntax that the file states."""
     stream.seek(0)
     if stream.read(132)[128:] != b"DICM":
@@ -367,7 +367,8 @@ def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
     return io.BytesIO(bytes(content)), syntax
 
 
-def _guessed_syntax(dataset: Dataset) -> str:
+def guessed_syntax(dataset: Dataset) -> str:
+    """Returns the uncompressed transfer syntax in which ``dataset`` was read."""
     implicit, little = dataset.original_encoding
     if implicit:
         return ImplicitVRLittleEndian
