@@ -44,17 +44,19 @@ _PARTICLES = frozenset(
         "y",
     ]
 )
-_NAMES = rf"{_NAME}(?:(?:, ?| |\^)(?:(?:{'|'.join(sorted(_PARTICLES))})\.? )*{_NAME}\b\.?)*"
+_PART = rf"(?:[{_UPPER}]\.|{_NAME})"
+_NAMES = rf"{_PART}(?:(?:, ?| |\^)(?:(?:{'|'.join(sorted(_PARTICLES))})\.? ){{0,2}}{_PART}(?!\w)){{0,4}}"
 
 _MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\.?"
 )
 _YEAR = r"(?:19|20)\d\d"
-_STREET = (
-    r"(?:street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|way|place|pl|square|sq|terrace|ter|circle"
-    r"|cir|crescent|close|parkway|pkwy|highway|hwy|row|walk|gardens|grove|alley|trail|plaza)\b\.?"
+_STREET = r"(?:street|avenue|ave|road|boulevard|blvd|lane|drive|terrace|parkway|pkwy|highway|hwy)\b\.?"
+_SHORT_STREET = (
+    r"(?:st|rd|ln|dr|court|ct|way|place|pl|square|sq|ter|circle|cir|crescent|close|row|walk|gardens|grove|plaza)\b\.?"
 )
+"""Words that are a street only behind capitalised ones: "CT" and "Dr." are other things."""
 _NUMBERED = (
     r"(?:mrn|m\.r\.n\.|med(?:ical)? rec(?:ord)?|record|chart|accession|acc|acct|account|patient id|pt id|id|ident(?:ifier)?"
     r"|hospital|hosp|unit|case|order|visit|encounter|episode|admission|requisition|exam id|study id|nhs|ssn|s\.s\.n\."
@@ -65,7 +67,7 @@ _NUMBERED = (
 _PATTERNS = tuple(
     (label, re.compile(pattern, re.IGNORECASE))
     for label, pattern in (
-        ("EMAIL", r"[\w.+%-]+ ?@ ?[\w-]+(?:\.[\w-]+)+"),
+        ("EMAIL", r"(?<![\w.+%-])[\w.+%-]{1,64} ?@ ?[\w-]+(?:\.[\w-]+)+"),
         ("URL", r"\b(?:https?://|www\.)\S+"),
         # Dates and, beside them, times of day. A year alone may stay (45 CFR 164.514 (b)(2)(i)(C)).
         (
@@ -90,11 +92,13 @@ _PATTERNS = tuple(
             r"(?P<keep>\b(?:on|dated?|since|from|of|until|prior|comparison|compared to):? )(?:0?[1-9]|1[0-2])/(?:[0-2]?\d|3[01])\b",
         ),
         ("TIME", r"\b(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)? ?(?:(?:a|p)\.?m\b\.?|h(?:ou)?rs\b)"),
-        ("TIME", r"(?P<keep>\b(?:at|@|time:?) ?)(?:[01]?\d|2[0-3]):?[0-5]\d(?::[0-5]\d)?\b(?! ?[cm]m)(?! ?o'clock)"),
+        ("TIME", r"(?P<keep>\b(?:at|@|time:?) ?)(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?\b(?! ?o'clock)"),
+        ("TIME", r"\b(?:[01]\d|2[0-3])[0-5]\d ?h(?:ou)?rs?\b"),
         # Addresses before numbers and names, which they hold.
         (
             "ADDRESS",
-            rf"\b\d{{1,6}}[a-z]?(?: (?:n|s|e|w|north|south|east|west)\.?)?(?: [{_LOWER}\d'’-]+\.?){{1,3}}? {_STREET}"
+            rf"\b\d{{1,6}}[a-z]?(?: (?:n|s|e|w|north|south|east|west)\.?)?"
+            rf"(?:(?: [{_LOWER}\d'’-]+\.?){{1,3}}? {_STREET}|(?: (?-i:[{_UPPER}\d])[{_LOWER}\d'’-]+){{1,3}}? {_SHORT_STREET})"
             rf"(?:,? (?:apt|apartment|suite|ste|unit|flat|floor|#)\.? ?#?[\w-]+)?"
             rf"(?:, ?(?-i:{_NAME}(?: {_NAME}){{0,2}}))?(?:,? (?-i:[A-Z]{{2}})\b)?(?:,? \d{{5}}(?:-\d{{4}})?)?",
         ),
@@ -122,8 +126,7 @@ _PATTERNS = tuple(
         ),
         # Ages above 89 (45 CFR 164.514 (b)(2)(i)(C)).
         ("AGE", r"\b(?:9\d|1[01]\d)(?=[- ]?(?:years?|yrs?|yo|y/o|y\.o\.)\b)"),
-        ("ID", r"\b(?=[A-Z\d]*\d[A-Z\d]*\d[A-Z\d]*\d[A-Z\d]*\d)(?-i:[A-Z]{0,4}[-_]?\d{6,}[A-Z\d]*)\b"),
-        ("ID", r"(?<![\w.-])(?=(?:[\w-]*\d){5})(?=[\w-]*[a-z])[\w-]+(?![\w-])"),
+        ("ID", r"\b(?-i:[A-Z]{0,4}[-_]?\d{6,}[A-Z\d]*)\b"),
         ("ID", r"\b\d(?:\.\d+){5,}\b"),
         ("ID", r"\b(?-i:[A-Z]{1,4}-?\d{2,}-\d{3,}(?:-\d+)*)\b"),
     )
@@ -156,13 +159,16 @@ _BY = re.compile(
     re.IGNORECASE,
 )
 _DEGREE = re.compile(
-    rf"(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS|MBChB|RT ?\(R\)|DPM|DDS|DMD)\b\.?)"
+    rf"(?<!\w)(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS|MBChB|RT ?\(R\)|DPM|DDS|DMD)\b\.?)"
 )
 _NOTICE = re.compile(
     r" (?:was|were|is|has been) (?:\w+ly )?(?:notified|informed|called|contacted|paged|told|advised|updated|consulted|aware)\b"
-    r"| (?:presents|presented|denies|complains|states|reports|underwent|agrees|agreed|concurs)\b"
+    r"| is an? (?:\d|\w+[- ]year)| (?:presents|presented|denies|complains|states|reports|underwent|agrees|agreed|concurs)\b"
 )
 
+
+_ABBREVIATION = re.compile(r"[A-Z]{2,}['’]?s?|[A-Z][a-z]?[A-Z][a-z]?|[A-Z]{2,4}[a-z][A-Z]?[a-z]?|[A-Z]{1,5}-[A-Za-z]+")
+_DOSE = re.compile(r" ?\d+(?:\.\d+)? ?(?:mg|mcg|g|ml|mL|units?)\b")
 
 LONG_ABBREVIATION = 6
 """Letters from which on a word in capitals that no list knows is taken for a name."""
@@ -194,6 +200,7 @@ def clean_text(text: str, known: Iterable[str] = ()) -> str:
     text = remove_known(text, known)
     for label, pattern in _PATTERNS:
         text = pattern.sub(lambda match, label=label: f"{_kept(match)}[{label}]", text)  # type: ignore[misc]
+    text = re.sub(r"(?<![\w.\[-])[\w-]+(?![\w\]-])", _mixed, text)
     text = _PLACE.sub(_place, text)
     for pattern in (_TITLE, _COLON, _BY, _DEGREE):
         text = pattern.sub(lambda match, strong=pattern is _TITLE: _cued(match, strong=strong), text)  # type: ignore[misc]
@@ -243,6 +250,12 @@ def _kept(match: re.Match[str]) -> str:
     return match.groupdict().get("keep") or ""
 
 
+def _mixed(match: re.Match[str]) -> str:
+    """Takes out a word of letters with five digits or more."""
+    word = match.group()
+    return "[ID]" if sum(map(str.isdigit, word)) >= 5 and any(map(str.isalpha, word)) else word
+
+
 def _place(match: re.Match[str]) -> str:
     """Keeps "the Hospital", "CT Clinic" and other words that name no place."""
     parts = match.group().replace(".", "").split()
@@ -265,8 +278,9 @@ def _cued(match: re.Match[str], *, strong: bool) -> str:
         end = found.end()
     if not end:
         return match.group()
-    left, after = match.group().split(name, 1) if name in match.group() else ("", "")
-    return f"{left}[NAME]{name[end:]}{after}"
+    at = match.start()
+    before, after = match.group()[: match.start("name") - at], match.group()[match.end("name") - at :]
+    return f"{before}[NAME]{name[end:].removeprefix('.')}{after}"
 
 
 def _is_heading(word: str) -> bool:
@@ -279,7 +293,10 @@ def _is_word(word: str) -> bool:
     lower = lower.removesuffix("'s").rstrip("'")
     words = _vocabulary("words")
     return all(
-        part in words or (part.endswith("s") and part[:-1] in words) or (len(part) > 6 and part.endswith(_suffixes()))
+        len(part) == 1
+        or part in words
+        or (part.endswith("s") and part[:-1] in words)
+        or (len(part) > 6 and part.endswith(_suffixes()))
         for part in lower.split("-")
         if part
     ) and not all(part in _vocabulary("names") for part in lower.split("-") if part)
@@ -318,10 +335,9 @@ def _without_lone_names(text: str) -> str:
         between = text[tokens[place].end() : tokens[place + 1].start()]
         word = tokens[place].group()
         if wrong[place + 1] and not wrong[place] and between in (" ", ". ", ", ", "-", "^"):
-            initial = len(word) == 1 and word.isupper() and word != "A" and between != ", "
-            wrong[place] = initial or (
-                word[0].isupper() and not _is_word(word) and not _is_eponym(word) and len(word) > 2
-            )
+            initial = len(word) == 1 and word.isupper() and between == ". "
+            unknown = word[0].isupper() and len(word) > 2 and not _is_word(word)
+            wrong[place] = initial or (unknown and (_is_name(word) or not _is_eponym(word)))
     pieces, at = [], 0
     for token, out in zip(tokens, wrong, strict=True):
         if out:
@@ -345,20 +361,25 @@ def _is_lone_name(
         following and following[0] in ("of", "and") and _is_eponym(word)
     ):
         return False
-    preceding = text[: token.start()].rstrip(" (\"'")
-    starts = not preceding or preceding[-1] in ".:;!?\n-•*"
+    preceding = text[max(0, token.start() - 40) : token.start()].rstrip(" (\"'")
+    behind_initial = (
+        re.search(rf"(?<!\w)[{_UPPER}]\.$", preceding) is not None and token.start() - tokens[place - 1].end() < 3
+    )
+    starts = not behind_initial and (not preceding or preceding[-1] in ".:;!?\n-•*")
     if _is_word(word):
         return False
     joined = before and text[tokens[place - 1].end() : token.start()] in (" ", ", ", "-", "^", " van ", " de ")
     if _is_eponym(word):
-        return joined and _is_name(word)
+        return (joined or behind_initial) and _is_name(word)
     acronym = word.isupper() and not shouted
     if _is_name(word):
         return not (acronym and len(word) < 4)
     if joined:
         return not acronym
     if word.isupper():  # an abbreviation, unless it is long
-        return len(word) >= LONG_ABBREVIATION
+        return len(word) >= LONG_ABBREVIATION and "-" not in word
+    if _ABBREVIATION.fullmatch(word) or _DOSE.match(text, token.end()):
+        return False
     if len(word) < 3:
         return False
     if starts:
