@@ -45,7 +45,8 @@ def test_burned_in_text_is_blanked_and_the_marker_stays(write_dicom, key, tmp_pa
     (found,) = [pydicom.dcmread(each) for each in (tmp_path / "out" / "quarantine").rglob("*.dcm")]
     pixels = found.pixel_array
     assert pixels.shape == picture.shape
-    assert len(np.unique(pixels[NAME_BOX])) == 1
+    assert picture[NAME_BOX].max() == 255
+    assert pixels[NAME_BOX].max() < 120
     rest = np.ones(picture.shape[:2], bool)
     rest[:60] = False
     assert np.array_equal(pixels[rest], picture[rest]), "the marker and the picture stay"
