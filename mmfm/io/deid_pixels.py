@@ -172,9 +172,8 @@ def _texts(engine: Any, frames: np.ndarray) -> Iterator[tuple[int, int, int, int
         low, high = picture.min(), picture.max()
         if high == low:
             continue
-        picture = np.uint8(255 * (picture - low) / (high - low))
-        picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-        found = engine(picture)
+        grey = (255 * (picture - low) / (high - low)).astype(np.uint8)
+        found = engine(np.repeat(grey, 3, axis=2) if grey.shape[2] == 1 else grey)
         for box, text in zip(found.boxes if found.boxes is not None else (), found.txts or (), strict=True):
             letters = re.sub(r"[\W_]", "", text)
             if len(letters) < MIN_TEXT or _MARKERS.fullmatch(letters):

@@ -48,19 +48,24 @@ _PART = rf"(?:[{_UPPER}]\.|{_NAME})"
 _NAMES = rf"{_PART}(?:(?:, ?| |\^)(?:(?:{'|'.join(sorted(_PARTICLES))})\.? ){{0,2}}{_PART}(?!\w)){{0,4}}"
 
 _MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?"
+    r"|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\.?"
 )
 _YEAR = r"(?:19|20)\d\d"
 _STREET = r"(?:street|avenue|ave|road|boulevard|blvd|lane|drive|terrace|parkway|pkwy|highway|hwy)\b\.?"
 _SHORT_STREET = (
-    r"(?:st|rd|ln|dr|court|ct|way|place|pl|square|sq|ter|circle|cir|crescent|close|row|walk|gardens|grove|plaza)\b\.?"
+    r"(?:st|rd|ln|dr|court|ct|way|place|pl|square|sq|ter|circle|cir|crescent|close|row|walk|gardens|grove"
+    r"|plaza)\b\.?"
 )
 """Words that are a street only behind capitalised ones: "CT" and "Dr." are other things."""
 _NUMBERED = (
-    r"(?:mrn|m\.r\.n\.|med(?:ical)? rec(?:ord)?|record|chart|accession|acc|acct|account|patient id|pt id|id|ident(?:ifier)?"
-    r"|hospital|hosp|unit|case|order|visit|encounter|episode|admission|requisition|exam id|study id|nhs|ssn|s\.s\.n\."
-    r"|social security|insurance|policy|member|group|health card|medicare|medicaid|npi|dea|licen[cs]e|passport|specimen"
+    r"(?:mrn|m\.r\.n\.|med(?:ical)? rec(?:ord)?|record|chart|accession|acc|acct|account|patient id|pt id|id"
+    r"|ident(?:ifier)?"
+    r"|hospital|hosp|unit|case|order|visit|encounter|episode|admission|requisition|exam id|study id|nhs|ssn"
+    r"|s\.s\.n\."
+    r"|social security|insurance|policy|member|group|health card|medicare|medicaid|npi|dea|licen[cs]e"
+    r"|passport|specimen"
     r"|fin|csn|device|serial|s/n|reference|ref)"
 )
 
@@ -72,12 +77,14 @@ _PATTERNS = tuple(
         # Dates and, beside them, times of day. A year alone may stay (45 CFR 164.514 (b)(2)(i)(C)).
         (
             "DATE",
-            rf"\b{_YEAR}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[0-2]?\d|3[01])(?:[T ]\d\d?:\d\d(?::\d\d)?(?:\.\d+)?Z?)?\b",
+            rf"\b{_YEAR}[-/.](?:0?[1-9]|1[0-2])[-/.](?:[0-2]?\d"
+            rf"|3[01])(?:[T ]\d\d?:\d\d(?::\d\d)?(?:\.\d+)?Z?)?\b",
         ),
         ("DATE", rf"\b(?:[0-2]?\d|3[01])([-/.])(?:[0-2]?\d|3[01])\1(?:{_YEAR}|\d\d)\b(?! ?[cm]m\b)"),
         (
             "DATE",
-            rf"\b(?:[0-2]?\d|3[01])(?:st|nd|rd|th)?(?: of)?[ -]?\b{_MONTH}(?:,?[ -]?(?:{_YEAR}|'?\d\d))?\b(?! ?[cm]m)",
+            rf"\b(?:[0-2]?\d|3[01])(?:st|nd|rd|th)?(?: of)?[ -]?\b{_MONTH}(?:,?[ -]?(?:{_YEAR}"
+            rf"|'?\d\d))?\b(?! ?[cm]m)",
         ),
         (
             "DATE",
@@ -89,7 +96,8 @@ _PATTERNS = tuple(
         ("DATE", rf"\b{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{{6}})?\b"),
         (
             "DATE",
-            r"(?P<keep>\b(?:on|dated?|since|from|of|until|prior|comparison|compared to):? )(?:0?[1-9]|1[0-2])/(?:[0-2]?\d|3[01])\b",
+            r"(?P<keep>\b(?:on|dated?|since|from|of|until|prior|comparison|compared to):? )(?:0?[1-9]"
+            r"|1[0-2])/(?:[0-2]?\d|3[01])\b",
         ),
         ("TIME", r"\b(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)? ?(?:(?:a|p)\.?m\b\.?|h(?:ou)?rs\b)"),
         ("TIME", r"(?P<keep>\b(?:at|@|time:?) ?)(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?\b(?! ?o'clock)"),
@@ -98,7 +106,8 @@ _PATTERNS = tuple(
         (
             "ADDRESS",
             rf"\b\d{{1,6}}[a-z]?(?: (?:n|s|e|w|north|south|east|west)\.?)?"
-            rf"(?:(?: [{_LOWER}\d'’-]+\.?){{1,3}}? {_STREET}|(?: (?-i:[{_UPPER}\d])[{_LOWER}\d'’-]+){{1,3}}? {_SHORT_STREET})"
+            rf"(?:(?: [{_LOWER}\d'’-]+\.?){{1,3}}? {_STREET}"
+            rf"|(?: (?-i:[{_UPPER}\d])[{_LOWER}\d'’-]+){{1,3}}? {_SHORT_STREET})"
             rf"(?:,? (?:apt|apartment|suite|ste|unit|flat|floor|#)\.? ?#?[\w-]+)?"
             rf"(?:, ?(?-i:{_NAME}(?: {_NAME}){{0,2}}))?(?:,? (?-i:[A-Z]{{2}})\b)?(?:,? \d{{5}}(?:-\d{{4}})?)?",
         ),
@@ -110,18 +119,21 @@ _PATTERNS = tuple(
         (
             "ID",
             rf"(?<=\b)(?P<keep>{_NUMBERED}(?:'s)?(?: (?:no|nr|num|number|identifier|id|code))?\.? ?[:#=]* ?#?)"
-            r"(?=[\w/-]*\d)(?![\d.]+ ?(?:mm|cm|ml|mg|kg|%|year|day|hour|week|month))[a-z]{0,5}[-/]?\d[\w/-]{2,}\b",
+            r"(?=[\w/-]*\d)(?![\d.]+ ?(?:mm|cm|ml|mg|kg|%|year|day|hour|week"
+            r"|month))[a-z]{0,5}[-/]?\d[\w/-]{2,}\b",
         ),
         ("ID", r"\b\d{3}-\d{2}-\d{4}\b"),
         (
             "PHONE",
-            r"(?<![\w.])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,5}\)|\d{3})[ .-]?\d{3}[ .-]\d{3,4}\b(?: ?(?:x|ext\.?) ?\d+)?",
+            r"(?<![\w.])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,5}\)|\d{3})[ .-]?\d{3}[ .-]\d{3,4}\b(?: ?(?:x"
+            r"|ext\.?) ?\d+)?",
         ),
         ("PHONE", r"(?<![\w.])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,5}\b"),
         ("PHONE", r"(?<![\w.])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}\b"),
         (
             "PHONE",
-            r"(?P<keep>\b(?:tel|telephone|phone|ph|fax|pager|beeper|cell|mobile|ext|extension|call(?:ed)? (?:at|on))\b\.?"
+            r"(?P<keep>\b(?:tel|telephone|phone|ph|fax|pager|beeper|cell|mobile|ext|extension"
+            r"|call(?:ed)? (?:at|on))\b\.?"
             r"(?: (?:no|number))?\.?[:#]? ?)[+(]?\d[\d ().-]{2,}\d\b",
         ),
         # Ages above 89 (45 CFR 164.514 (b)(2)(i)(C)).
@@ -135,35 +147,49 @@ _PATTERNS = tuple(
 # Where care is given: "St. Mary's Hospital", "Riverside Medical Center".
 _PLACE = re.compile(
     rf"\b(?:(?:St|Mt)\.? )?(?:{_NAME}(?: (?:of|and|&) (?:the )?| )){{1,4}}"
-    r"(?:Hospitals?|Medical (?:Center|Centre|Group)|Clinics?|Infirmary|Health(?: ?care)?(?: System| Center| Centre)?"
-    r"|Imaging Cent(?:er|re)|Radiology (?:Associates|Group|Partners)|University|Hospice|Nursing Home|Surgery Center)\b"
+    r"(?:Hospitals?|Medical (?:Center|Centre|Group)|Clinics?|Infirmary|Health(?: ?care)?(?: System| Center"
+    r"| Centre)?"
+    r"|Imaging Cent(?:er|re)|Radiology (?:Associates|Group|Partners)|University|Hospice|Nursing Home"
+    r"|Surgery Center)\b"
 )
 _TITLE = re.compile(
-    rf"\b(?P<keep>(?:dr|drs|doctor|prof|professor|mr|mrs|ms|miss|mx|nurse|sir|rev|capt|sgt|lt|col)\b\.?,? ?)(?P<name>(?-i:{_NAMES}))",
+    rf"\b(?P<keep>(?:dr|drs|doctor|prof|professor|mr|mrs|ms|miss|mx|nurse|sir|rev|capt|sgt|lt"
+    rf"|col)\b\.?,? ?)(?P<name>(?-i:{_NAMES}))",
     re.IGNORECASE,
 )
 _ROLE = (
-    r"patient(?:'s)?(?: name)?|pt(?: name)?|name|subject|(?:referring|ordering|attending|requesting|primary|consulting|reading)"
-    r"(?: (?:physician|doctor|provider|radiologist|clinician))?|physician|radiologist|provider|surgeon|resident|fellow|attending"
-    r"|technologist|technician|tech|sonographer|nurse|clinician|cc|transcriptionist|author|operator|reader|contact|next of kin"
+    r"patient(?:'s)?(?: name)?|pt(?: name)?|name|subject|(?:referring|ordering|attending|requesting|primary"
+    r"|consulting|reading)"
+    r"(?: (?:physician|doctor|provider|radiologist|clinician))?|physician|radiologist|provider|surgeon"
+    r"|resident|fellow|attending"
+    r"|technologist|technician|tech|sonographer|nurse|clinician|cc|transcriptionist|author|operator|reader"
+    r"|contact|next of kin"
     r"|mother|father|wife|husband|son|daughter|spouse|guardian|employer|dictated|signed|reported"
 )
 _COLON = re.compile(rf"\b(?P<keep>(?:{_ROLE})(?: by)? ?[:=] ?)(?P<name>(?-i:{_NAMES}))", re.IGNORECASE)
 _BY = re.compile(
-    r"\b(?P<keep>(?:(?:electronically )?(?:signed|dictated|read|reported|interpreted|reviewed|verified|approved|authenticated"
-    r"|transcribed|typed|performed|prepared|requested|ordered|referred|seen|finali[sz]ed|supervised)(?: and \w+)? (?:by|for)"
-    r"|(?:discussed|communicated|reviewed|shared|conferred|spoke|consulted) (?:(?:the |these |critical )?(?:findings?|results?)"
-    r" )?(?:with|to)|(?:called|conveyed|relayed|reported|telephoned|given|paged|phoned|faxed|sent|notified|informed|told) (?:to )?"
-    r"|attention|attn|cc|per|named)[: ] ?(?:(?:the )?(?:patient|physician|radiologist|resident|nurse|technologist|referring \w+)"
+    r"\b(?P<keep>(?:(?:electronically )?(?:signed|dictated|read|reported|interpreted|reviewed|verified"
+    r"|approved|authenticated"
+    r"|transcribed|typed|performed|prepared|requested|ordered|referred|seen|finali[sz]ed"
+    r"|supervised)(?: and \w+)? (?:by|for)"
+    r"|(?:discussed|communicated|reviewed|shared|conferred|spoke|consulted) (?:(?:the |these "
+    r"|critical )?(?:findings?|results?)"
+    r" )?(?:with|to)|(?:called|conveyed|relayed|reported|telephoned|given|paged|phoned|faxed|sent|notified"
+    r"|informed|told) (?:to )?"
+    r"|attention|attn|cc|per|named)[: ] ?(?:(?:the )?(?:patient|physician|radiologist|resident|nurse"
+    r"|technologist|referring \w+)"
     rf",? )?)(?P<name>(?-i:{_NAMES}))",
     re.IGNORECASE,
 )
 _DEGREE = re.compile(
-    rf"(?<!\w)(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS|MBChB|RT ?\(R\)|DPM|DDS|DMD)\b\.?)"
+    rf"(?<!\w)(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS"
+    rf"|MBChB|RT ?\(R\)|DPM|DDS|DMD)\b\.?)"
 )
 _NOTICE = re.compile(
-    r" (?:was|were|is|has been) (?:\w+ly )?(?:notified|informed|called|contacted|paged|told|advised|updated|consulted|aware)\b"
-    r"| is an? (?:\d|\w+[- ]year)| (?:presents|presented|denies|complains|states|reports|underwent|agrees|agreed|concurs)\b"
+    r" (?:was|were|is|has been) (?:\w+ly )?(?:notified|informed|called|contacted|paged|told|advised|updated"
+    r"|consulted|aware)\b"
+    r"| is an? (?:\d|\w+[- ]year)| (?:presents|presented|denies|complains|states|reports|underwent|agrees"
+    r"|agreed|concurs)\b"
 )
 
 
@@ -326,7 +352,7 @@ def _without_lone_names(text: str) -> str:
     shouted = sum(c.isupper() for c in text) > sum(c.islower() for c in text)
     lowered = {token.group() for token in tokens if token.group().islower()}
     wrong: list[bool] = []
-    for place, token in enumerate(tokens):
+    for place in range(len(tokens)):
         wrong.append(
             _is_lone_name(text, tokens, place, shouted=shouted, lowered=lowered, before=bool(wrong and wrong[-1]))
         )

@@ -1,6 +1,6 @@
 """The planter: a string of its own in every attribute, and none of them in the bytes that come out.
 
-What is planted comes from pydicom's dictionary and from the table of dicom-anonymizer, nothing from the code under test.
+What is planted comes from pydicom's dictionary and the table of dicom-anonymizer, nothing from the code under test.
 """
 
 import importlib
@@ -180,14 +180,16 @@ def planted(write_dicom, picture, tmp_path):
 
 
 def test_the_table_is_that_of_the_edition():
-    names = {("50xxxxxx" if t[0] == 0x5000 else f"60xx{t[1]:04X}") if len(t) == 4 else "%04X%04X" % t for t in TABLE}
+    names = {
+        ("50xxxxxx" if t[0] == 0x5000 else f"60xx{t[1]:04X}") if len(t) == 4 else f"{t[0]:04X}{t[1]:04X}" for t in TABLE
+    }
     assert len(names) == 655
     assert set(table()) == names
     codes = {"D": "D", "Z": "Z", "X": "X", "U": "U", "Z_D": "Z/D", "X_Z": "X/Z", "X_D": "X/D", "X_Z_D": "X/Z/D"}
     for name, code in codes.items():
         for tag in getattr(DATABASE, f"{name}_TAGS"):
             if len(tag) == 2:
-                assert table()["%04X%04X" % tag].basic == code
+                assert table()[f"{tag[0]:04X}{tag[1]:04X}"].basic == code
 
 
 @pytest.mark.parametrize("clean", [[], ["descriptors"]])

@@ -63,6 +63,7 @@ def made(write_dicom, tmp_path, count):
         person, doctor = PEOPLE[patient], draw.choice(DOCTORS)
         family, given = person.split("^")
         day = f"20{draw.randint(10, 23)}{draw.randint(1, 12):02}{draw.randint(1, 28):02}"
+        us_date = f"{day[4:6]}/{day[6:]}/{day[:4]}"
         planted = {
             "PatientName": person,
             "PatientID": f"MR{patient:03}7741",
@@ -83,7 +84,7 @@ def made(write_dicom, tmp_path, count):
             "FrameOfReferenceUID": f"1.2.77.{number // 5}.9",
             "StudyDescription": draw.choice(DESCRIPTIONS),
             "SeriesDescription": f"{draw.choice(DESCRIPTIONS)} {family}",
-            "ImageComments": f"{draw.choice(HISTORIES)}, seen by Dr. {doctor.split('^')[0]} on {day[4:6]}/{day[6:]}/{day[:4]}",
+            "ImageComments": f"{draw.choice(HISTORIES)}, seen by Dr. {doctor.split('^')[0]} on {us_date}",
             "PatientComments": f"Call {given} at 312-555-0{draw.randint(100, 199)}",
             "BodyPartExamined": "CHEST",
             "Manufacturer": "Acme Imaging",
