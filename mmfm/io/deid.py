@@ -154,11 +154,11 @@ def _deidentify_file(
     except Exception as error:  # untrusted bytes: whatever a parser or writer raises is the file's fault
         tally.refused[f"damage ({type(error).__name__})"] += 1
         return
-    study = key.file_name(str(dataset.get("StudyInstanceUID", "")))
+    study = key.file_name(str(dataset.get("StudyInstanceUID", "")).encode())
     place = folder / QUARANTINE / study if reason else folder / study
-    file = place / f"{key.file_name(str(dataset.SOPInstanceUID))}.dcm"
+    file = place / f"{key.file_name(content)}.dcm"
     if file.exists():
-        tally.refused["expected another SOP Instance UID in each file"] += 1
+        tally.refused["expected another object in each file"] += 1
         return
     place.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)

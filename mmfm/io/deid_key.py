@@ -76,9 +76,9 @@ class Key:
         """
         return -(365 + int.from_bytes(self._mac("shift", patient_id.encode())[:8]) % 3288)
 
-    def file_name(self, uid: str) -> str:
-        """Returns a random-looking name for the object whose replaced UID is ``uid``."""
-        return self._mac("file", uid.encode()).hex()[:24]
+    def file_name(self, content: bytes) -> str:
+        """Returns a random-looking name for what holds ``content``."""
+        return self._mac("file", content).hex()[:24]
 
     def seal(self, content: bytes) -> str:
         """Returns what only the owner of the key can put on ``content``."""

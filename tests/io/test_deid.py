@@ -447,6 +447,24 @@ def test_out_must_be_new_and_outside(write_dicom, picture, key, tmp_path):
     assert len(objects(tmp_path / "empty")) == 1
 
 
+def test_the_same_object_is_written_once_and_two_of_one_uid_are_both_kept(write_dicom, picture, key, tmp_path):
+    path = write_dicom("in/a.dcm", picture, SOPInstanceUID="1.2.3.4.1")
+    (tmp_path / "in" / "b.dcm").write_bytes(path.read_bytes())
+    write_dicom("in/c.dcm", picture[::2], SOPInstanceUID="1.2.3.4.1")
+    deidentify(tmp_path / "in", tmp_path / "out", key=key)
+    assert len(objects(tmp_path / "out")) == 2
+    assert report(tmp_path / "out")["refused"] == {"expected another object in each file": 1}
+
+
+def test_nothing_of_a_file_is_printed(planted, key, tmp_path, capfd):
+    path, words = planted()
+    damaged = path.with_name("b.dcm")
+    damaged.write_bytes(path.read_bytes().replace(b"16000101", b"160X0101")[:-900])
+    deidentify(tmp_path / "in", tmp_path / "out", key=key)
+    printed = "".join(capfd.readouterr())
+    assert [word for word in words if word in printed] == []
+
+
 def test_bad_files_are_counted_and_the_rest_is_written(write_dicom, picture, key, tmp_path):
     write_dicom("in/a.dcm", picture)
     cut = write_dicom("in/Doe.dcm", picture, PatientName="Planted^Name")

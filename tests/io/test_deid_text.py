@@ -9,7 +9,8 @@ from mmfm.io.deid_text import clean_text
 
 FIRST_NAMES = (
     "Marigold Thaddeus Ngozi Björn Xiomara Siobhan Priyanka Dmitri Yuki Fatoumata Aurelio Ingrid Kwame Leocadia"
-    " Oluwaseun Magdalena Tomasz Zeynep Hiroshi Anneliese Bartholomew Cosima Dashiell Elowen Fionnuala Gideon Hermione Isolde"
+    " Oluwaseun Magdalena Tomasz Zeynep Hiroshi Anneliese Bartholomew Cosima Dashiell Elowen"
+    " Fionnuala Gideon Hermione Isolde"
 )
 LAST_NAMES = (
     "Featherstonehaugh Okonkwo Szczepański Vandersloot Quisenberry Abernathy Nakamura Oyelaran Bhattacharya Lindqvist"
