@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİĶŁĻŃŅŇŌŐŒŘŚŞŠŢŤŪŮŰŲŸŹŻŽȘȚ"
@@ -244,7 +244,7 @@ def remove_known(text: str, known: Iterable[str]) -> str:
     return text
 
 
-@cache
+@lru_cache(maxsize=16)
 def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     phrases, numbers, names = set(), set(), set()
     for stated in known:
