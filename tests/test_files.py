@@ -1,6 +1,7 @@
 import pytest
 
-from mmfm.files import write_whole
+from mmfm.errors import ConfigError
+from mmfm.files import new_folder, write_whole
 
 
 def test_the_text_takes_the_place_of_an_earlier_file(tmp_path):
@@ -18,3 +19,15 @@ def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path):
         write_whole(path, "half a character \ud800")
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a.txt").write_text("a")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "a.txt").read_text() == "a"
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "other"):
+        raise ValueError("stop")
+    with pytest.raises(ConfigError, match="new or empty"), new_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -142,6 +142,8 @@ def _deidentify_file(
             reason = reason or ("text found in the pixels" if blanked else None)
             tally.elements += elements
             tally.blanked += blanked
+            if reason and not may_show_identity(dataset):  # what said so was removed, such as an overlay's position
+                dataset.BurnedInAnnotation = "YES"
             content = _with_seal(dataset, key, options)
     except ReadError as error:
         tally.refused[_reason(f"expected {error.expected}")] += 1

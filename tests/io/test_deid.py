@@ -332,6 +332,20 @@ def test_what_may_show_identity_in_pixels_goes_to_quarantine(write_dicom, pictur
     assert report(tmp_path / "out")["quarantined"] == {reason: 1}
 
 
+def test_an_overlay_inside_the_pixels_stays_in_quarantine_in_a_second_pass(write_dicom, picture, key, tmp_path):
+    path = write_dicom("in/a.dcm", picture)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x60000100, "US", 16)
+    dataset.add_new(0x60000102, "US", 12)
+    dataset.save_as(path)
+    deidentify(tmp_path / "in", tmp_path / "out", key=key)
+    deidentify(tmp_path / "out", tmp_path / "again", key=key)
+    assert report(tmp_path / "out")["quarantined"] == {"overlay inside the pixels": 1}
+    ((place, found),) = objects(tmp_path / "again").items()
+    assert place.startswith("quarantine/")
+    assert found.BurnedInAnnotation == "YES"
+
+
 def test_an_encapsulated_document_is_emptied_and_quarantined(write_dicom, picture, key, tmp_path):
     path = write_dicom("in/a.dcm", picture)
     dataset = pydicom.dcmread(path)
