@@ -1,4 +1,4 @@
-"""The command line: ``mmfm inspect | report | predict | train | evaluate | pull | push | doctor | demo``.
+"""The command line: ``mmfm inspect | report | predict | train | evaluate | deid | pull | push | doctor | demo``.
 
 Each command is one function call with the names of the Python API. Heavy imports stand inside the functions, so that
 ``mmfm --help`` answers at once. An error that mmfm raises on purpose ends in one line on stderr and exit code 2.
@@ -39,6 +39,12 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     MD = "md"
+
+
+class Profile(StrEnum):
+    """The profiles of PS3.15 Annex E that are built."""
+
+    BASIC = "basic"
 
 
 StudyPath = Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file: DICOM, PNG or JPEG.")]
@@ -192,6 +198,32 @@ def evaluate(
         device=device,
     )
     print(f"scores and drafts: {out}")
+
+
+@app.command()
+def deid(
+    path: Annotated[Path, typer.Argument(metavar="IN", help="A folder, zip or file of DICOM.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    key: Annotated[Path, typer.Option(metavar="KEYFILE", help="16 random bytes or more; same key, same replacements.")],
+    profile: Annotated[Profile, typer.Option(help="The profile of PS3.15 Annex E.")] = Profile.BASIC,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="longitudinal-modified-dates, patient-characteristics or uids; may be repeated."
+        ),
+    ] = None,
+    clean: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="descriptors or pixel-data; may be repeated.")
+    ] = None,
+) -> None:
+    """Write DICOM objects de-identified by PS3.15; what may show identity in its pixels goes to OUT/quarantine."""
+    from mmfm.io.deid import deidentify
+
+    done = deidentify(path, out, key=key, retain=retain or [], clean=clean or [])
+    print(f"{done.written} objects written, {sum(done.quarantined.values())} in quarantine: {out}")
+    for reason, count in done.refused.items():
+        print(f"{count} refused: {reason}", file=sys.stderr)
+    print(done.notice)
 
 
 @app.command()

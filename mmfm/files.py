@@ -1,4 +1,4 @@
-"""Writing a file or a folder so that it appears whole or not at all."""
+"""Writing a file, or a folder of files, so that it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mmfm.errors import ConfigError
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
@@ -28,23 +30,27 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 
 
 @contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields an empty folder beside ``path`` that becomes it when all went well, and vanishes otherwise.
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yields an empty folder beside ``out`` that takes its place when all went well, and vanishes otherwise.
 
     Only its owner can read it.
 
     Raises:
-        FileExistsError: ``path`` is there already, and no empty folder.
-        OSError: it cannot be made.
+        ConfigError: ``out`` holds something, or cannot be made.
     """
-    path = Path(path).resolve()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError("something is there already")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    temporary.mkdir(mode=0o700)
+    out = out.resolve()
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
+    expected = "a folder that is new or empty"
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if out.is_dir() and any(out.iterdir()):
+            raise ConfigError("OUT", expected=expected, found="one that holds files", fix="give another one")
+        temporary.mkdir(parents=True, mode=0o700)
+        try:
+            yield temporary
+            temporary.replace(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            "OUT", expected=expected, found=error.strerror or type(error).__name__, fix="give another one"
+        ) from error

@@ -10,10 +10,11 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless
 
 from mmfm import cli
+from mmfm.data.synthetic import draw_study, write_dicom
 from mmfm.report import NOTICE, Report
 from mmfm.ui.samples import synthetic_study
 
-COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "pull", "push", "doctor", "demo")
+COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "deid", "pull", "push", "doctor", "demo")
 
 
 @pytest.fixture
@@ -67,6 +68,30 @@ def test_report_prints_json_that_is_a_report(run, tiny_checkpoint, tmp_path):
     report = Report.from_json(json.loads(out))
     assert report.sections.indication == "cough"
     assert report.notice == NOTICE
+
+
+def test_deid_writes_a_folder_and_says_how_many(run, tmp_path):
+    write_dicom(draw_study(7, size=64), tmp_path / "study")
+    (tmp_path / "a.key").write_bytes(bytes(range(16)))
+    code, out, err = run(
+        "deid", tmp_path / "study", tmp_path / "out", "--key", tmp_path / "a.key", "--clean", "descriptors"
+    )
+    assert (code, err) == (0, "")
+    assert "2 objects written, 0 in quarantine" in out
+    assert "a person has to look" in out
+    assert (tmp_path / "out" / "deid_report.json").is_file()
+
+
+@pytest.mark.parametrize("words", [["--retain", "everything"], ["--clean", "faces"], ["--key", "short.key"]])
+def test_deid_refuses_in_one_line(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    write_dicom(draw_study(7, size=64), tmp_path / "study")
+    (tmp_path / "a.key").write_bytes(bytes(range(16)))
+    (tmp_path / "short.key").write_bytes(b"short")
+    code, out, err = run("deid", "study", "out", *(["--key", "a.key"] if "--key" not in words else []), *words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith(f"mmfm: {words[0]}: expected")
 
 
 @pytest.mark.parametrize(

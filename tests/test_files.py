@@ -1,5 +1,6 @@
 import pytest
 
+from mmfm.errors import ConfigError
 from mmfm.files import new_folder, write_whole
 
 
@@ -40,6 +41,6 @@ def test_a_new_folder_that_fails_is_none(tmp_path):
 def test_a_new_folder_takes_the_place_of_nothing(tmp_path):
     (tmp_path / "a").write_text("before")
     for path in (tmp_path, tmp_path / "a"):
-        with pytest.raises(FileExistsError), new_folder(path):
+        with pytest.raises(ConfigError, match="new or empty"), new_folder(path):
             pass
     assert (tmp_path / "a").read_text() == "before"

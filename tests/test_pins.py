@@ -41,7 +41,7 @@ def test_conda_file_lists_the_same_pins(root, pins):
     (pip_section,) = [
         d["pip"] for d in yaml.safe_load((root / "environment.yml").read_text())["dependencies"] if isinstance(d, dict)
     ]
-    assert set(pip_section) - wanted == {"-e .[dev,train]"}
+    assert set(pip_section) - wanted == {"-e .[dev,train,deid]"}
     assert wanted <= set(pip_section)
 
 

@@ -83,6 +83,7 @@ def test_the_readme_runs_from_top_to_bottom(root, tmp_path, monkeypatch):
         "train": ["--dry-run"],
     }
     write_dicom(draw_study(7, size=256), tmp_path / "study")
+    (tmp_path / "deid.key").write_bytes(bytes(range(32)))
     for folder in ("experiments", "datasets"):
         (tmp_path / folder).symlink_to(root / folder)
     monkeypatch.delenv("MMFM_DATA", raising=False)

@@ -283,8 +283,8 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
 def directory(stream: BinaryIO) -> tuple[tuple[str, ...], ...]:
     """Returns the files that a DICOMDIR lists, as the parts of their paths below it (PS3.3 F.3.2.2)."""
     try:
-        inflated, _ = _inflated(stream)
-        dataset = read_partial(inflated, force=True, specific_tags=[Tag("DirectoryRecordSequence")])
+        content, _ = inflated(stream)
+        dataset = read_partial(content, force=True, specific_tags=[Tag("DirectoryRecordSequence")])
         records = _get(dataset, "DirectoryRecordSequence") or ()
         return tuple(parts for parts in (tuple(_texts(_get(one, "ReferencedFileID"))) for one in records) if parts)
     except Exception:  # a parser over untrusted bytes; the other files of the folder can still be read one by one
@@ -309,7 +309,7 @@ class _PixelValue:
         """Returns it, or all from its start to the end of the file where its length is not stated."""
         with source.open() as stream:
             if self.deflated:
-                stream, _ = _inflated(stream)
+                stream, _ = inflated(stream)
             stream.seek(self.offset)
             return stream.read() if self.length is None else stream.read(self.length)
 
@@ -337,10 +337,10 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     deflated = bool(found) and syntax == DeflatedExplicitVRLittleEndian
     if deflated or not found:  # pydicom would inflate the whole of it without a limit
         found.clear()
-        stream, syntax = _inflated(stream)
+        stream, syntax = inflated(stream)
         deflated = syntax == DeflatedExplicitVRLittleEndian
         dataset, at = parse(stream)
-    syntax = syntax or _guessed_syntax(dataset)
+    syntax = syntax or guessed_syntax(dataset)
     if not found or found[-1][2] == 0:
         return dataset, syntax, None
     tag, vr, length = found[-1]
@@ -355,7 +355,7 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
 
 
-def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
+def inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
     """Returns a stream that is not deflated, and the transfer syntax that the file states."""
     stream.seek(0)
     if stream.read(132)[128:] != b"DICM":
@@ -385,7 +385,8 @@ def _inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
     return io.BytesIO(bytes(content)), syntax
 
 
-def _guessed_syntax(dataset: Dataset) -> str:
+def guessed_syntax(dataset: Dataset) -> str:
+    """Returns the uncompressed transfer syntax in which ``dataset`` was read."""
     implicit, little = dataset.original_encoding
     if implicit:
         return ImplicitVRLittleEndian

@@ -187,23 +187,15 @@ def pull(url: str, out: str | Path, *, study_uid: str, series_uid: str | None = 
     _require(_UID, series_uid, "--series", "a Series Instance UID")
     server = _web_server(url)
     address = f"{server.url}/studies/{study_uid}" + (f"/series/{series_uid}" if series_uid else "")
-    try:
-        with new_folder(out) as folder:
-            size = _retrieve(server, address, folder)
-            reading = read(folder)
-            for file in reading.files:
-                series = (file.series_uid or "").partition("#")[0]
-                if file.study_uid not in (None, study_uid) or (series_uid and series not in ("", series_uid)):
-                    raise _unexpected(
-                        server, "instances of what was asked for alone", "others among them", "ask who keeps the server"
-                    )
-    except OSError as error:
-        raise ConfigError(
-            "OUT",
-            expected="a new or empty folder that can be written",
-            found=error.strerror or str(error),
-            fix="give another one",
-        ) from None
+    with new_folder(Path(out)) as folder:
+        size = _retrieve(server, address, folder)
+        reading = read(folder)
+        for file in reading.files:
+            series = (file.series_uid or "").partition("#")[0]
+            if file.study_uid not in (None, study_uid) or (series_uid and series not in ("", series_uid)):
+                raise _unexpected(
+                    server, "instances of what was asked for alone", "others among them", "ask who keeps the server"
+                )
     return Pulled(instances=len(reading.files), size=size, refusals=reading.refusals)
 
 
