@@ -40,7 +40,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = out.resolve()
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
-    expected = "a folder that is new or empty"
+    expected = "a new or empty folder"
     try:
         if out.is_dir() and any(out.iterdir()):
             raise ConfigError("OUT", expected=expected, found="one that holds files", fix="give another one")
