@@ -42,8 +42,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(8)}.partial")
     expected = "a new or empty folder"
     try:
-        if out.is_dir() and any(out.iterdir()):
-            raise ConfigError("OUT", expected=expected, found="one that holds files", fix="give another one")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError("OUT", expected=expected, found="something there already", fix="give another one")
         temporary.mkdir(parents=True, mode=0o700)
         try:
             yield temporary
