@@ -70,7 +70,7 @@ def resample(volume: Volume, spacing: Sequence[float]) -> tuple[Volume, np.ndarr
 
     Args:
         volume: with geometry.
-        spacing: (slice, row, column) mm.
+        spacing: (slice, row, column) mm along the axes; those of a sheared Volume (gantry tilt) stay sheared.
 
     Returns:
         The Volume, which covers the same space (its first and last edges are those of ``volume``, but for less than a
