@@ -84,13 +84,13 @@ def resample(volume: Volume, spacing: Sequence[float]) -> tuple[Volume, np.ndarr
     if len(spacing) != 3 or min(spacing) <= 0:
         raise ConfigError("spacing", expected="three distances above 0 mm", found=str(tuple(spacing)), fix="give mm")
     factors = np.asarray(spacing) / np.linalg.norm(volume.affine[:3, :3], axis=0)
-    shape = [max(1, round(size / factor)) for size, factor in zip(volume.array.shape, factors, strict=False)]
+    shape = [max(1, round(size / factor)) for size, factor in zip(volume.array.shape[:3], factors, strict=True)]
     return _scaled(volume, shape, factors)
 
 
 def resize(volume: Volume, shape: Sequence[int]) -> tuple[Volume, np.ndarray]:
     """Resamples to a number of (slices, rows, columns), whatever the geometry; returns as ``resample``."""
-    factors = np.array([old / new for old, new in zip(volume.array.shape, shape, strict=False)])
+    factors = np.array([old / new for old, new in zip(volume.array.shape[:3], shape, strict=True)])
     return _scaled(volume, shape, factors)
 
 
@@ -128,7 +128,7 @@ def crop_or_pad(
     array = np.full((*shape, *volume.array.shape[3:]), fill, np.float32)
     inside = [
         (max(0, first), min(old, first + new))
-        for first, new, old in zip(start, shape, volume.array.shape, strict=False)
+        for first, new, old in zip(start, shape, volume.array.shape[:3], strict=True)
     ]
     if all(low < high for low, high in inside):
         target = tuple(slice(low - first, high - first) for (low, high), first in zip(inside, start, strict=True))

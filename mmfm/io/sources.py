@@ -102,17 +102,11 @@ def walk(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         if isinstance(file, Refusal):
             yield file
             continue
-        source = Source(name=str(file), path=file)
-        try:
-            stream = source.open()
-        except ReadError as error:
-            yield Refusal(name=source.name, reason=f"found {error.found}")
-            continue
-        with stream:
-            if archive_kind(stream) == "zip":
+        for item in _opened(file):
+            if not isinstance(item, Refusal) and archive_kind(item[1]) == "zip":
                 yield from _members(file)
             else:
-                yield source, stream
+                yield item
 
 
 def listed(root: Path, names: Iterable[Sequence[str]]) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
@@ -131,14 +125,19 @@ def listed(root: Path, names: Iterable[Sequence[str]]) -> Iterator[tuple[Source,
         if place is None or not place.is_file() or not place.resolve().is_relative_to(root.resolve()):
             yield Refusal(name=shown, reason="expected a listed file below the DICOMDIR, found nothing there")
             continue
-        source = Source(name=str(place), path=place)
-        try:
-            stream = source.open()
-        except ReadError as error:
-            yield Refusal(name=source.name, reason=f"found {error.found}")
-            continue
-        with stream:
-            yield source, stream
+        yield from _opened(place)
+
+
+def _opened(file: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
+    """Yields the file, open until the next is asked for, or why it cannot be opened."""
+    source = Source(name=str(file), path=file)
+    try:
+        stream = source.open()
+    except ReadError as error:
+        yield Refusal(name=source.name, reason=f"found {error.found}")
+        return
+    with stream:
+        yield source, stream
 
 
 def _child(folder: Path, name: str) -> Path | None:
