@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
@@ -32,6 +33,7 @@ from mmfm.errors import ReadError
 from mmfm.io.frames import Coding, Decode, can_decode, with_palette
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
+from mmfm.io.scan import PIXEL_TAGS, scan
 from mmfm.io.sources import Source
 from mmfm.study import Frame, Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
 
@@ -44,7 +46,6 @@ MAX_INFLATE_RATIO = 200
 _CHUNK = 1 << 20
 _SHORT = 1 << 15
 
-_PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _PHOTOMETRIC = {
     "MONOCHROME1": 1,
     "MONOCHROME2": 1,
@@ -90,6 +91,13 @@ _KINDS = (
 Positions tell apart what repeats a volume in the same place, such as directions of diffusion or cardiac phases.
 """
 
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
+_PLAIN_VRS = {"AS", "CS", "DA", "DS", "IS", "UI"}
+"""Texts in the default repertoire, whatever Specific Character Set says (PS3.5 6.1.2.3)."""
 _PALETTE_KEYWORDS = [
     f"{segmented}{colour}PaletteColorLookupTable{part}"
     for colour in ("Red", "Green", "Blue")
@@ -97,6 +105,8 @@ _PALETTE_KEYWORDS = [
 ]
 _PASSES = ("AcquisitionNumber", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime")
 _HEADER_KEYWORDS = [
+    "TransferSyntaxUID",
+    "MediaStorageSOPClassUID",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PlanarConfiguration",
@@ -154,7 +164,7 @@ _HEADER_KEYWORDS = [
 ]
 
 
-_HEADER_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _HEADER_KEYWORDS + _PALETTE_KEYWORDS]
+_TAGS = {int(tag): tag for tag in map(_tag, _HEADER_KEYWORDS + _PALETTE_KEYWORDS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,18 +329,23 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     found: list[tuple[int, str | None, int]] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
-        if int(tag) not in _PIXEL_TAGS:
+        if int(tag) not in PIXEL_TAGS:
             return False
         found.append((int(tag), vr, length))
         return True
 
     def parse(stream: BinaryIO) -> tuple[Dataset, int]:
         stream.seek(0)
-        return read_partial(stream, stop_when=at_pixels, force=True, specific_tags=_HEADER_TAGS), stream.tell()
+        return read_partial(stream, stop_when=at_pixels, force=True, specific_tags=list(_TAGS.values())), stream.tell()
 
     stream.seek(0)
-    try:  # most headers are short, and are read several times faster from memory than from a file
-        dataset, at = parse(io.BytesIO(stream.read(_SHORT)))
+    start = stream.read(_SHORT)  # of most files it holds the header, and memory is quicker than a file
+    try:
+        if quick := scan(start, _TAGS):
+            dataset, at, element = quick
+            found.append(element)
+        else:
+            dataset, at = parse(io.BytesIO(start))
         syntax = _uid(dataset.file_meta, "TransferSyntaxUID")
     except Exception:  # a longer one ends anywhere
         found.clear()
@@ -347,12 +362,12 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     offset = at + (12 if vr in ("OB", "OW", "OF", "OD", "UN") else 8)
     left = stream.seek(0, io.SEEK_END) - offset
     if length == 0xFFFFFFFF:
-        return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OB", offset, None, deflated)
+        return dataset, syntax, _PixelValue(PIXEL_TAGS[tag], vr or "OB", offset, None, deflated)
     if length > left:
         raise ReadError(
             "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"
         )
-    return dataset, syntax, _PixelValue(_PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
+    return dataset, syntax, _PixelValue(PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
 
 
 def inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
@@ -707,15 +722,19 @@ def _is_image_class(name: str) -> bool:
 # --- values of untrusted elements: what cannot be read is not there --------------------------------------------------
 
 
-@cache
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
-
-
 def _get(dataset: Dataset, keyword: str) -> Any:
+    """Returns a value as pydicom gives it, but numbers that are written as text (DS, IS) as text."""
     tag = _tag(keyword)
     try:
-        return dataset[tag].value if tag in dataset else None
+        if tag not in dataset.keys():  # noqa: SIM118 - `in dataset` makes a tag of the tag each time
+            return None
+        raw: Any = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.VR in _PLAIN_VRS:
+            values = (raw.value or b"").decode("latin-1").rstrip(" \0").split("\\")
+            return values if len(values) > 1 else values[0]
+        if isinstance(raw, RawDataElement) and raw.VR == "US" and raw.is_little_endian and raw.length == 2:
+            return int.from_bytes(raw.value or b"", "little")
+        return dataset[tag].value
     except Exception:  # pydicom converts on access and raises many kinds of error on malformed values
         return None
 
@@ -742,11 +761,8 @@ def _uid(dataset: Dataset, keyword: str) -> str | None:
 
 
 def _number(dataset: Dataset, keyword: str) -> int | None:
-    value = _get(dataset, keyword)
-    try:
-        return int(value) if value is not None else None
-    except (TypeError, ValueError, OverflowError):
-        return None
+    number = _float(_get(dataset, keyword))
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _float(value: Any) -> float | None:
@@ -758,10 +774,14 @@ def _float(value: Any) -> float | None:
 
 
 def _all_floats(value: Any) -> tuple[float, ...]:
-    if value is None or isinstance(value, (str, bytes)):
+    """Returns the numbers of ``value``, none where one of them cannot be read: which it was could not be told."""
+    if value is None or isinstance(value, bytes):
         return ()
-    numbers = [_float(item) for item in (value if hasattr(value, "__iter__") else [value])]
-    return tuple(number for number in numbers if number is not None)
+    items = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    while items and items[-1] == "":  # a backslash with nothing behind it
+        items.pop()
+    numbers = [_float(item) for item in items]
+    return tuple(number for number in numbers if number is not None) if None not in numbers else ()
 
 
 def _floats(value: Any, count: int) -> Any:
