@@ -40,21 +40,29 @@ class Rendering:
     warnings: tuple[str, ...] = ()
 
 
-def to_physical(stored: np.ndarray, header: PixelHeader, *, padding: float | None = None) -> Rendering:
+def to_physical(
+    stored: np.ndarray, header: PixelHeader, *, padding: float | None = None, out: np.ndarray | None = None
+) -> Rendering:
     """Applies the modality transform and nothing else: HU of a CT, stored units of an MR.
 
     Args:
         stored: (frames, rows, columns) as ``Instance.load`` gives.
         header: of the same instance.
         padding: value given to padding pixels; the lowest of the others where ``None``.
+        out: float32 of the same shape, where the result is to be; a new array where ``None``.
     """
-    values, steps, warnings = _modality(stored, header, np.float32 if _exact_in_float32(stored, header) else np.float64)
+    out = np.empty(stored.shape, np.float32) if out is None else out
+    values = out if _exact_in_float32(stored, header) else np.empty(stored.shape)
+    np.copyto(values, stored, casting="unsafe")
+    values, steps, warnings = _modality(values, header)
     if (mask := _padding(stored, header)) is not None:
         if padding is None:
             padding = float(values[~mask].min()) if not mask.all() else 0.0
-        values = np.where(mask, padding, values)
+        values[mask] = padding
         steps = (*steps, f"padding ({header.padding_value}) set to {padding:g}")
-    return Rendering(array=values.astype(np.float32, copy=False), steps=steps, warnings=warnings)
+    if values is not out:
+        np.copyto(out, values, casting="same_kind")
+    return Rendering(array=out, steps=steps, warnings=warnings)
 
 
 def _exact_in_float32(stored: np.ndarray, header: PixelHeader) -> bool:
@@ -78,7 +86,7 @@ def to_display(stored: np.ndarray, header: PixelHeader) -> Rendering:
         else:
             step = "RGB colour kept"
         return Rendering(array=(stored / top).astype(np.float32), steps=(step,), window=f"all of 0 to {top}")
-    values, steps, warnings = _modality(stored, header)
+    values, steps, warnings = _modality(stored.astype(np.float64), header)
     values, window, more = _voi(values, header)
     inverted = header.photometric == "MONOCHROME1" or header.presentation_inverse
     if inverted:
@@ -110,10 +118,8 @@ def apply_window(values: np.ndarray, center: float, width: float, function: str 
     return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
-def _modality(
-    stored: np.ndarray, header: PixelHeader, dtype: type = np.float64
-) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    values: np.ndarray = stored.astype(dtype)
+def _modality(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Applies the modality LUT or the rescale to ``values``, in place where it can."""
     if header.modality_lut is not None:
         return _look_up(values, header.modality_lut), ("modality LUT applied",), ()
     if header.rescale_slope == 0:
@@ -121,7 +127,9 @@ def _modality(
     if (header.rescale_slope, header.rescale_intercept) == (1.0, 0.0):
         return values, (), ()
     step = f"rescaled: x {header.rescale_slope:g} + {header.rescale_intercept:g}"
-    return values * header.rescale_slope + header.rescale_intercept, (step,), ()
+    values *= header.rescale_slope
+    values += header.rescale_intercept
+    return values, (step,), ()
 
 
 def _voi(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, str, tuple[str, ...]]:

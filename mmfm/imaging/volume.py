@@ -236,14 +236,12 @@ def _rendered(
 
     def render(instance: Instance, end: int) -> Rendering:
         stored = _load(instance, series)
-        if quantity == "display":
-            rendering = to_display(stored, instance.pixels)
-        else:
-            padding = PADDING_HU if quantity == "HU" else None
-            rendering = to_physical(stored, instance.pixels, padding=padding)
-        if whole is None:
+        part = None if whole is None else whole[end - instance.pixels.frames : end]
+        if quantity != "display":
+            return to_physical(stored, instance.pixels, padding=PADDING_HU if quantity == "HU" else None, out=part)
+        rendering = to_display(stored, instance.pixels)
+        if part is None:
             return rendering
-        part = whole[end - instance.pixels.frames : end]
         part[:] = rendering.array
         return replace(rendering, array=part)
 
