@@ -36,6 +36,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import DataLoader, Subset
 
+from mmfm.data.cache import VolumeCache
 from mmfm.data.collate import collate
 from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
@@ -105,6 +106,10 @@ class Data:
     prompt: str = "Write the findings and the impression."
     batch_size: int = 16
     num_workers: int = 0
+    cache: str | None = None
+    """A folder that keeps processed pictures for all workers and runs; ``None`` keeps them in the memory of each."""
+    cache_gb: float = 100.0
+    """Largest size of that folder in GB; what was not used for longest is deleted first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,10 +344,12 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     train_rows, select_rows = split_rows(experiment)
     sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
     config, model, processor = _build(experiment, train_rows)
-    apart = ManifestDataset(select_rows, processor)
+    if experiment.data.cache is not None:
+        processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
+    apart = ManifestDataset(select_rows, processor, in_memory=processor.cache is None)
     select = Subset(apart, _measured_places(experiment, select_rows))
     data = StudyDataModule(
-        train=ManifestDataset(train_rows, processor),
+        train=ManifestDataset(train_rows, processor, in_memory=processor.cache is None),
         select=select if len(select) else None,
         batch_size=experiment.data.batch_size,
         pad_token_id=processor.tokenizer.pad_token_id,

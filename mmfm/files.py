@@ -1,12 +1,14 @@
-"""Writing a file, or a folder of files, so that it appears whole or not at all."""
+"""Writing a file, or a folder of files, so that it appears whole or not at all; and what files hold, as a hash."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mmfm.errors import ConfigError
@@ -54,3 +56,12 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise ConfigError(
             "OUT", expected=expected, found=error.strerror or type(error).__name__, fix="give another one"
         ) from error
+
+
+def sha256_of(files: Iterable[Path | Traversable]) -> str:
+    """Returns the SHA-256, in hexadecimal, of the names and contents of ``files``, in whatever order they come."""
+    lines = []
+    for file in files:
+        with file.open("rb") as stream:
+            lines.append(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}")  # type: ignore[arg-type]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

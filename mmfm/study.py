@@ -217,6 +217,8 @@ class Series:
     description: str | None = None
     source_format: str = "DICOM"
     """DICOM, PNG or JPEG."""
+    sha256: str | None = None
+    """Of its file or files, where a manifest states it."""
 
     def __post_init__(self) -> None:
         if not self.instances:

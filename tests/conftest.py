@@ -78,7 +78,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of eight drawn studies of 64 pixels, all in split ``train``: the same four findings, twice."""
-    from mmfm.data.manifest import ManifestRow, ManifestSeries, write_manifest
+    from mmfm.data.manifest import ManifestRow, ManifestSeries, sha256, write_manifest
     from mmfm.data.synthetic import draw_study, write_dicom
 
     folder = tmp_path_factory.mktemp("tiny_studies")
@@ -94,7 +94,9 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 source="synthetic",
                 split="train",
                 series=tuple(
-                    ManifestSeries(series_uid=view.series_uid, path=path.relative_to(folder).as_posix())
+                    ManifestSeries(
+                        series_uid=view.series_uid, path=path.relative_to(folder).as_posix(), sha256=sha256(path)
+                    )
                     for path, view in zip(paths, study.views, strict=True)
                 ),
                 report=study.report,

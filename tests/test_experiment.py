@@ -19,6 +19,7 @@ from mmfm.experiment import (
     split_rows,
     train,
 )
+from mmfm.imaging import Volume
 from mmfm.measure import predict
 from mmfm.models import VLM, LanguageModelConfig, load_checkpoint
 from mmfm.training import SFT
@@ -38,6 +39,22 @@ def test_every_experiment_runs_small_and_its_checkpoint_drafts(file, tiny_manife
         manifest=tiny_manifest, split="train", checkpoint=str(run / "checkpoint"), out=tmp_path / "p.jsonl"
     )
     assert len(drafts) == len(tiny_manifest.read_text().splitlines())
+
+
+def test_a_run_with_a_cache_learns_the_same_and_the_next_one_decodes_nothing(tiny_manifest, tmp_path, monkeypatch):
+    file = next(file for file in FILES if file.stem == "forkme")
+    tiny = load_experiment(file).tiny(tiny_manifest)
+    cached = override(tiny, [f"data.cache={tmp_path / 'cache'}", "data.cache_gb=1"])
+    plain = fit(tiny, tmp_path / "runs" / "plain" / "1", file=file)
+    first = fit(cached, tmp_path / "runs" / "cached" / "1", file=file)
+
+    def decodes(series, **_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(Volume, "from_series", decodes)
+    second = fit(cached, tmp_path / "runs" / "cached" / "2", file=file)
+    weights = [(run / "checkpoint" / "model.safetensors").read_bytes() for run in (plain, first, second)]
+    assert weights[0] == weights[1] == weights[2]
 
 
 def test_three_overrides_swap_encoder_connector_and_language_model(tiny_manifest, tmp_path):

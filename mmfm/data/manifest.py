@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from mmfm import io, text
 from mmfm.errors import ConfigError, ManifestError, ReadError
-from mmfm.files import write_whole
+from mmfm.files import sha256_of, write_whole
 from mmfm.jsonable import to_json
 from mmfm.report import Sections, Status
 from mmfm.study import Patient, Series, Sex, Study, ViewPosition
@@ -65,7 +65,7 @@ class ManifestSeries:
     """DICOM Modality; ``None`` where the source does not state it."""
     view: ViewPosition | None = None
     sha256: str | None = None
-    """Of the file; ``None`` for a folder."""
+    """Of the file; of a folder ``mmfm.files.sha256_of`` all files below it."""
 
     def __post_init__(self) -> None:
         _text("series_uid", self.series_uid)
@@ -284,6 +284,7 @@ class Manifest:
                 series_uid=series.series_uid,
                 modality=read.modality or series.modality,
                 view=read.view or stated,
+                sha256=series.sha256,
             ),
             patient,
         )
@@ -425,13 +426,15 @@ def check_manifest(path: str | os.PathLike[str]) -> ManifestSummary:
         reports=sum(bool(row.report.findings or row.report.impression) for row in rows),
         targets=sum(bool(row.target and (row.target.findings or row.target.impression)) for row in rows),
         missing=tuple(s.path for s, file in found if not file.exists()),
-        altered=tuple(s.path for s, file in found if s.sha256 and file.is_file() and sha256(file) != s.sha256),
+        altered=tuple(s.path for s, file in found if s.sha256 and file.exists() and sha256(file) != s.sha256),
     )
 
 
-def sha256(file: Path) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
+def sha256(path: Path) -> str:
+    """Returns the SHA-256, in hexadecimal, of a file, or of the names and contents of all files below a folder."""
+    if path.is_dir():
+        return sha256_of(file for file in path.rglob("*") if file.is_file())
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

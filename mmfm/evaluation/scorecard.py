@@ -33,7 +33,7 @@ from mmfm.evaluation.intervals import LEVEL, ROUNDS, bootstrap_p, holm, patient_
 from mmfm.evaluation.predictions import Prediction, in_row_order
 from mmfm.evaluation.probabilities import MACRO_LABELS, MIN_POSITIVES, Probabilities
 from mmfm.evaluation.wording import NORMALISATION, Wording, normalise
-from mmfm.files import write_whole
+from mmfm.files import sha256_of, write_whole
 from mmfm.jsonable import from_json, to_json
 from mmfm.report import Finding, Sections, Status
 from mmfm.text import OBSERVATIONS, label_report
@@ -382,11 +382,10 @@ def _policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str
 
 
 def _labeller_sha256(folder: Traversable) -> str:
-    """Of the names and hashes of all that decides a label: the code in ``folder``, and the words in its vocabulary."""
+    """Of all that decides a label: the code in ``folder``, and the words in its vocabulary."""
     code = [file for file in folder.iterdir() if file.name.endswith(".py")]
     words = [file for file in (folder / "vocabulary").iterdir() if file.name.endswith(".toml")]
-    lines = [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in (*code, *words)]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return sha256_of([*code, *words])
 
 
 def _text(report: Sections, sections: Sequence[str]) -> str:

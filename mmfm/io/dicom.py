@@ -91,6 +91,7 @@ _KINDS = (
 Positions tell apart what repeats a volume in the same place, such as directions of diffusion or cardiac phases.
 """
 
+
 @cache
 def _tag(keyword: str) -> BaseTag:
     return Tag(keyword)

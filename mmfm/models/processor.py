@@ -7,20 +7,24 @@ training pictures were; the encoder normalises. The Receipt says so. Nothing fli
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mmfm.batch import IGNORE_INDEX, Inputs
+from mmfm.data.cache import VolumeCache
 from mmfm.data.example import Example
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
+from mmfm.files import sha256_of
 from mmfm.imaging import Volume
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
@@ -78,6 +82,8 @@ class Processor:
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
+        self.cache: VolumeCache | None = None
+        """For training: keeps each picture as it becomes here, in half precision."""
         needed = config.max_images * config.tokens_per_image + config.max_indication_tokens + ROOM_FOR_PROMPT
         if needed >= config.max_length:
             raise ConfigError(
@@ -95,7 +101,7 @@ class Processor:
             ScopeError: a picture shows nothing, or a series is a volume of several slices.
         """
         read = study.series[: self.config.max_images]
-        done = [self._picture(series) for series in read]
+        done = [self._picture(series) if self.cache is None else self._kept(series, self.cache) for series in read]
         left_out = len(study.series) - len(read)
         if left_out:
             note = f"{left_out} further picture(s) of the study were not read (at most {self.config.max_images})"
@@ -106,6 +112,14 @@ class Processor:
             views_S=torch.tensor(views),
             receipts=tuple(receipt for _, receipt in done),
         )
+
+    def _kept(self, series: Series, cache: VolumeCache) -> tuple[Tensor, Receipt]:
+        def make() -> tuple[np.ndarray, Receipt]:
+            picture, receipt = self._picture(series)
+            return picture.half().numpy(), receipt
+
+        array, receipt = cache.get(series, {"image_size": self.config.image_size, "processor": _code()}, make)
+        return torch.from_numpy(array).float(), receipt
 
     def _picture(self, series: Series) -> tuple[Tensor, Receipt]:
         volume, receipt = Volume.from_series(series)
@@ -238,6 +252,12 @@ class Processor:
                 found=str(error).splitlines()[0][:160],
                 fix="take the checkpoint folder whole from where it was published",
             ) from None
+
+
+@functools.cache
+def _code() -> str:
+    """Returns the SHA-256 of this file, on which the pictures depend."""
+    return sha256_of([Path(__file__)])
 
 
 def decisions_text(decisions: Sequence[Finding]) -> str:
