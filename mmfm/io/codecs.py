@@ -18,8 +18,8 @@ NAME = "imagecodecs"
 _CODECS = {
     "1.2.840.10008.1.2.4.50": "jpeg8",
     "1.2.840.10008.1.2.4.51": "jpeg8",
-    "1.2.840.10008.1.2.4.57": "jpegsof3",
-    "1.2.840.10008.1.2.4.70": "jpegsof3",
+    "1.2.840.10008.1.2.4.57": "jpeg8",
+    "1.2.840.10008.1.2.4.70": "jpeg8",
     "1.2.840.10008.1.2.4.80": "jpegls",
     "1.2.840.10008.1.2.4.81": "jpegls",
     "1.2.840.10008.1.2.4.90": "jpeg2k",
@@ -49,15 +49,12 @@ def decode_frame(frame: bytes, runner: Any) -> bytes:
 
     codec = _CODECS[runner.transfer_syntax]
     if codec == "dicomrle":
-        if runner.bits_allocated % 8:
-            raise ValueError(f"run lengths of {runner.bits_allocated} bits allocated")
+        _check_segments(frame, runner.bits_allocated)
         content = bytes(imagecodecs.dicomrle_decode(frame, dtype=f"<u{runner.bits_allocated // 8}"))
     else:
         if codec in ("jpeg8", "htj2k") and b"\xff\xd9" not in frame[-16:]:  # padding may follow
             raise ValueError("a codestream without an end")  # these two would fill up what is missing
         array = getattr(imagecodecs, f"{codec}_decode")(frame)
-        if codec == "jpegsof3":
-            array = array << _point_transform(frame)
         runner.set_option("bits_allocated", 8 * array.dtype.itemsize)
         content = array.tobytes()
     if 8 * len(content) != runner.rows * runner.columns * runner.bits_allocated:
@@ -104,6 +101,11 @@ def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + max(2, length)
 
 
-def _point_transform(frame: bytes) -> int:
-    """Returns by how many bits lossless JPEG was shifted down before coding (ITU-T T.81 H.1.2.1); often 0."""
-    return next((segment[-1] & 15 for marker, segment in _jpeg_segments(frame) if marker == 0xDA and segment), 0)
+def _check_segments(frame: bytes, bits_allocated: int) -> None:
+    """Raises ValueError where the RLE header (PS3.5 G.5) points out of the frame: the codec would read there."""
+    if bits_allocated % 8 or len(frame) < 64:
+        raise ValueError(f"{len(frame)} bytes of run lengths, {bits_allocated} bits allocated")
+    count, *offsets = struct.unpack("<16L", frame[:64])
+    used = offsets[:count]
+    if count != bits_allocated // 8 or used != sorted(used) or used[0] < 64 or used[-1] > len(frame):
+        raise ValueError(f"{count} segments of run lengths in {len(frame)} bytes")
