@@ -33,6 +33,7 @@ from mmfm.errors import ReadError
 from mmfm.io.frames import Coding, Decode, can_decode, with_palette
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
+from mmfm.io.nesting import check_nesting, too_deep
 from mmfm.io.scan import PIXEL_TAGS, scan
 from mmfm.io.sources import Source
 from mmfm.study import Frame, Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
@@ -243,8 +244,8 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         dataset, syntax, pixels = _parse_header(stream)
     except ReadError:
         raise
-    except RecursionError:
-        raise _bad(source, "sequences nested too deep") from None
+    except RecursionError:  # by items that do not start as items do
+        raise too_deep() from None
     except Exception as error:  # a parser over untrusted bytes: whatever it raises is the file's fault
         raise _bad(source, f"damage ({type(error).__name__})") from None
     sop_class = _uid(dataset, "SOPClassUID") or _uid(dataset.file_meta, "MediaStorageSOPClassUID")
@@ -346,14 +347,16 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
             found.append(element)
         else:
             dataset, at = parse(io.BytesIO(start))
+        check_nesting(io.BytesIO(start[:at]))
         syntax = _uid(dataset.file_meta, "TransferSyntaxUID")
-    except Exception:  # a longer one ends anywhere
+    except Exception:  # a longer one ends anywhere, and what is wrong with a short one is found again below
         found.clear()
     deflated = bool(found) and syntax == DeflatedExplicitVRLittleEndian
     if deflated or not found:  # pydicom would inflate the whole of it without a limit
         found.clear()
         stream, syntax = inflated(stream)
         deflated = syntax == DeflatedExplicitVRLittleEndian
+        check_nesting(stream)
         dataset, at = parse(stream)
     syntax = syntax or guessed_syntax(dataset)
     if not found or found[-1][2] == 0:
