@@ -18,7 +18,7 @@ from mmfm.errors import ReadError
 from mmfm.io import worker
 from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_header
 from mmfm.io.frames import Decode, decode
-from mmfm.io.images import content_uid, picture_format, read_stream
+from mmfm.io.images import content_uid, decode_picture, picture_format, read_stream
 from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
 from mmfm.study import (
     ORIENTATION_TOLERANCE,
@@ -112,8 +112,8 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
 
     Args:
         path: a folder, a zip, a DICOMDIR or a file.
-        isolate: decode the pixels of DICOM files, when they are loaded, in a process of its own that is killed where
-            they take too long: for files of unknown origin.
+        isolate: decode pixels, when they are loaded, in a process of its own that is killed where they take too long:
+            for files of unknown origin.
 
     Raises:
         ReadError: ``path`` does not exist.
@@ -135,7 +135,7 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
                 if outcome.status == "ignored" and source == Source(name=str(path), path=path):
                     places.append(listed(path.parent, directory(stream)))
             elif picture := picture_format(stream):
-                instance = read_stream(source, stream)
+                instance = read_stream(source, stream, worker.shared.decode_picture if isolate else decode_picture)
                 shape = instance.pixels
                 outcome = FileOutcome(
                     file=source.name,
