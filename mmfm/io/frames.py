@@ -175,9 +175,24 @@ def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) 
             continue
         if samples == 3 and properties["photometric_interpretation"] != "RGB":
             raise _bad(f"{properties['photometric_interpretation']} that no decoder turned into RGB")
-        return array
+        return _with_sign(array, coding) if samples == 1 else array
     assert first_error is not None, "a decoder that is available has a plugin"
     raise first_error
+
+
+def _with_sign(array: np.ndarray, coding: Coding) -> np.ndarray:
+    """Extends the sign of values that a codestream of more bits than are stored holds without it.
+
+    Only the stored bits count (PS3.5 8.1.1), but decoders extend the sign from the bits of the codestream. Where these
+    hold more than the stored bits can, they are left as they are.
+    """
+    end = 1 << coding.bits_stored
+    if not coding.signed or coding.bits_stored >= 8 * array.dtype.itemsize or array.dtype.kind != "i":
+        return array
+    lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))
+    if lowest < 0 or not end // 2 <= highest < end:
+        return array
+    return np.where(array >= end // 2, array - end, array)
 
 
 def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> None:
