@@ -195,6 +195,7 @@ def _nature(series: Series) -> tuple[str, ...]:
             "no rescale to Hounsfield units is stated: values are not HU",
             series.modality == "CT" and _quantity(series) == "stored",
         ),
+        ("overlay not drawn: marks that a viewer would show are missing", any(i.overlays for i in series.instances)),
     )
     return tuple(text for text, holds in facts if holds)
 

@@ -92,6 +92,7 @@ _KINDS = (
 Positions tell apart what repeats a volume in the same place, such as directions of diffusion or cardiac phases.
 """
 
+
 @cache
 def _tag(keyword: str) -> BaseTag:
     return Tag(keyword)
@@ -165,7 +166,9 @@ _HEADER_KEYWORDS = [
 ]
 
 
-_TAGS = {int(tag): tag for tag in map(_tag, _HEADER_KEYWORDS + _PALETTE_KEYWORDS)}
+_OVERLAYS = [Tag(group, 0x0010) for group in range(0x6000, 0x6020, 2)]
+"""Overlay Rows, which every overlay plane has, its bits in an element of its own or among those of the pixels."""
+_TAGS = {int(tag): tag for tag in [*map(_tag, _HEADER_KEYWORDS + _PALETTE_KEYWORDS), *_OVERLAYS]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -477,6 +480,7 @@ def _instance(
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
         for_processing=_for_processing(dataset),
+        overlays=sum(tag in dataset for tag in _OVERLAYS),
         load=load,
     )
 

@@ -65,7 +65,17 @@ Decode = Callable[[bytes, PixelHeader, Coding], np.ndarray]
 
 def can_decode(syntax: str) -> bool:
     """Returns whether an installed decoder knows the transfer syntax."""
-    return bool(_decoders(syntax, samples=3) or _decoders(syntax, samples=1))
+    return bool(decoders_of(syntax, samples=3) or decoders_of(syntax, samples=1))
+
+
+def decoders_of(syntax: str, *, samples: int) -> tuple[str, ...]:
+    """Returns the names of the installed decoders of a transfer syntax, in the order in which they are tried.
+
+    Args:
+        syntax: its UID.
+        samples: 1 for grey and palette, 3 for colour.
+    """
+    return tuple(plugin or "pydicom" for _, plugin in _decoders(syntax, samples=samples))
 
 
 def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:

@@ -8,7 +8,14 @@ import pytest
 import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from scipy.spatial.transform import Rotation
 
 from mmfm.errors import ReadError
@@ -204,6 +211,31 @@ def test_frames_round_trip_to_json(write_enhanced):
     (study,) = read_studies(write_enhanced("x.dcm", [frame(i) for i in ORDER], SHARED))
     assert Study.from_json(study.to_json()) == study
     assert len(study.series[0].instances[0].frames) == 6
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_overlays_are_told_and_their_bits_cleared(write_dicom, syntax, signed):
+    stored = STORED[0].astype(np.int16) - 2048 if signed else STORED[0]
+    word = (stored.view(np.uint16) & 0x0FFF) | np.uint16(0x8000) | np.arange(4, dtype=np.uint16) % 2 << 12
+    path = write_dicom("x.dcm", word, BitsStored=12, Modality="MR", PixelRepresentation=int(signed))
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x60000010, "US", 5)  # Overlay Rows
+    dataset.add_new(0x60000011, "US", 4)
+    dataset.add_new(0x60000100, "US", 16)  # Overlay Bits Allocated
+    dataset.add_new(0x60000102, "US", 15)  # Overlay Bit Position: among those of the pixels
+    dataset.add_new(0x60020010, "US", 5)
+    if syntax == RLELossless:
+        dataset.compress(syntax)
+    elif syntax == ExplicitVRBigEndian:
+        dataset.PixelData = word.astype(">u2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    order = {"implicit_vr": syntax == ImplicitVRLittleEndian, "little_endian": syntax != ExplicitVRBigEndian}
+    pydicom.dcmwrite(path, dataset, **order)
+    volume, receipt = volume_of(path)
+    np.testing.assert_array_equal(volume.array[0], stored)
+    assert "overlay not drawn: marks that a viewer would show are missing" in receipt.warnings
+    assert read_studies(path)[0].series[0].instances[0].overlays == 2
 
 
 @given(
