@@ -7,13 +7,13 @@ decoded, and whatever goes wrong inside a decoder becomes one ReadError.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, RLELossless
@@ -102,6 +102,31 @@ def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
     except ReadError:
         raise
     except Exception as error:  # decoders raise many kinds of error on damaged data
+        raise _bad(_words(error)) from None
+
+
+def select(content: bytes, header: PixelHeader, coding: Coding, frames: Sequence[int]) -> tuple[bytes, Coding]:
+    """Returns the value of an encapsulated Pixel Data with some of its frames alone, and how they are coded.
+
+    Args:
+        content: as in ``decode``.
+        header: of all frames.
+        coding: of all frames.
+        frames: which, from 0.
+
+    Raises:
+        ReadError: there are not as many frames as ``header`` says, or the items are malformed.
+    """
+    try:
+        found = list(
+            generate_frames(content, number_of_frames=header.frames, extended_offsets=coding.lists_of_offsets())
+        )
+        if len(found) < header.frames:
+            raise _bad(f"{len(found)} of {header.frames} frames")
+        return encapsulate([found[index] for index in frames], has_bot=False), replace(coding, offsets=None)
+    except ReadError:
+        raise
+    except Exception as error:
         raise _bad(_words(error)) from None
 
 

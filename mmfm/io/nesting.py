@@ -15,7 +15,7 @@ from mmfm.errors import ReadError
 MAX_DEPTH = 64
 """Sequences inside each other; one at the top of the data set is the first."""
 MAX_ELEMENTS = 1_000_000
-"""Elements and items before the pixels. A few packed megabytes can hold a hundred times as many, for minutes of work."""
+"""Elements and items before the pixels. A few deflated megabytes can hold a hundred times as many: minutes of work."""
 _SMALL = 1 << 20
 _WINDOW = 1 << 16
 _UNDEFINED = 0xFFFFFFFF
@@ -98,7 +98,7 @@ def _walk(stream: BinaryIO) -> None:
             vr = b"UN"
         if group == 0x7FE0 and element in (0x0008, 0x0009, 0x0010) and len(levels) == 1:
             return
-        # Without a VR, a value that starts with an item is a sequence; so is every UN of undefined length (PS3.5 6.2.2).
+        # Without a VR, a value that starts with an item is a sequence; so is UN of undefined length (PS3.5 6.2.2).
         item = window[at - start : at - start + 4] in _ITEM_TAGS
         if vr == b"SQ" or (vr == b"UN" and (item or length == _UNDEFINED)):
             depth += 1

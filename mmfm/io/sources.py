@@ -252,7 +252,7 @@ def _unsafe(entry: zipfile.ZipInfo, end: int | None) -> str | None:
 
 
 def _unpack(path: Path, member: Member, name: str, limit: int) -> io.BytesIO:
-    """Returns the content of ``member``, stopping at ``limit`` bytes or at 100:1, counted on the bytes that come out."""
+    """Returns the content of ``member``, stopping at ``limit`` bytes or at 100:1, counted on what really comes out."""
     content, crc = io.BytesIO(), 0
     try:
         with path.open("rb") as stream:

@@ -1,9 +1,9 @@
 """A process of its own for decoding pixels of unknown origin: one that hangs or crashes takes nothing else with it.
 
 Native decoders have ended the process that called them, on valid files too. ``decode`` here does what
-``mmfm.io.frames.decode`` does, in a process that is started when it is first wanted, killed when a file takes too long
-or too much memory, and started anew for the next one. What comes back is numbers and words, and is checked. Pictures (PNG
-and JPEG) are decoded there too.
+``mmfm.io.frames.decode`` does, and ``decode_picture`` what that of ``mmfm.io.images`` does, in a process that is
+started when it is first wanted, killed when a file takes too long or too much memory, and started anew for the next
+one. What comes back is numbers and words, and is checked.
 """
 
 from __future__ import annotations
