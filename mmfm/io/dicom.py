@@ -186,8 +186,6 @@ _HEADER_KEYWORDS = [
     "DetectorInformationSequence",
     "SpacingBetweenSlices",
     "GridFrameOffsetVector",
-    "DoseGridScaling",
-    "DoseUnits",
 ]
 
 
@@ -792,8 +790,6 @@ def _rescale(head: _FrameHeader) -> tuple[float, float, str | None]:
     group = "PixelValueTransformationSequence"
     slope, intercept = (_float(head.get(group, key)) for key in ("RescaleSlope", "RescaleIntercept"))
     kind = _text(head.get(group, "RescaleType"))
-    if (scaling := _float(_get(head.dataset, "DoseGridScaling"))) is not None:  # PS3.3 C.8.8.3
-        slope, kind = scaling, _text(_get(head.dataset, "DoseUnits"))
     stated = slope is not None or intercept is not None
     if stated and kind is None and _text(_get(head.dataset, "Modality")) == "CT":
         kind = "HU"

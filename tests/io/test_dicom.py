@@ -283,7 +283,7 @@ def test_a_concatenation_that_lacks_a_part_is_refused(write_concatenation, numbe
 
 
 DOSE = {"Modality": "RTDOSE", "SOPClassUID": RTDoseStorage, "NumberOfFrames": 6, "PixelData": STORED.tobytes(),
-        "PixelSpacing": SPACING, "DoseUnits": "GY", "DoseGridScaling": 0.5}  # fmt: skip
+        "PixelSpacing": SPACING}  # fmt: skip
 OBLIQUE = {"ImagePositionPatient": position(0), "ImageOrientationPatient": [*COLUMNS, *ROWS]}
 AXIAL = {"ImagePositionPatient": [-31, 12.5, 40], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
 OFFSETS = [index * STEP_MM for index in range(6)]
@@ -305,7 +305,7 @@ def test_planes_of_a_dose_grid_have_their_place(write_dicom, place, offsets, kno
     path = write_dicom("x.dcm", STORED[0], **DOSE, **place, GridFrameOffsetVector=offsets)
     volume, receipt = volume_of(path)
     descending = offsets[1] < 0
-    np.testing.assert_allclose(volume.array, (STORED[::-1] if descending else STORED) * 0.5)
+    np.testing.assert_allclose(volume.array, STORED[::-1] if descending else STORED)
     if not known:
         assert volume.affine is None
         assert "their positions are not read" in receipt.warnings[0]
