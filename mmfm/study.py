@@ -182,6 +182,8 @@ class Instance:
     image_type: tuple[str, ...] = ()
     for_processing: bool = False
     """Raw detector data by Presentation Intent Type (0008,0068) or by the SOP class: not made to be looked at."""
+    overlays: int = 0
+    """Overlay planes (60xx, PS3.3 C.9.2): drawings over the picture, which are not read."""
     load: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False, metadata={"json": False})
     """Returns stored values, (frames, rows, columns) or (frames, rows, columns, 3). ``None`` after JSON."""
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from mmfm import doctor
+from mmfm.io import codecs, frames
 
 
 def rows(topic):
@@ -25,6 +26,33 @@ def test_a_set_up_checkout_has_nothing_wrong_with_versions_devices_and_decoders(
     assert {r.topic for r in found} == {"version", "device", "DICOM", "PACS", "data", "checkpoint"}
     assert rows("DICOM")["RLE Lossless"].ok
     assert rows("device")["cpu"].ok
+
+
+JPEG = "1.2.840.10008.1.2.4."
+
+
+def test_every_transfer_syntax_is_printed_with_the_decoders_that_are_tried(monkeypatch):
+    numbers = ("50", "51", "57", "70", "80", "81", "90", "91", "201", "202", "203")
+    plain = ("", ".1", ".1.99", ".2", ".5")
+    expected = {f"1.2.840.10008.1.2{end}" for end in plain} | {JPEG + number for number in numbers}
+    found = {row.found.rpartition(" (")[2].rstrip(")"): row for row in rows("DICOM").values()}
+    assert set(found) == expected
+    assert all(row.ok for row in found.values())
+    assert found[JPEG + "201"].found == f"grey: imagecodecs, pylibjpeg; colour: pylibjpeg ({JPEG}201)"
+    assert found["1.2.840.10008.1.2.1"].found.startswith("grey: pydicom; colour: pydicom")
+
+    codecs.decoder_of.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(codecs, "find_spec", lambda name: None)
+        without = rows("DICOM")
+    codecs.decoder_of.cache_clear()
+    assert not any("imagecodecs" in row.found for row in without.values())
+    assert found[JPEG + "51"].found.startswith("grey: imagecodecs, pillow"), "the one decoder of 12 bits"
+    monkeypatch.setattr(frames, "_PLUGINS", ())
+    wrong = {name for name, row in rows("DICOM").items() if not row.ok}
+    assert "JPEG Baseline (Process 1)" in wrong
+    assert "RLE Lossless" in wrong
+    assert "Explicit VR Little Endian" not in wrong
 
 
 def test_every_row_that_is_wrong_says_what_to_do(monkeypatch, tmp_path):

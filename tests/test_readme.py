@@ -5,11 +5,14 @@ import shlex
 import subprocess
 import sys
 
+import pydicom
 import pytest
 import typer
 
 from mmfm.cli import app
 from mmfm.data.synthetic import draw_study, write_dicom
+from mmfm.imaging import volume as volumes
+from mmfm.io import dicom, images, nesting, reading, sources, worker
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -48,7 +51,7 @@ def check_python(root, words):
     assert [a for a in arguments if a.startswith("--") and a not in usage] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/dicom.md"])
 def test_commands_shown_exist(root, document):
     for first, *words in commands(root, document):
         match first:
@@ -98,6 +101,33 @@ def test_the_readme_runs_from_top_to_bottom(root, tmp_path, monkeypatch):
             run([*start, *words, *[w for w in less.get(words[0], []) if w not in words]], tmp_path)
     for block in shown(root, "README.md", "python"):
         assert run([sys.executable, "-c", block], tmp_path).strip()
+
+
+def test_the_page_on_dicom_runs_and_states_the_limits_that_hold(root, tmp_path):
+    (first, *_) = write_dicom(draw_study(7, size=64), tmp_path / "drawn")
+    dataset = pydicom.dcmread(first)
+    dataset.Modality, dataset.SOPClassUID = "CT", pydicom.uid.CTImageStorage
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    (tmp_path / "study").mkdir()
+    for z in range(3):
+        dataset.ImagePositionPatient, dataset.SOPInstanceUID = [0, 0, z], f"1.2.3.{z + 1}"
+        dataset.save_as(tmp_path / "study" / f"{z}.dcm")
+    volume, boxes = (run([sys.executable, "-c", block], tmp_path) for block in shown(root, "docs/dicom.md", "python"))
+    assert volume.startswith("(3, 64, 64) stored SPL")
+    assert " ".join(boxes.split()) == "[[[ 0. 4. 4.] [ 1. 12. 12.]]]"
+    page = " ".join((root / "docs/dicom.md").read_text().split())
+    for limit in (
+        f"fewer than {sources.MAX_MEMBERS:,} members, {sources.MAX_UNPACKED >> 30} GB unpacked",
+        f"{sources.MAX_RATIO}:1 for each member above {sources.RATIO_FREE >> 20} MB",
+        f"{dicom.MAX_INFLATED >> 30} GB, {dicom.MAX_INFLATE_RATIO}:1",
+        f"at most {nesting.MAX_DEPTH} deep, at most {nesting.MAX_ELEMENTS:,} elements",
+        f"frames at most {images.MAX_PIXEL_BYTES >> 30} GB",
+        f"{volumes.MAX_VOLUME_BYTES >> 30} GB; at most {reading.MAX_VOLUMES:,} volumes",
+        f"{worker.FRAME_SECONDS:g} s for each frame, {worker.FILE_SECONDS / 60:g} minutes for a file, "
+        f"{worker.FRAME_BYTES / 2**30:g} GB",
+        f"more than {volumes.TILT_TOLERANCE_DEGREES} degrees",
+    ):
+        assert limit in page
 
 
 def run(command, folder):

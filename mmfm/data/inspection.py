@@ -59,15 +59,19 @@ def _receipt(series: Series, files: list[FileOutcome], places: dict[str | None, 
         try:
             decoded.append(_decoded(instance))
         except ReadError as error:
-            _refuse(files, places[instance.sop_instance_uid], error)
+            _refuse(files, _place(places, instance), error)
     if not decoded:
         return None
     try:
         return Volume.from_series(replace(series, instances=tuple(decoded)))[1]
     except ReadError as error:
         for instance in decoded:
-            _refuse(files, places[instance.sop_instance_uid], error)
+            _refuse(files, _place(places, instance), error)
         return None
+
+
+def _place(places: dict[str | None, int], instance: Instance) -> int:
+    return places[instance.sop_instance_uid.partition("#")[0]]  # an instance may be one volume of a file
 
 
 def _decoded(instance: Instance) -> Instance:

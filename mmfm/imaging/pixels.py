@@ -157,7 +157,8 @@ def _voi(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, str, tupl
     low, high = _whole_range(values, header)
     if high == low:
         return np.zeros_like(values), f"all of {low:g} to {high:g} (no window stated)", warnings
-    return (values - low) / (high - low), f"all of {low:g} to {high:g} (no window stated)", warnings
+    # A codestream may hold more than the stored bits can.
+    return np.clip((values - low) / (high - low), 0.0, 1.0), f"all of {low:g} to {high:g} (no window stated)", warnings
 
 
 def _whole_range(values: np.ndarray, header: PixelHeader) -> tuple[float, float]:

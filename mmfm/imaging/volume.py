@@ -57,8 +57,8 @@ class Volume:
     def from_series(cls, series: Series, *, window: str | None = None) -> tuple[Volume, Receipt]:
         """Decodes ``series`` and says what was done.
 
-        CT that states a rescale gives HU; CT without, MR, PT and NM give stored units (rescaled where stated); all
-        else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the projection of
+        CT that states a rescale gives HU; CT without, MR, PT, NM and RTDOSE give stored units (rescaled where stated);
+        all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the projection of
         ImagePositionPatient on the slice normal, from low to high. Nothing is flipped, turned or resampled. Frames that
         state their own headers (enhanced multi-frame objects) are slices like those of a classic series.
 
@@ -177,7 +177,7 @@ def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def _quantity(series: Series) -> str:
-    if series.modality not in ("CT", "MR", "PT", "NM") or series.instances[0].pixels.samples != 1:
+    if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE") or series.instances[0].pixels.samples != 1:
         return "display"
     usable_hu = all(
         i.pixels.rescale_type == "HU" and (i.pixels.rescale_slope != 0 or i.pixels.modality_lut)
@@ -195,6 +195,7 @@ def _nature(series: Series) -> tuple[str, ...]:
             "no rescale to Hounsfield units is stated: values are not HU",
             series.modality == "CT" and _quantity(series) == "stored",
         ),
+        ("overlay not drawn: marks that a viewer would show are missing", any(i.overlays for i in series.instances)),
     )
     return tuple(text for text, holds in facts if holds)
 
@@ -274,8 +275,11 @@ def _stack(series: Series) -> _Stack:
             "a position and orientation in all slices",
             f"{len(instances) - len(stated)} of {len(instances)} without",
         )
-    for name, values in _kinds(series).items():
+    kinds = _kinds(series)
+    for name, values in kinds.items():
         _check_one(series, name, values)
+    if kinds:
+        steps = ("all of " + ", ".join(f"{name} {values[0]}" for name, values in kinds.items()), *steps)
     return _placed(series, axes[0], spacing, steps, warnings)
 
 

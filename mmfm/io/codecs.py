@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 from pydicom.pixels.decoders.base import Decoder
@@ -65,7 +66,7 @@ def decode_frame(frame: bytes, runner: Any) -> bytes:
 @cache
 def decoder_of(syntax: str) -> Decoder | None:
     """Returns a decoder with this plugin alone, apart from pydicom's own; ``None`` for a syntax that it lacks."""
-    if syntax not in _CODECS:
+    if syntax not in _CODECS or find_spec(NAME) is None:
         return None
     decoder = Decoder(UID(syntax))
     decoder.add_plugin(NAME, (__name__, decode_frame.__name__))

@@ -11,6 +11,7 @@ import io
 import math
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -20,6 +21,7 @@ import numpy as np
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
@@ -30,12 +32,24 @@ from pydicom.uid import (
 )
 
 from mmfm.errors import ReadError
-from mmfm.io.frames import Coding, Decode, can_decode, with_palette
+from mmfm.io.frames import Coding, Decode, can_decode, select, with_palette
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
+from mmfm.io.nesting import check_nesting, too_deep
 from mmfm.io.scan import PIXEL_TAGS, scan
 from mmfm.io.sources import Source
-from mmfm.study import Frame, Geometry, Instance, Laterality, LookupTable, Patient, PixelHeader, Sex, ViewPosition
+from mmfm.study import (
+    POSITION_TOLERANCE_MM,
+    Frame,
+    Geometry,
+    Instance,
+    Laterality,
+    LookupTable,
+    Patient,
+    PixelHeader,
+    Sex,
+    ViewPosition,
+)
 
 # Odd values are judged here and told in words; pydicom's own warnings would print parts of the header.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -162,10 +176,22 @@ _HEADER_KEYWORDS = [
     "PixelPaddingRangeLimit",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "FrameIncrementPointer",
+    "SliceVector",
+    "RRIntervalVector",
+    "TimeSlotVector",
+    "DetectorInformationSequence",
+    "SpacingBetweenSlices",
+    "GridFrameOffsetVector",
 ]
 
 
-_TAGS = {int(tag): tag for tag in map(_tag, _HEADER_KEYWORDS + _PALETTE_KEYWORDS)}
+_OVERLAYS = frozenset(Tag(group, 0x0010) for group in range(0x6000, 0x6020, 2))
+"""Overlay Rows, which every overlay plane has, its bits in an element of its own or among those of the pixels."""
+_TAGS = {int(tag): tag for tag in [*map(_tag, _HEADER_KEYWORDS + _PALETTE_KEYWORDS), *_OVERLAYS]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +217,10 @@ class DicomHeader:
     frames: int | None
     passes: tuple[float | None, ...]
     """Values of ``_PASSES``: what can tell slices of one position apart."""
+    frame_passes: tuple[tuple[float, ...], ...]
+    """Dimension Index Values (0020,9157) of each frame, which can do the same; empty where they are not stated."""
+    concatenation: tuple[str, int | None, int | None] | None
+    """Concatenation UID (0020,9161), number in it, and how many there are, of one part of a multi-frame object."""
     instance: Instance | None
     """``None`` where the object holds no image, or one that is refused."""
     refused: str | None
@@ -244,8 +274,8 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         dataset, syntax, pixels = _parse_header(stream)
     except ReadError:
         raise
-    except RecursionError:
-        raise _bad(source, "sequences nested too deep") from None
+    except RecursionError:  # by items that do not start as items do
+        raise too_deep() from None
     except Exception as error:  # a parser over untrusted bytes: whatever it raises is the file's fault
         raise _bad(source, f"damage ({type(error).__name__})") from None
     sop_class = _uid(dataset, "SOPClassUID") or _uid(dataset.file_meta, "MediaStorageSOPClassUID")
@@ -286,6 +316,8 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
         passes=tuple(_float(_get(dataset, keyword)) for keyword in _PASSES),
+        frame_passes=_frame_passes(dataset, len(instance.frames)) if instance and instance.frames else (),
+        concatenation=_concatenation(dataset),
         instance=instance,
         refused=refused,
     )
@@ -324,6 +356,15 @@ class _PixelValue:
             stream.seek(self.offset)
             return stream.read() if self.length is None else stream.read(self.length)
 
+    def read_parts(self, source: Source, starts: Sequence[int], size: int) -> bytes:
+        """Returns ``size`` bytes from each of ``starts`` of a value that is not deflated, joined."""
+        with source.open() as stream:
+            parts = []
+            for start in starts:
+                stream.seek(self.offset + start)
+                parts.append(stream.read(size))
+        return b"".join(parts)
+
 
 def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     """Returns the header, its transfer syntax, and the pixels that follow it. Checks that all of them are there."""
@@ -347,14 +388,16 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
             found.append(element)
         else:
             dataset, at = parse(io.BytesIO(start))
+        check_nesting(io.BytesIO(start[:at]))
         syntax = _uid(dataset.file_meta, "TransferSyntaxUID")
-    except Exception:  # a longer one ends anywhere
+    except Exception:  # a longer one ends anywhere, and what is wrong with a short one is found again below
         found.clear()
     deflated = bool(found) and syntax == DeflatedExplicitVRLittleEndian
     if deflated or not found:  # pydicom would inflate the whole of it without a limit
         found.clear()
         stream, syntax = inflated(stream)
         deflated = syntax == DeflatedExplicitVRLittleEndian
+        check_nesting(stream)
         dataset, at = parse(stream)
     syntax = syntax or guessed_syntax(dataset)
     if not found or found[-1][2] == 0:
@@ -430,11 +473,11 @@ class _FrameHeader:
         return _get(self.dataset, keyword)
 
 
-def _frame_headers(source: Source, dataset: Dataset) -> list[_FrameHeader]:
+def _frame_headers(dataset: Dataset, frames: int) -> list[_FrameHeader]:
     """Returns one header for each frame in stored order; a single one where frames state nothing for themselves."""
     shared = tuple(_get(dataset, "SharedFunctionalGroupsSequence") or ())[:1]
     own = tuple(_get(dataset, "PerFrameFunctionalGroupsSequence") or ())
-    if len(own) != _number_of_frames(source, dataset):
+    if len(own) != frames:
         own = ()  # whose frame an item is of cannot be known: the frames have no place
     return [_FrameHeader(dataset, (one, *shared)) for one in own] or [_FrameHeader(dataset, shared)]
 
@@ -442,7 +485,7 @@ def _frame_headers(source: Source, dataset: Dataset) -> list[_FrameHeader]:
 def _instance(
     source: Source, dataset: Dataset, syntax: str, pixels: _PixelValue | None, uid: str, decode: Decode
 ) -> Instance:
-    heads = _frame_headers(source, dataset)
+    heads = _frame_headers(dataset, _number_of_frames(source, dataset))
     if pixels is None:
         raise ReadError(
             source.name, expected="pixel data", found="none (cut short, or sent without)", fix="copy the file again"
@@ -450,13 +493,6 @@ def _instance(
     header = _pixel_header(source, heads[0], syntax)
     coding = _coding(dataset, syntax, pixels, header.frames)
     palette = dataset.group_dataset(0x0028) if header.photometric == "PALETTE COLOR" else None
-
-    def load() -> np.ndarray:
-        try:
-            array = decode(pixels.read(source), header, coding)
-            return array if palette is None else with_palette(palette, array)
-        except ReadError as error:
-            raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
 
     frames = tuple(
         Frame(
@@ -470,20 +506,154 @@ def _instance(
         pixels=header,
         geometry=_geometry(heads[0]),
         kind=() if frames else _frame_kind(heads[0]),
-        frames=frames,
+        frames=frames or _frames_by_vector(dataset, header, _geometry(heads[0])),
         number=_number(dataset, "InstanceNumber"),
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
         for_processing=_for_processing(dataset),
-        load=load,
+        overlays=len(_OVERLAYS & dataset.keys()),
+        load=_Load(source=source, value=pixels, pixels=header, coding=coding, palette=palette, decode=decode),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Load:
+    """Decodes the frames of a file: ``Instance.load``."""
+
+    source: Source
+    value: _PixelValue
+    pixels: PixelHeader
+    coding: Coding
+    palette: Dataset | None
+    decode: Decode
+    frames: tuple[int, ...] | None = None
+    """Which, from 0; all where ``None``."""
+
+    def __call__(self) -> np.ndarray:
+        try:
+            array = self._selected() if self.frames is not None else self._decoded(self.value.read(self.source))
+            return array if self.palette is None else with_palette(self.palette, array)
+        except ReadError as error:
+            raise ReadError(self.source.name, expected=error.expected, found=error.found, fix=error.fix) from None
+
+    def _decoded(self, content: bytes) -> np.ndarray:
+        return self.decode(content, self.pixels, self.coding)
+
+    def _selected(self) -> np.ndarray:
+        """Decodes what is asked for alone where frames can be told apart before: an object may hold many volumes."""
+        assert self.frames is not None, "the caller asks"
+        header = replace(self.pixels, frames=len(self.frames))
+        if self.coding.is_plain and self.value.length is not None and not self.value.deflated:
+            size = self.pixels.rows * self.pixels.columns * self.coding.bits_allocated // 8
+            content = self.value.read_parts(self.source, [index * size for index in self.frames], size)
+            return self.decode(content, header, self.coding)
+        content = self.value.read(self.source)
+        if not UID(self.coding.syntax).is_encapsulated:
+            return self._decoded(content)[list(self.frames)]
+        content, coding = select(content, self.pixels, self.coding, self.frames)
+        return self.decode(content, header, coding)
+
+
+def with_frames(instance: Instance, frames: Sequence[int], uid: str) -> Instance:
+    """Returns ``instance`` with some of its frames alone.
+
+    Args:
+        instance: as ``read_header`` gave it, with more than one frame that states its own header.
+        frames: which, from 0.
+        uid: its ``sop_instance_uid``.
+    """
+    assert isinstance(instance.load, _Load), "an instance of read_header"
+    kept = tuple(instance.frames[index] for index in frames)
+    return replace(
+        instance,
+        sop_instance_uid=uid,
+        pixels=replace(kept[0].pixels, frames=len(kept)),
+        geometry=kept[0].geometry,
+        kind=kept[0].kind if len(kept) == 1 else (),
+        frames=kept if len(kept) > 1 else (),
+        load=replace(instance.load, frames=tuple(frames)),
+    )
+
+
+def _frames_by_vector(dataset: Dataset, header: PixelHeader, first: Geometry) -> tuple[Frame, ...]:
+    """Returns the frames of objects that list where they lie along the normal of the first: RT Dose, tomographic NM.
+
+    None where a list is incomplete, or where frames differ in more than place and phase.
+    """
+    kinds: list[tuple[tuple[str, str], ...]] = []
+    if _get(dataset, "GridFrameOffsetVector") is not None:
+        along = _dose_offsets(dataset, first)
+    else:
+        along, kinds = _tomographic_offsets(dataset, header.frames)
+    if header.frames < 2 or len(along) != header.frames or first.position is None or first.orientation is None:
+        return ()
+    normal = np.cross(first.orientation[:3], first.orientation[3:])
+    places = np.add(first.position, np.multiply.outer(along, normal)).tolist()
+    if not np.all(np.isfinite(places)):
+        return ()
+    pixels = replace(header, frames=1)
+    return tuple(
+        Frame(pixels=pixels, geometry=replace(first, position=tuple(place)), kind=kind)
+        for place, kind in zip(places, kinds or [()] * len(places), strict=True)
+    )
+
+
+def _dose_offsets(dataset: Dataset, first: Geometry) -> tuple[float, ...]:
+    """Returns mm from the first frame by Grid Frame Offset Vector (PS3.3 C.8.8.3.2): relative, or z of axial frames."""
+    offsets = _all_floats(_get(dataset, "GridFrameOffsetVector"))
+    if not offsets or offsets[0] == 0:
+        return offsets
+    axial = first.orientation is not None and np.allclose(first.orientation, (1, 0, 0, 0, 1, 0), 0, 1e-3)
+    if axial and first.position is not None and abs(offsets[0] - first.position[2]) < POSITION_TOLERANCE_MM:
+        return tuple(offset - offsets[0] for offset in offsets)
+    return ()
+
+
+def _tomographic_offsets(dataset: Dataset, frames: int) -> tuple[tuple[float, ...], list[tuple[tuple[str, str], ...]]]:
+    """Returns mm from slice 1 by Slice Vector and Spacing Between Slices (PS3.3 C.8.4.8, C.8.4.15), and the phases."""
+    value = _get(dataset, "FrameIncrementPointer")
+    pointers = [int(tag) for tag in (value if isinstance(value, (list, MultiValue)) else [value]) if tag is not None]
+    names = {"SliceVector": "", "RRIntervalVector": "R-R interval", "TimeSlotVector": "time slot"}
+    spacing = _float(_get(dataset, "SpacingBetweenSlices"))
+    kind = [text for text in _texts(_get(dataset, "ImageType"))[2:3] if text in ("RECON TOMO", "RECON GATED TOMO")]
+    vectors = {names[key]: _all_floats(_get(dataset, key)) for key in names if _tag(key) in pointers}
+    if not kind or not spacing or len(vectors) != len(pointers) or "" not in vectors:
+        return (), []
+    if any(len(vector) != frames for vector in vectors.values()):
+        return (), []
+    along = tuple(spacing * (number - 1) for number in vectors.pop(""))
+    return along, [tuple((name, f"{vector[i]:g}") for name, vector in vectors.items()) for i in range(frames)]
+
+
+def _frame_passes(dataset: Dataset, frames: int) -> tuple[tuple[float, ...], ...]:
+    stated = [
+        _all_floats(head.get("FrameContentSequence", "DimensionIndexValues"))
+        for head in _frame_headers(dataset, frames)
+    ]
+    alike = len(stated) == frames and len({len(values) for values in stated}) == 1
+    return tuple(stated) if alike else ()
+
+
+def _concatenation(dataset: Dataset) -> tuple[str, int | None, int | None] | None:
+    uid = _uid(dataset, "ConcatenationUID")
+    if uid is None:
+        return None
+    return uid, _number(dataset, "InConcatenationNumber"), _number(dataset, "InConcatenationTotalNumber")
 
 
 def _geometry(head: _FrameHeader) -> Geometry:
     spacing, spacing_source = _spacing(head)
+    # Reconstructed NM states the place of its first slice with the detector (PS3.3 C.8.4.11).
+    detector = (_get(head.dataset, "DetectorInformationSequence") or [Dataset()])[0]
     return Geometry(
-        position=_floats(head.get("PlanePositionSequence", "ImagePositionPatient"), 3),
-        orientation=_floats(head.get("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+        position=_floats(
+            head.get("PlanePositionSequence", "ImagePositionPatient") or _get(detector, "ImagePositionPatient"), 3
+        ),
+        orientation=_floats(
+            head.get("PlaneOrientationSequence", "ImageOrientationPatient")
+            or _get(detector, "ImageOrientationPatient"),
+            6,
+        ),
         pixel_spacing=spacing,
         spacing_source=spacing_source,
         slice_thickness=_float(head.get("PixelMeasuresSequence", "SliceThickness")),

@@ -7,13 +7,13 @@ decoded, and whatever goes wrong inside a decoder becomes one ReadError.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, RLELossless
@@ -65,7 +65,17 @@ Decode = Callable[[bytes, PixelHeader, Coding], np.ndarray]
 
 def can_decode(syntax: str) -> bool:
     """Returns whether an installed decoder knows the transfer syntax."""
-    return bool(_decoders(syntax, samples=3) or _decoders(syntax, samples=1))
+    return bool(decoders_of(syntax, samples=3) or decoders_of(syntax, samples=1))
+
+
+def decoders_of(syntax: str, *, samples: int) -> tuple[str, ...]:
+    """Returns the names of the installed decoders of a transfer syntax, in the order in which they are tried.
+
+    Args:
+        syntax: its UID.
+        samples: 1 for grey and palette, 3 for colour.
+    """
+    return tuple(plugin or "pydicom" for _, plugin in _decoders(syntax, samples=samples))
 
 
 def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
@@ -92,6 +102,31 @@ def decode(content: bytes, header: PixelHeader, coding: Coding) -> np.ndarray:
     except ReadError:
         raise
     except Exception as error:  # decoders raise many kinds of error on damaged data
+        raise _bad(_words(error)) from None
+
+
+def select(content: bytes, header: PixelHeader, coding: Coding, frames: Sequence[int]) -> tuple[bytes, Coding]:
+    """Returns the value of an encapsulated Pixel Data with some of its frames alone, and how they are coded.
+
+    Args:
+        content: as in ``decode``.
+        header: of all frames.
+        coding: of all frames.
+        frames: which, from 0.
+
+    Raises:
+        ReadError: there are not as many frames as ``header`` says, or the items are malformed.
+    """
+    try:
+        found = list(
+            generate_frames(content, number_of_frames=header.frames, extended_offsets=coding.lists_of_offsets())
+        )
+        if len(found) < header.frames:
+            raise _bad(f"{len(found)} of {header.frames} frames")
+        return encapsulate([found[index] for index in frames], has_bot=False), replace(coding, offsets=None)
+    except ReadError:
+        raise
+    except Exception as error:
         raise _bad(_words(error)) from None
 
 
@@ -175,9 +210,24 @@ def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) 
             continue
         if samples == 3 and properties["photometric_interpretation"] != "RGB":
             raise _bad(f"{properties['photometric_interpretation']} that no decoder turned into RGB")
-        return array
+        return _with_sign(array, coding) if samples == 1 else array
     assert first_error is not None, "a decoder that is available has a plugin"
     raise first_error
+
+
+def _with_sign(array: np.ndarray, coding: Coding) -> np.ndarray:
+    """Extends the sign of values that a codestream of more bits than are stored holds without it.
+
+    Only the stored bits count (PS3.5 8.1.1), but decoders extend the sign from the bits of the codestream. Where these
+    hold more than the stored bits can, they are left as they are.
+    """
+    end = 1 << coding.bits_stored
+    if not coding.signed or coding.bits_stored >= 8 * array.dtype.itemsize or array.dtype.kind != "i":
+        return array
+    lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))
+    if lowest < 0 or not end // 2 <= highest < end:
+        return array
+    return np.where(array >= end // 2, array - end, array)
 
 
 def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,9 @@ MAX_PIXEL_BYTES = 2 << 30
 """Rows x Columns x Samples x Bytes x Frames of one instance, checked before anything is decoded."""
 _GREY, _COLOUR = {"1", "L", "I;16", "LA"}, {"RGB", "RGBA", "P"}
 _EXIF_ORIENTATION = 0x0112
+
+DecodePicture = Callable[[bytes, PixelHeader], np.ndarray]
+"""What ``decode_picture`` does, here or in another process."""
 
 
 def read_image(path: str | Path, *, uid: str | None = None) -> Instance:
@@ -36,7 +40,7 @@ def read_image(path: str | Path, *, uid: str | None = None) -> Instance:
     """
     source = Source(name=str(path), path=Path(path))
     with source.open() as stream:
-        return read_stream(source, stream, uid=uid)
+        return read_stream(source, stream, decode_picture, uid=uid)
 
 
 def picture_format(stream: BinaryIO) -> str | None:
@@ -49,21 +53,22 @@ def picture_format(stream: BinaryIO) -> str | None:
     return "JPEG" if head.startswith(b"\xff\xd8\xff") else None
 
 
-def read_stream(source: Source, stream: BinaryIO, *, uid: str | None = None) -> Instance:
-    """Returns the Instance of the picture in ``stream``, which ``source`` can open again. Raises as ``read_image``."""
-    with _opened(source, stream) as image:
-        bits = _bits(image, source)
-        colour = image.mode in _COLOUR
-        header = PixelHeader(
-            rows=image.height,
-            columns=image.width,
-            samples=3 if colour else 1,
-            bits_stored=bits,
-            photometric="RGB" if colour else "MONOCHROME2",
-        )
+def read_stream(source: Source, stream: BinaryIO, decode: DecodePicture, *, uid: str | None = None) -> Instance:
+    """Returns the Instance of the picture in ``stream``, which ``source`` can open again.
+
+    Args:
+        source: opens the picture again for its pixels.
+        stream: the picture.
+        decode: decodes the pixels when they are loaded, as ``decode_picture`` does.
+        uid: as in ``read_image``, which says too what is raised.
+    """
+    try:
+        header = _header(stream)
+    except ReadError as error:
+        raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
     if uid is None:
         uid = content_uid("instance", content_digest(stream))
-    return Instance(sop_instance_uid=uid, pixels=header, load=lambda: _decode(source, header))
+    return Instance(sop_instance_uid=uid, pixels=header, load=lambda: _load(source, header, decode))
 
 
 def content_digest(stream: BinaryIO) -> str:
@@ -81,35 +86,45 @@ def content_uid(kind: str, *parts: str) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def _opened(source: Source, stream: BinaryIO) -> ImageFile.ImageFile:
+def _header(stream: BinaryIO) -> PixelHeader:
+    with _opened(stream) as image:
+        colour = image.mode in _COLOUR
+        return PixelHeader(
+            rows=image.height,
+            columns=image.width,
+            samples=3 if colour else 1,
+            bits_stored=_bits(image),
+            photometric="RGB" if colour else "MONOCHROME2",
+        )
+
+
+def _opened(stream: BinaryIO) -> ImageFile.ImageFile:
     try:
         image = Image.open(stream, formats=("PNG", "JPEG"))
     except UnidentifiedImageError:
-        raise _bad(source, "damage in its header") from None
+        raise _bad("damage in its header") from None
     except Image.DecompressionBombError:
-        raise _bad(source, "more pixels than a radiograph has", fix="give a smaller picture") from None
+        raise _bad("more pixels than a radiograph has", fix="give a smaller picture") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise _bad(source, _words(error)) from None
+        raise _bad(_words(error)) from None
     size = image.width * image.height * len(image.getbands()) * 2
     if image.mode not in _GREY | _COLOUR:
-        raise _bad(source, f"colour mode {image.mode}", fix="save it as grey or RGB")
+        raise _bad(f"colour mode {image.mode}", fix="save it as grey or RGB")
     if size > MAX_PIXEL_BYTES:
-        raise _bad(source, f"{image.height} x {image.width} pixels", fix="give a smaller picture")
+        raise _bad(f"{image.height} x {image.width} pixels", fix="give a smaller picture")
     # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
     if orientation != 1:
-        raise _bad(
-            source, f"EXIF orientation {orientation} (turned or mirrored)", fix="save it upright without the tag"
-        )
+        raise _bad(f"EXIF orientation {orientation} (turned or mirrored)", fix="save it upright without the tag")
     return image
 
 
-def _bits(image: ImageFile.ImageFile, source: Source) -> int:
+def _bits(image: ImageFile.ImageFile) -> int:
     if image.mode == "I;16":
         return 16
     rawmode = _rawmode(image)
     if rawmode == "LA;16B":
-        raise _bad(source, "16-bit grey with transparency", fix="save it as 16-bit grey")
+        raise _bad("16-bit grey with transparency", fix="save it as 16-bit grey")
     return 16 if rawmode in ("RGB;16B", "RGBA;16B") else 8
 
 
@@ -118,24 +133,41 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def _decode(source: Source, header: PixelHeader) -> np.ndarray:
+def _load(source: Source, header: PixelHeader, decode: DecodePicture) -> np.ndarray:
+    with source.open() as stream:
+        content = stream.read()
     try:
-        with source.open() as stream:
-            array = _array(source, io.BytesIO(stream.read()), header)
+        return decode(content, header)
+    except ReadError as error:
+        raise ReadError(source.name, expected=error.expected, found=error.found, fix=error.fix) from None
+
+
+def decode_picture(content: bytes, header: PixelHeader) -> np.ndarray:
+    """Returns (1, rows, columns) or (1, rows, columns, 3) of the bytes of a PNG or JPEG.
+
+    Args:
+        content: the whole file.
+        header: what was read of it before.
+
+    Raises:
+        ReadError: it is damaged, or not of the size that ``header`` states.
+    """
+    try:
+        array = _array(io.BytesIO(content), header)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise _bad(source, _words(error)) from None
+        raise _bad(_words(error)) from None
     if array.shape[:2] != (header.rows, header.columns):
-        raise _bad(source, f"{array.shape[0]} x {array.shape[1]} pixels, other than when first read")
+        raise _bad(f"{array.shape[0]} x {array.shape[1]} pixels, other than when first read")
     return array[np.newaxis]
 
 
-def _array(source: Source, stream: BinaryIO, header: PixelHeader) -> np.ndarray:
-    with _opened(source, stream) as image:
+def _array(stream: BinaryIO, header: PixelHeader) -> np.ndarray:
+    with _opened(stream) as image:
         if header.samples == 3 and header.bits_stored == 16:
             # Pillow keeps the high byte of 16-bit colours; unpacked as if in the other byte order, it keeps the low.
             high = np.asarray(image)
             stream.seek(0)
-            with _opened(source, stream) as other:
+            with _opened(stream) as other:
                 other.tile = [tile._replace(args=_rawmode(other).replace("16B", "16L")) for tile in other.tile]
                 low = np.asarray(other)
             return _on_black(high.astype(np.uint16) << 8 | low, 65535)
@@ -156,8 +188,8 @@ def _on_black(array: np.ndarray, opaque: int) -> np.ndarray:
     return np.ascontiguousarray(colour[..., 0] if colour.shape[2] == 1 else colour)
 
 
-def _bad(source: Source, found: str, fix: str = "save the picture again from its source") -> ReadError:
-    return ReadError(source.name, expected="a complete PNG or JPEG", found=found, fix=fix)
+def _bad(found: str, fix: str = "save the picture again from its source") -> ReadError:
+    return ReadError("", expected="a complete PNG or JPEG", found=found, fix=fix)
 
 
 def _words(error: Exception) -> str:

@@ -6,7 +6,7 @@ with a reason, or ``ignored`` because it is a DICOM object that holds no image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 
 from mmfm.errors import ReadError
 from mmfm.io import worker
-from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_header
+from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_header, with_frames
 from mmfm.io.frames import Decode, decode
-from mmfm.io.images import content_uid, picture_format, read_stream
+from mmfm.io.images import content_uid, decode_picture, picture_format, read_stream
 from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
 from mmfm.study import (
     ORIENTATION_TOLERANCE,
@@ -30,6 +30,8 @@ from mmfm.study import (
     Study,
 )
 
+MAX_VOLUMES = 1_000
+"""That one series, or one multi-frame object, is split into."""
 _STACKED = {"CT", "MR", "PT", "NM"}
 """Modalities whose single frames are slices of one volume. Of others, each instance is a picture of its own."""
 
@@ -93,11 +95,15 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class _Image:
-    """An image that was read, and the place of its outcome among the files."""
+    """An image that was read, or one of its frames, and the place of its outcome among the files."""
 
     place: int
     header: DicomHeader
     instance: Instance
+    whole: Instance | None = None
+    """The multi-frame object, where this is a frame of it that is taken as a slice."""
+    frame: int = 0
+    """Which one, from 0."""
 
 
 def read(path: str | Path, *, isolate: bool = False) -> Reading:
@@ -108,12 +114,14 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
     ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
     Series each, whose uids depend on their content alone. Slices of one SeriesInstanceUID that must not be mixed in one
     volume (other orientation, size, spacing or frame of reference, a localizer, a second pass over the same places) are
-    Series of their own too. A DICOMDIR stands for the files that it lists.
+    Series of their own too. So are frames of one multi-frame object that must not be mixed (another stack, echo,
+    b-value, time or segment): each Series has an Instance with some of the frames. The files of a concatenation are one
+    object. A DICOMDIR stands for the files that it lists.
 
     Args:
         path: a folder, a zip, a DICOMDIR or a file.
-        isolate: decode the pixels of DICOM files, when they are loaded, in a process of its own that is killed where
-            they take too long: for files of unknown origin.
+        isolate: decode pixels, when they are loaded, in a process of its own that is killed where they take too long:
+            for files of unknown origin.
 
     Raises:
         ReadError: ``path`` does not exist.
@@ -135,7 +143,7 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
                 if outcome.status == "ignored" and source == Source(name=str(path), path=path):
                     places.append(listed(path.parent, directory(stream)))
             elif picture := picture_format(stream):
-                instance = read_stream(source, stream)
+                instance = read_stream(source, stream, worker.shared.decode_picture if isolate else decode_picture)
                 shape = instance.pixels
                 outcome = FileOutcome(
                     file=source.name,
@@ -244,6 +252,8 @@ def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study
         series = []
         for series_uid in dict.fromkeys(image.header.series_uid for image in members):
             series += _series([image for image in members if image.header.series_uid == series_uid], files)
+        if not series:
+            continue
         headers = [image.header for image in members]
         studies.append(
             Study(
@@ -321,20 +331,29 @@ def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[
 
 def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
     images = sorted(images, key=lambda image: (image.instance.number or 0, image.instance.sop_instance_uid))
-    volumes = _volumes([image for image in images if _is_slice(image)])
-    groups = [[image] for image in images if not _is_slice(image)] + volumes
+    slices = _volumes([image for image in images if _is_slice(image)])
+    for image in (image for one in slices for image in one):
+        if len(slices) > 1:
+            _tell(files, image, f"one of {len(slices)} volumes that share a series UID")
+    groups = []
+    for parts in _objects([image for image in images if not _is_slice(image)], files):
+        volumes = _volumes_of_frames(parts)
+        groups += volumes
+        for image in parts:
+            if len(volumes) > 1:
+                _tell(files, image, f"an object of {len(volumes)} volumes, each a series of its own")
+    groups += slices
     found = []
     for number, group in enumerate(groups, start=1):
         head = group[0].header
         uid = head.series_uid if len(groups) == 1 else f"{head.series_uid}#{number}"
         for image in group:
-            files[image.place] = replace(files[image.place], series_uid=uid)
-            if len(volumes) > 1 and _is_slice(image):
-                _tell(files, image, f"one of {len(volumes)} volumes that share a series UID")
+            shown = head.series_uid if image.whole else uid  # a file of several volumes keeps what they share
+            files[image.place] = replace(files[image.place], series_uid=shown)
         found.append(
             Series(
                 series_uid=uid,
-                instances=tuple(image.instance for image in group),
+                instances=_instances(group, number),
                 modality=head.modality,
                 view=head.view,
                 laterality=head.laterality,
@@ -345,35 +364,94 @@ def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
     return found
 
 
-def _volumes(slices: list[_Image]) -> list[list[_Image]]:
-    """Groups the slices of a series by what must not be mixed in a volume, in the order of the first of each."""
-    groups: list[list[_Image]] = []
-    for image in slices:
-        group = next((group for group in groups if _alike(group[0], image)), None)
-        if group is None:
-            groups.append([image])
+def _objects(images: list[_Image], files: list[FileOutcome]) -> Iterator[list[_Image]]:
+    """Yields the objects among images that are no slices; the files of a concatenation (PS3.3 C.7.6.16.2.2.4) are one.
+
+    Concatenations of which a part is missing are refused.
+    """
+    groups: dict[str, list[_Image]] = {}
+    for image in images:
+        named = image.header.concatenation
+        groups.setdefault(named[0] if named else image.instance.sop_instance_uid, []).append(image)
+    for parts in groups.values():
+        stated = [image.header.concatenation or ("", 1, 1) for image in parts]
+        numbers = sorted(number or 0 for _, number, _ in stated)
+        total = max([total or 0 for _, _, total in stated] + numbers)
+        if numbers == list(range(1, total + 1)):
+            yield [image for _, image in sorted(zip(stated, parts, strict=True), key=lambda pair: pair[0][1] or 0)]
+            if total > 1:
+                for image in parts:
+                    _tell(files, image, f"one of {total} parts of a concatenation, joined")
         else:
-            group.append(image)
-    return [one for group in groups for one in _passes(group)]
+            for image in parts:
+                _refuse(files, image, f"expected all {total} parts of a concatenation, found {len(set(numbers))}")
 
 
-def _alike(first: _Image, other: _Image) -> bool:
-    """Whether two slices can lie in one volume, by everything but their positions."""
+def _volumes_of_frames(parts: list[_Image]) -> list[list[_Image]]:
+    """Splits the frames of an object as slices of a classic series are, where each states a place; else returns it."""
+    if not all(image.instance.frames for image in parts):
+        return [parts]
+    stated = [image.header.frame_passes for image in parts]
+    count = min(len(passes[0]) if passes else 0 for passes in stated)
+    frames = []
+    for image in parts:
+        for index, frame in enumerate(image.instance.frames):
+            passes = (None, *image.header.frame_passes[index][:count]) if count else ()  # no acquisition number
+            one = replace(image.instance, pixels=frame.pixels, geometry=frame.geometry, kind=frame.kind, frames=())
+            header = replace(image.header, passes=passes)
+            frames.append(_Image(place=image.place, header=header, instance=one, whole=image.instance, frame=index))
+    if any(_along_normal(frame) is None for frame in frames):
+        return [parts]
+    volumes = _volumes(frames)
+    return volumes if len(volumes) > 1 else [parts]
 
-    def facts(image: _Image) -> tuple[Any, ...]:
+
+def _instances(group: list[_Image], number: int) -> tuple[Instance, ...]:
+    """Returns the instances of series ``number``; of an object with several volumes, one that holds some frames."""
+    chosen: dict[int, list[_Image]] = {}
+    for image in group:
+        chosen.setdefault(image.place, []).append(image)
+    return tuple(
+        with_frames(whole, [image.frame for image in images], f"{whole.sop_instance_uid}#{number}")
+        if (whole := images[0].whole)
+        else images[0].instance
+        for images in chosen.values()
+    )
+
+
+def _volumes(slices: list[_Image]) -> list[list[_Image]]:
+    """Groups the slices of a series by what must not be mixed in a volume, in the order of the first of each.
+
+    They stay together where that would make more than ``MAX_VOLUMES``.
+    """
+    groups: list[list[_Image]] = []
+    alike: dict[tuple[Any, ...], list[list[_Image]]] = {}
+    for image in slices:
         instance = image.instance
         size = (instance.pixels.rows, instance.pixels.columns)
-        return size, instance.is_localizer, instance.kind, image.header.frame_of_reference_uid
+        facts = (size, instance.is_localizer, instance.kind, image.header.frame_of_reference_uid)
+        candidates = alike.setdefault(facts, [])
+        group = next((group for group in candidates if _in_one_grid(group[0].instance, instance)), None)
+        if group is None:
+            candidates.append(group := [])
+            groups.append(group)
+        if len(groups) > MAX_VOLUMES:
+            return [slices]
+        group.append(image)
+    volumes = [one for group in groups for one in _passes(group)]
+    return volumes if len(volumes) <= MAX_VOLUMES else [slices]
+
+
+def _in_one_grid(first: Instance, other: Instance) -> bool:
+    """Whether two slices have one orientation and one spacing."""
 
     def close(one: Sequence[float] | None, two: Sequence[float] | None, tolerance: float) -> bool:
         one, two = one or (), two or ()
         return len(one) == len(two) and all(abs(a - b) <= tolerance for a, b in zip(one, two, strict=True))
 
-    here, there = first.instance.geometry, other.instance.geometry
-    return (
-        facts(first) == facts(other)
-        and close(here.orientation, there.orientation, ORIENTATION_TOLERANCE)
-        and close(here.pixel_spacing, there.pixel_spacing, SPACING_TOLERANCE_MM)
+    here, there = first.geometry, other.geometry
+    return close(here.orientation, there.orientation, ORIENTATION_TOLERANCE) and close(
+        here.pixel_spacing, there.pixel_spacing, SPACING_TOLERANCE_MM
     )
 
 

@@ -1,7 +1,7 @@
 """Where bytes come from: the files of a folder, one file, or the members of a zip, all of them untrusted.
 
 Nothing is ever written to disk: a member of an archive is unpacked into memory, counted on the bytes that really come
-out, and unpacked again when its pixels are wanted.
+out, and unpacked again when its pixels are wanted, from the place where it stands.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -27,6 +29,8 @@ RATIO_FREE = 1 << 20
 MAX_MEMBERS = 5_000
 """An archive holds fewer entries than this."""
 _CHUNK = 1 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Magic number, lengths of the name and of the extra field (APPNOTE.TXT 4.3.7)."""
 
 _ARCHIVES = {
     b"PK\x03\x04": "zip",
@@ -40,14 +44,25 @@ _ARCHIVES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Member:
+    """Where a member of a zip stands: it is opened without reading the archive's directory again."""
+
+    offset: int
+    """Of its local header."""
+    packed_bytes: int
+    deflated: bool
+    crc: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """One file, or one member of a zip, that can be opened again and again."""
 
     name: str
     """As shown to people: the path, or ``archive.zip!member``."""
     path: Path
-    member: int | None = None
-    """Index among the entries of the archive ``path``; names may repeat there, so they do not identify."""
+    member: Member | None = None
+    """In the archive ``path``; names may repeat there, so they do not identify."""
 
     def open(self) -> BinaryIO:
         """Returns a seekable stream of the content.
@@ -55,19 +70,13 @@ class Source:
         Raises:
             ReadError: it is gone, or the member breaks a limit.
         """
-        if self.member is None:
-            try:
-                return _ClampedReader(io.FileIO(self.path))
-            except OSError as error:
-                raise ReadError(
-                    self.name, expected="a readable file", found=error.strerror or "an error", fix="check the file"
-                ) from None
+        if self.member is not None:
+            return _unpack(self.path, self.member, self.name, MAX_UNPACKED)
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return io.BytesIO(_unpack(archive, archive.infolist()[self.member], self.name, MAX_UNPACKED))
-        except (OSError, IndexError, zipfile.BadZipFile) as error:
+            return _ClampedReader(io.FileIO(self.path))
+        except OSError as error:
             raise ReadError(
-                self.name, expected="a readable zip", found=type(error).__name__, fix="check the archive"
+                self.name, expected="a readable file", found=error.strerror or "an error", fix="check the file"
             ) from None
 
 
@@ -189,38 +198,45 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         return
     with archive:
         entries = archive.infolist()
-        if len(entries) >= MAX_MEMBERS:
-            yield Refusal(
-                name=str(path), reason=f"expected an archive of fewer than {MAX_MEMBERS} members, found {len(entries)}"
-            )
-            return
-        left = MAX_UNPACKED
-        for index, entry in enumerate(entries):
-            if entry.is_dir():
-                continue
-            name = f"{path}!{entry.filename}"
-            if reason := _unsafe(entry):
-                yield Refusal(name=name, reason=reason)
-                continue
-            if left <= 0:
-                yield Refusal(name=name, reason=f"the archive unpacks to more than {MAX_UNPACKED >> 30} GB")
-                continue
-            try:
-                content = _unpack(archive, entry, name, left)
-            except ReadError as error:
-                yield Refusal(name=name, reason=f"expected {error.expected}, found {error.found}")
-                left -= MAX_UNPACKED if "in total" in error.expected else 0
-                continue
-            left -= len(content)
-            stream = io.BytesIO(content)
-            del content
-            if kind := archive_kind(stream):
-                yield Refusal(name=name, reason=f"an archive ({kind}) inside an archive is not opened")
-                continue
-            yield Source(name=name, path=path, member=index), stream
+    if len(entries) >= MAX_MEMBERS:
+        yield Refusal(
+            name=str(path), reason=f"expected an archive of fewer than {MAX_MEMBERS} members, found {len(entries)}"
+        )
+        return
+    offsets = sorted(entry.header_offset for entry in entries)
+    ends = dict(reversed(list(pairwise(offsets))))  # of entries that share an offset, each ends where it starts
+    left = MAX_UNPACKED
+    for entry in entries:
+        if entry.is_dir():
+            continue
+        name = f"{path}!{entry.filename}"
+        if reason := _unsafe(entry, ends.get(entry.header_offset)):
+            yield Refusal(name=name, reason=reason)
+            continue
+        if left <= 0:
+            yield Refusal(name=name, reason=f"the archive unpacks to more than {MAX_UNPACKED >> 30} GB")
+            continue
+        member = Member(
+            offset=entry.header_offset,
+            packed_bytes=entry.compress_size,
+            deflated=entry.compress_type == zipfile.ZIP_DEFLATED,
+            crc=entry.CRC,
+        )
+        try:
+            stream = _unpack(path, member, name, left)
+        except ReadError as error:
+            yield Refusal(name=name, reason=f"expected {error.expected}, found {error.found}")
+            left -= MAX_UNPACKED if "in total" in error.expected else 0
+            continue
+        left -= stream.getbuffer().nbytes
+        if kind := archive_kind(stream):
+            yield Refusal(name=name, reason=f"an archive ({kind}) inside an archive is not opened")
+            continue
+        yield Source(name=name, path=path, member=member), stream
 
 
-def _unsafe(entry: zipfile.ZipInfo) -> str | None:
+def _unsafe(entry: zipfile.ZipInfo, end: int | None) -> str | None:
+    """Returns why ``entry`` is not opened, if so. ``end`` is where the next one starts."""
     name = entry.filename.replace("\\", "/")
     if name.startswith("/") or name[1:2] == ":" or ".." in PurePosixPath(name).parts:
         return "expected a name inside the archive, found one that is absolute or climbs with '..'"
@@ -230,35 +246,64 @@ def _unsafe(entry: zipfile.ZipInfo) -> str | None:
         return f"expected a stored or deflated member, found compression method {entry.compress_type}"
     if entry.flag_bits & 0x1:
         return "expected a member without a password, found an encrypted one"
+    if end is not None and entry.header_offset + _LOCAL_HEADER.size + entry.compress_size > end:
+        return "expected members one after another, found one that overlaps the next"
     return None
 
 
-def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, limit: int) -> bytes:
-    """Returns the content of ``entry``, stopping at ``limit`` bytes or at 100:1, counted on the bytes that come out."""
-    content = bytearray()
+def _unpack(path: Path, member: Member, name: str, limit: int) -> io.BytesIO:
+    """Returns the content of ``member``, stopping at ``limit`` bytes or at 100:1, counted on what really comes out."""
+    content, crc = io.BytesIO(), 0
     try:
-        with archive.open(entry) as stream:
-            while chunk := stream.read(_CHUNK):
-                content += chunk
-                if len(content) > limit:
+        with path.open("rb") as stream:
+            stream.seek(member.offset)
+            magic, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+            if magic != b"PK\x03\x04":
+                raise ValueError
+            stream.seek(name_length + extra_length, io.SEEK_CUR)
+            chunks = _chunks(stream, member.packed_bytes)
+            for chunk in _inflated(chunks) if member.deflated else chunks:
+                size, crc = content.tell() + len(chunk), zlib.crc32(chunk, crc)
+                if size > limit:
                     raise ReadError(
                         name,
                         expected=f"an archive of at most {MAX_UNPACKED >> 30} GB in total",
                         found="more",
                         fix="unpack it",
                     )
-                if len(content) > max(RATIO_FREE, MAX_RATIO * entry.compress_size):
+                if size > max(RATIO_FREE, MAX_RATIO * member.packed_bytes):
                     raise ReadError(
                         name,
                         expected=f"at most {MAX_RATIO} unpacked bytes for each packed one",
                         found="more",
                         fix="unpack the archive yourself if you trust it",
                     )
-    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+                content.write(chunk)
+        if crc != member.crc:
+            raise ValueError
+    except (OSError, EOFError, ValueError, OverflowError, struct.error, zlib.error):
         raise ReadError(
-            name,
-            expected="a complete member of a zip",
-            found=f"damage ({type(error).__name__})",
-            fix="make the archive again",
+            name, expected="a complete member of a zip", found="damage", fix="make the archive again"
         ) from None
-    return bytes(content)
+    content.seek(0)
+    return content
+
+
+def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    while size:
+        chunk = stream.read(min(_CHUNK, size))
+        if not chunk:
+            raise EOFError
+        size -= len(chunk)
+        yield chunk
+
+
+def _inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    for chunk in chunks:
+        while chunk and not inflater.eof:
+            yield inflater.decompress(chunk, _CHUNK)
+            chunk = inflater.unconsumed_tail
+    yield inflater.flush()  # what did not fit into the last chunk
+    if not inflater.eof:
+        raise EOFError

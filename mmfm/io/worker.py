@@ -1,8 +1,9 @@
 """A process of its own for decoding pixels of unknown origin: one that hangs or crashes takes nothing else with it.
 
 Native decoders have ended the process that called them, on valid files too. ``decode`` here does what
-``mmfm.io.frames.decode`` does, in a process that is started when it is first wanted, killed when a file takes too long
-or too much memory, and started anew for the next one. What comes back is numbers and words, and is checked.
+``mmfm.io.frames.decode`` does, and ``decode_picture`` what that of ``mmfm.io.images`` does, in a process that is
+started when it is first wanted, killed when a file takes too long or too much memory, and started anew for the next
+one. What comes back is numbers and words, and is checked.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from mmfm.errors import ReadError
 from mmfm.io.frames import Coding
 from mmfm.io.frames import decode as decode_here
+from mmfm.io.images import decode_picture
 from mmfm.jsonable import from_json, to_json
 from mmfm.study import PixelHeader
 
@@ -65,6 +67,13 @@ class Worker:
         Raises:
             ReadError: as there; or the process ended, or was killed at a limit.
         """
+        return self._answered(content, header, coding)
+
+    def decode_picture(self, content: bytes, header: PixelHeader) -> np.ndarray:
+        """Decodes as ``mmfm.io.images.decode_picture`` does. Raises as ``decode``."""
+        return self._answered(content, header, None)
+
+    def _answered(self, content: bytes, header: PixelHeader, coding: Coding | None) -> np.ndarray:
         bare = replace(header, modality_lut=None, voi_lut=None)
         request = {"header": to_json(bare), "coding": to_json(coding), "bytes": len(content)}
         seconds = min(FILE_SECONDS, FRAME_SECONDS * header.frames)
@@ -148,14 +157,17 @@ def serve() -> None:
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         header = from_json(PixelHeader, request["header"])
-        coding = from_json(Coding, request["coding"])
+        coding = from_json(Coding, request["coding"]) if request["coding"] else None
         content = sys.stdin.buffer.read(request["bytes"])
         if hasattr(signal, "alarm"):
             signal.alarm(int(FILE_SECONDS) + 60)  # for the case that the parent, who kills sooner, is gone
         values = header.rows * header.columns * header.frames * header.samples
-        _limit_memory(3 * values * max(1, coding.bits_allocated // 8) + len(content))
+        _limit_memory(
+            3 * values * max(1, (coding.bits_allocated if coding else header.bits_stored) // 8) + len(content)
+        )
         try:
-            array = np.ascontiguousarray(decode_here(content, header, coding))
+            array = decode_here(content, header, coding) if coding else decode_picture(content, header)
+            array = np.ascontiguousarray(array)
             array = array.astype(array.dtype.newbyteorder("<"), copy=False)
             answers.write(json.dumps({"shape": array.shape, "dtype": array.dtype.str}).encode() + b"\n")
             answers.write(array.data)

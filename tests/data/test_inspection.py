@@ -1,9 +1,16 @@
 """mmfm.data.inspection: outcomes and receipts, on made files and on the collections of odd and hostile ones."""
 
 import csv
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 import time
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -16,6 +23,7 @@ from mmfm.data.inspection import inspect, render
 from mmfm.errors import ReadError
 from mmfm.study import Receipt
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, silenced by a filter that pytest resets
 
 
@@ -154,3 +162,86 @@ def test_every_odd_and_hostile_file_opens_or_is_refused(shared_data, collection,
         elif decodes == "decodes":
             assert statuses == ["ok"], (row["file"], result["files"][0]["reason"])
     assert "Traceback" not in capfd.readouterr().err
+
+
+MEASURED = """
+import resource, sys
+from mmfm.cli import main
+sys.argv = ["mmfm", "inspect", sys.argv[1], "--json"]
+try:
+    main()
+finally:
+    sys.stdout.flush()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(peak, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count the memory of a process in other units")
+def test_hostile_files_take_little_memory_and_write_nothing(shared_data, tmp_path):
+    """Of the parent alone: what decodes is a process of its own, with a limit of its own."""
+    target = tmp_path / "target"
+    shutil.copytree(shared_data / "dicom_hostile" / "files", target)
+    for folder in ("home", "tmp", "work"):
+        (tmp_path / folder).mkdir()
+    before = fingerprint(tmp_path)
+    places = {"HOME": "home", "TMPDIR": "tmp", "XDG_CACHE_HOME": "home"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(target)],
+        cwd=tmp_path / "work", capture_output=True, text=True,
+        env=os.environ | {key: str(tmp_path / name) for key, name in places.items()} | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stderr.strip().isdecimal(), done.stderr
+    assert int(done.stderr) < 1024, f"{done.stderr.strip()} MB"
+    assert len(json.loads(done.stdout)["files"]) > 141
+    assert fingerprint(tmp_path) == before
+
+
+def fingerprint(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.slow
+def test_each_bomb_is_refused_within_two_seconds(shared_data):
+    with open(shared_data / "dicom_hostile" / "manifest.csv", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["family"] in ("bomb", "archive")]
+    inspect(shared_data / "dicom_hostile" / "files" / "009_deflate_ok.dcm")  # the first call imports and starts much
+    seen = 0
+    for row in rows:
+        start = time.monotonic()
+        files = inspect(shared_data / "dicom_hostile" / row["file"])["files"]
+        seconds = time.monotonic() - start
+        if row["expected"].startswith("refuse"):
+            seen += 1
+            assert seconds < 2, (row["file"], seconds)
+            assert {file["status"] for file in files} == {"refused"}, row["file"]
+    assert seen >= 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("elements", "1000000 elements"), ("zeros", "neither an image nor"), ("fragments", "Rows and Columns")],
+)
+def test_a_deflated_bomb_below_the_ratio_is_refused_within_two_seconds(tmp_path, kind, reason):
+    """What a limit of 200:1 lets through must not keep the parser busy for minutes."""
+    empty = b"\x09\x00\x02\x10LO\x00\x00"
+    noise = np.random.default_rng(0).integers(0, 256, (4 << 20) // 16, np.uint8).tobytes()
+    body = {
+        "elements": empty * (30 << 17),
+        "zeros": bytes(32 << 20),
+        "fragments": b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\0\0\0\0" * (30 << 17),
+    }[kind]
+    syntax = b"1.2.840.10008.1.2.1.99"
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(noise + body if kind == "zeros" else body + noise) + packer.flush()
+    head = bytes(128) + b"DICM\x02\x00\x10\x00UI" + len(syntax).to_bytes(2, "little") + syntax
+    (tmp_path / "x.dcm").write_bytes(head + packed)
+    start = time.process_time()
+    (file,) = inspect(tmp_path / "x.dcm")["files"]
+    assert time.process_time() - start < 2
+    assert file["status"] == "refused"
+    assert reason in file["reason"]

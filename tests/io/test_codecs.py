@@ -8,6 +8,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from mmfm.errors import ReadError
+from mmfm.imaging import Volume
 from mmfm.io import codecs, read_studies
 
 LOSSLESS = {
@@ -53,6 +54,28 @@ def test_lossless_syntaxes_give_back_what_was_stored(write_dicom, monkeypatch, s
 
     monkeypatch.setattr(codecs, "decoder_of", lambda syntax: None)
     np.testing.assert_array_equal(stored(path), array, err_msg="another plugin reads something else")
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize("extended", [True, False], ids=["sign extended", "low bits alone"])
+@pytest.mark.parametrize("plugin", [True, False], ids=["imagecodecs", "others"])
+def test_a_codestream_of_more_bits_than_are_stored(write_dicom, monkeypatch, syntax, extended, plugin):
+    """Signed values of 12 bits in codestreams of 16 unsigned ones: only the low 12 count (PS3.5 8.1.1)."""
+    array = smooth(2, 12, signed=True)
+    coded = [LOSSLESS[syntax](frame.view("<u2") if extended else frame.view("<u2") & 0xFFF) for frame in array]
+    path = write_encapsulated(write_dicom, array, coded, syntax, 12)
+    if not plugin:
+        monkeypatch.setattr(codecs, "decoder_of", lambda syntax: None)
+    np.testing.assert_array_equal(stored(path), array)
+
+
+def test_values_beyond_the_stored_bits_are_kept_and_shown_white(write_dicom):
+    array = smooth(1, 13, signed=False)
+    coded = [imagecodecs.jpegls_encode(frame) for frame in array]
+    path = write_encapsulated(write_dicom, array, coded, "1.2.840.10008.1.2.4.80", 12)
+    np.testing.assert_array_equal(stored(path), array)
+    volume, _ = Volume.from_series(read_studies(path)[0].series[0])
+    assert (volume.array.min(), volume.array.max()) == (0, 1)
 
 
 @pytest.mark.parametrize(("bits", "signed"), [(8, False), (12, True), (16, False)])

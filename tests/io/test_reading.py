@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pydicom.uid import (
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
 from mmfm.io import attach, read, read_image, read_studies
+from mmfm.io.sources import walk
 from mmfm.study import Laterality, Sex, Study, ViewPosition
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, silenced by a filter that pytest resets
@@ -202,6 +204,66 @@ def test_archives_are_limited(write_dicom, picture, tmp_path):
     assert "100 unpacked bytes" in found["bomb.dcm"].reason
     assert "inside an archive is not opened" in found["inner.zip"].reason
     assert "link" in found["link"].reason
+
+
+def zipped(path: Path, **contents: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content, zipfile.ZIP_STORED if name.startswith("stored") else None)
+    return path
+
+
+def test_members_are_opened_where_they_stand_by_many_threads(write_dicom, picture, tmp_path, monkeypatch):
+    pictures = [np.roll(picture, number) for number in range(40)]
+    contents = {
+        f"{'stored' if number % 2 else 'packed'}{number}": write_dicom("x.dcm", array).read_bytes()
+        for number, array in enumerate(pictures)
+    }
+    archive = b"a program that unpacks itself" + zipped(tmp_path / "a.zip", **contents).read_bytes()
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + archive)
+    loads = {file.sop_instance_uid: None for file in read(tmp_path / "a.zip").files}
+    for study in read(tmp_path / "a.zip").studies:
+        loads |= {i.sop_instance_uid: i.load for series in study.series for i in series.instances}
+    monkeypatch.setattr(zipfile, "ZipFile", None)  # the directory of the archive is not read again
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda load: load()[0], loads.values()))
+    for one, array in zip(found, pictures, strict=True):
+        np.testing.assert_array_equal(one, array)
+
+
+def test_members_that_overlap_are_refused(write_dicom, picture, tmp_path):
+    """One packed stream under many names would unpack to many times what the archive can hold."""
+    good = write_dicom("s/x.dcm", picture).read_bytes()
+    path = zipped(tmp_path / "a.zip", one=good, two=good, six=good)
+    content = path.read_bytes()
+    directory = content.index(b"PK\x01\x02")
+    second = content.index(b"PK\x03\x04", 4)
+    entry = content.index(b"PK\x01\x02", directory + 4)
+    overlapping = content[: entry + 42] + bytes(4) + content[entry + 46 :]
+    assert int.from_bytes(content[entry + 42 : entry + 46], "little") == second
+    path.write_bytes(overlapping)
+    found = {name.split("!")[1]: outcome for name, outcome in outcomes(path).items()}
+    assert found["six"][0] == "ok"
+    assert found["one"] == found["two"] == ("refused", found["one"][1])
+    assert "overlaps the next" in found["one"][1]
+
+
+@pytest.mark.parametrize("at", [3, 200, -200])
+def test_a_member_that_is_damaged_later_names_itself(write_dicom, picture, tmp_path, at):
+    path = zipped(tmp_path / "a.zip", packed=write_dicom("s/x.dcm", picture).read_bytes())
+    (study,) = read_studies(path)
+    content = bytearray(path.read_bytes())
+    content[at if at > 0 else content.index(b"PK\x01\x02") + at] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match="zip!packed: expected a complete member of a zip; found damage"):
+        study.series[0].instances[0].load()
+
+
+@pytest.mark.parametrize("size", [1 << 20, 2 << 20, (1 << 20) + 1])
+def test_members_of_whole_megabytes(tmp_path, size):
+    content = np.random.default_rng(1).integers(0, 4, size, np.uint8).tobytes()
+    path = zipped(tmp_path / "a.zip", packed=content)
+    assert [stream.read() == content for _, stream in walk(path)] == [True]
 
 
 def test_what_is_no_image_is_refused_and_only_other_dicom_is_ignored(write_dicom, picture, tmp_path):

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmfm.errors import ReadError
-from mmfm.io import frames, read, worker
+from mmfm.io import frames, images, read, worker
 from mmfm.study import PixelHeader
 
 CODING = frames.Coding(
@@ -101,3 +102,19 @@ def test_reading_in_isolation_gives_the_same_pixels(write_dicom, picture):
     here, there = (read(path, isolate=isolate).studies[0].series[0].instances[0] for isolate in (False, True))
     assert here == there
     np.testing.assert_array_equal(here.load(), there.load())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_pictures_are_decoded_there_too(tmp_path, picture, monkeypatch, kind, mode):
+    if (kind, mode) == ("JPEG", "I;16"):
+        pytest.skip("JPEG holds 8 bits")
+    array = picture.astype(np.uint16) * 257 if mode == "I;16" else picture
+    Image.fromarray(array).convert(mode).save(tmp_path / "x", kind)
+    here, there = (read(tmp_path, isolate=isolate).studies[0].series[0].instances[0] for isolate in (False, True))
+    expected = here.load()
+    monkeypatch.setattr(images, "_array", None)  # in this process, nothing can decode
+    np.testing.assert_array_equal(there.load(), expected)
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-40])
+    with pytest.raises(ReadError, match="x: expected a complete PNG or JPEG"):
+        there.load()
