@@ -245,10 +245,11 @@ def pull(
 
     Hosts have to be listed in MMFM_PACS_HOSTS; credentials stand in MMFM_PACS_AUTH or in the file MMFM_PACS_AUTH_FILE.
     """
-    if find == bool(study) or bool(out) != bool(study):
+    filters = patient_id is not None or modality or date or names or as_json
+    if (out or study or series) if find else (filters or not (out and study)):
         raise ConfigError(
             "mmfm pull",
-            expected="either --find, or OUT and --study",
+            expected="either --find with what belongs to it, or OUT and --study",
             found="both, or neither",
             fix="see mmfm pull --help",
         )
@@ -277,7 +278,7 @@ def push(
 
     Hosts have to be listed in MMFM_PACS_HOSTS; credentials stand in MMFM_PACS_AUTH or in the file MMFM_PACS_AUTH_FILE.
     """
-    if url.startswith("dicom://"):
+    if url.lower().startswith("dicom://"):
         from mmfm.io import dimse
 
         pushed = dimse.push(url, path, calling_aet=calling_aet)
@@ -287,8 +288,9 @@ def push(
         pushed = dicomweb.push(url, path)
     skipped = f"; {pushed.skipped} other files were not sent" if pushed.skipped else ""
     print(f"{pushed.stored} instances stored{skipped}")
-    if pushed.refused:
+    if pushed.reasons:
         print(pushed.reasons, file=sys.stderr)
+    if pushed.refused:
         raise typer.Exit(2)
 
 

@@ -2,17 +2,16 @@
 
 ``mmfm pull`` and ``mmfm push`` call this. dicomweb-client asks the questions of QIDO-RS. What carries instances is done
 here: it streams to and from files, counted, with no byte of a data set parsed on the way, where the client would hold
-whole instances in memory and parse (so, inflate) whatever a server sends.
+whole instances in memory and parse (so, inflate) whatever a server sends. ``mmfm.io.web`` carries all of it.
 """
 
 from __future__ import annotations
 
-import base64
+import io
 import json
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
@@ -21,10 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import requests
-import urllib3
 from dicomweb_client import DICOMwebClient
 
-from mmfm.errors import ConfigError, ServerError
+from mmfm.errors import ConfigError, ReadError, ServerError
 from mmfm.files import new_folder
 from mmfm.io.pacs import (
     MAX_BYTES,
@@ -38,47 +36,23 @@ from mmfm.io.pacs import (
     status_meaning,
 )
 from mmfm.io.reading import read
+from mmfm.io.web import AGAIN, CHUNK, KEEPER, SMALLER, STATUS, Answer, exchange, unexpected, web_server
 from mmfm.jsonable import to_json
 
-AUTH = "MMFM_PACS_AUTH"
-
-TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and from one piece of an answer to the next."""
-PATIENCE = 60.0
-"""Seconds that an answer may be slower than ``SLOWEST``."""
-SLOWEST = 1 << 14
-"""Bytes a second; an answer that drips more slowly is left, or it would never end."""
-MAX_TEXT = 32 << 20
+MAX_TEXT = 16 << 20
 """Bytes of an answer that holds no instances."""
 MAX_FOUND = 1_000
 """Studies that a search returns at most."""
 BATCH_BYTES = 64 << 20
 """Bytes of one STOW-RS request, unless a single instance is larger."""
 
-_CHUNK = 1 << 16
 _PAGE = 100
 _MAX_PART_HEADER = 16 << 10
 _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)+", flags=re.ASCII)
 _DATE = re.compile(r"\d{8}(-(\d{8})?)?|-\d{8}", flags=re.ASCII)
+_GIVEN = re.compile(r".*\S.*")
 _MODALITY = re.compile(r"[A-Z0-9_]{2,16}")
 
-_AGAIN = "try again; nothing of this answer was kept"
-_SMALLER = "ask for it series by series"
-_CREDENTIALS = f"set {AUTH} or {AUTH}_FILE to what that server knows"
-_STATUS = {  # PS3.18 section 8.5
-    204: ("HTTP 204, nothing there", "look for the UID with `mmfm pull URL --find`"),
-    206: ("HTTP 206, only a part of it", _SMALLER),
-    400: ("HTTP 400, a request that it does not understand", "check the URL and the UIDs"),
-    401: ("HTTP 401, no credentials that it knows", _CREDENTIALS),
-    403: ("HTTP 403, not allowed with these credentials", _CREDENTIALS),
-    404: ("HTTP 404, no such study, or no DICOMweb at that path", "look for it with `mmfm pull URL --find`"),
-    406: ("HTTP 406, it cannot send DICOM in the syntax that it stores", "ask who keeps the server"),
-    410: ("HTTP 410, a study that is gone", "look for another with `mmfm pull URL --find`"),
-    413: ("HTTP 413, a request too large for it", "push fewer files, or by C-STORE"),
-    415: ("HTTP 415, a kind of file that it does not take", "push by C-STORE"),
-    429: ("HTTP 429, too many requests", "try again later"),
-    503: ("HTTP 503, a server that is too busy", "try again later"),
-}
 _UNREAD = (400, 413, 415)
 """Statuses of a STOW-RS request that was refused as a whole, be it for one of its instances."""
 
@@ -123,13 +97,16 @@ def find(
         ConfigError: the host is not allowed, or a value is of another form.
         ServerError: it cannot be reached, refuses, or answers something else.
     """
+    _require(_GIVEN, patient_id, "--patient-id", "a Patient ID")
     _require(_MODALITY, modality, "--modality", "a code such as CT")
     _require(_DATE, date, "--date", "YYYYMMDD or YYYYMMDD-YYYYMMDD")
-    server = _web_server(url)
+    server = web_server(url)
     filters = {"PatientID": patient_id, "ModalitiesInStudy": modality, "StudyDate": date}
     found: dict[str, FoundStudy] = {}
-    with _Session(server) as session:
-        client = DICOMwebClient(server.url, session=session, timeout=TIMEOUT)
+    with requests.Session() as session:
+        session.trust_env = False
+        session.mount(f"{server.scheme}://", _Adapter(server))
+        client = DICOMwebClient(server.url, session=session)
         client.set_http_retry_params(retry=False)
         while len(found) < MAX_FOUND:
             try:
@@ -141,11 +118,10 @@ def find(
                 )
                 studies = {study.study_uid: study for study in map(_found_study, page)}
             except (ValueError, TypeError, AttributeError, RecursionError):
-                raise _unexpected(server, "a list of studies in DICOM JSON", "something else") from None
-            new = {uid: study for uid, study in studies.items() if uid not in found}
-            found |= new
-            if len(page) < _PAGE or not new:  # a server that ignores the offset sends the same page for ever
+                raise unexpected(server, "a list of studies in DICOM JSON", "something else") from None
+            if studies.keys() <= found.keys():  # the end; or a server that ignores the offset and repeats itself
                 break
+            found |= studies
     return tuple(found.values())[:MAX_FOUND]
 
 
@@ -185,17 +161,15 @@ def pull(url: str, out: str | Path, *, study_uid: str, series_uid: str | None = 
     """
     _require(_UID, study_uid, "--study", "a Study Instance UID")
     _require(_UID, series_uid, "--series", "a Series Instance UID")
-    server = _web_server(url)
-    address = f"{server.url}/studies/{study_uid}" + (f"/series/{series_uid}" if series_uid else "")
+    server = web_server(url)
+    target = f"{server.path}/studies/{study_uid}" + (f"/series/{series_uid}" if series_uid else "")
     with new_folder(Path(out)) as folder:
-        size = _retrieve(server, address, folder)
+        size = _retrieve(server, target, folder)
         reading = read(folder)
         for file in reading.files:
             series = (file.series_uid or "").partition("#")[0]
             if file.study_uid not in (None, study_uid) or (series_uid and series not in ("", series_uid)):
-                raise _unexpected(
-                    server, "instances of what was asked for alone", "others among them", "ask who keeps the server"
-                )
+                raise unexpected(server, "instances of what was asked for alone", "others among them", KEEPER)
     return Pulled(instances=len(reading.files), size=size, refusals=reading.refusals)
 
 
@@ -209,147 +183,36 @@ def push(url: str, path: str | Path) -> Pushed:
         ReadError: there is no DICOM file at ``path``.
         ServerError: it cannot be reached, refuses, or answers something else.
     """
-    server = _web_server(url)
-    instances, skipped = outgoing(path)
-    size = sum(instance.size for instance in instances)
-    stored, refused = 0, []
-    with _Session(server) as session, progress("Sending", size) as advance:
-        for batch in _batches(instances):
+    server = web_server(url)
+    instances, skipped, refused = outgoing(path)
+    stored, warned = 0, list[str]()
+    waiting = list(_batches(instances))
+    with progress("Sending", sum(instance.size for instance in instances)) as advance:
+        while waiting:
+            batch = waiting.pop(0)
             try:
-                reasons = _store(session, server, batch)
+                said = _store(server, batch)
             except ServerError as error:
                 raise error.after(stored) from None
-            stored += len(batch) - len(reasons)
-            refused += reasons
+            except ReadError:
+                raise ReadError(
+                    str(path),
+                    expected="files that stay as they are while they are sent",
+                    found=f"one that changed, after {stored} instances were stored",
+                    fix="push again",
+                ) from None
+            if said is None:  # perhaps for one of its instances
+                half = len(batch) // 2
+                waiting[:0] = [batch[:half], batch[half:]]
+                continue
+            stored += len(batch) - len(said[0])
+            refused += said[0]
+            warned += said[1]
             advance(sum(instance.size for instance in batch))
-    return Pushed(stored=stored, size=size, skipped=skipped, refused=tuple(refused))
+    return Pushed(stored=stored, skipped=skipped, refused=tuple(refused), warned=tuple(warned))
 
 
-# --- HTTP ----------------------------------------------------------------------------------------------------------
-
-
-class _Session(requests.Session):
-    """HTTP under the rules of this module, whoever asks: no redirects, no proxies, no endless answers.
-
-    Nothing of the environment is used but ``MMFM_PACS_AUTH`` and OpenSSL's ``SSL_CERT_FILE``, for the certificate
-    authority of a hospital.
-    """
-
-    def __init__(self, server: Server) -> None:
-        super().__init__()
-        self._server = server
-        self.trust_env = False
-        self.verify = os.environ.get("SSL_CERT_FILE") or True
-        self.headers.update({"Accept-Encoding": "identity"} | _authorization())
-
-    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Sends ``request``; the answer is read as it is asked for, and has a status that says that all went well."""
-        self.close()  # a connection that was kept may be closed by the server just as the next request goes out
-        request.headers.pop("Host", None)  # dicomweb-client sets it without the port
-        options |= {"timeout": TIMEOUT, "allow_redirects": False, "stream": True}
-        try:
-            response = super().send(request, **options)
-        except requests.exceptions.SSLError:
-            raise _unexpected(
-                self._server,
-                "a TLS certificate that can be verified",
-                "none",
-                "set SSL_CERT_FILE to the certificates of your hospital's authority",
-            ) from None
-        except requests.Timeout:
-            raise _unexpected(
-                self._server, "an answer", "none in time", "see whether the server runs, or try again later"
-            ) from None
-        except requests.RequestException:
-            raise _unexpected(
-                self._server,
-                "an answer",
-                "no connection, or one that was lost",
-                "see whether the server runs at that address",
-            ) from None
-        except OSError:  # raised for SSL_CERT_FILE alone, before anything is sent
-            raise ConfigError(
-                "SSL_CERT_FILE", expected="a file of certificates", found="none there", fix="correct its path"
-            ) from None
-        # Instances that cannot be stored are listed in an answer of status 202 or 409 (PS3.18 table 10.5.3-1).
-        searches = request.method == "GET" and "dicom+json" in request.headers.get("Accept", "")
-        fine = (200, 202, 409, *_UNREAD) if request.method == "POST" else (200, 204) if searches else (200,)
-        if response.status_code not in fine:
-            response.close()
-            raise self._refusal(response.status_code)
-        carries = not searches and request.method == "GET"
-        response.raw = _Body(response.raw, self._server, MAX_BYTES if carries else MAX_TEXT)
-        return response
-
-    def _refusal(self, status: int) -> ServerError:
-        if 300 <= status < 400:
-            found, fix = f"HTTP {status}, a redirect", "give the URL that it leads to, if you trust that server"
-        else:
-            found, fix = _STATUS.get(status, (f"HTTP {status}", "look into the server's own log"))
-        return _unexpected(self._server, "what was asked for", found, fix)
-
-
-class _Body:
-    """The body of an answer, counted and timed as it comes in; what requests wants beside that is the wrapped one's."""
-
-    def __init__(self, raw: Any, server: Server, limit: int) -> None:
-        self._raw, self._server, self._limit = raw, server, limit
-
-    def stream(self, amount: int, decode_content: bool | None = None) -> Iterator[bytes]:
-        """Yields what has come in, ``amount`` bytes at most."""
-        start, count = time.monotonic(), 0
-        try:
-            # read() would wait for `amount` bytes, each as late as the time-out of the socket allows.
-            while piece := self._raw.read1(min(amount, _CHUNK), decode_content=decode_content):
-                count += len(piece)
-                if count > self._limit:
-                    expected = f"an answer of at most {self._limit >> 20} MiB"
-                    raise _unexpected(self._server, expected, "a larger one", _SMALLER)
-                if time.monotonic() - start > PATIENCE + count / SLOWEST:
-                    expected = f"at least {SLOWEST >> 10} KiB a second"
-                    raise _unexpected(self._server, expected, "a slower answer", "try again when the line is free")
-                yield piece
-        except (urllib3.exceptions.HTTPError, OSError):
-            found = f"a connection that was lost after {count} bytes"
-            raise _unexpected(self._server, "a whole answer", found, _AGAIN) from None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
-
-
-def _web_server(url: str) -> Server:
-    server = Server.from_url(url)
-    if server.scheme == "dicom":
-        raise ConfigError(
-            "URL", expected="https:// of a DICOMweb server", found="dicom://", fix="give the server's DICOMweb address"
-        )
-    return server
-
-
-def _authorization() -> dict[str, str]:
-    """Returns the header for ``MMFM_PACS_AUTH``, or for the content of the file that ``MMFM_PACS_AUTH_FILE`` names.
-
-    Raises:
-        ConfigError: it is neither ``basic USER:PASSWORD`` nor ``bearer TOKEN``, or the file cannot be read.
-    """
-    value, file = os.environ.get(AUTH), os.environ.get(f"{AUTH}_FILE")
-    if not value and not file:
-        return {}
-    try:
-        text = value or Path(str(file)).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    kind, _, secret = text.strip().partition(" ")
-    if kind.lower() == "basic" and ":" in secret:
-        return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
-    if kind.lower() == "bearer" and re.fullmatch(r"[!-~]+", secret):
-        return {"Authorization": f"Bearer {secret}"}
-    raise ConfigError(
-        AUTH if value else f"{AUTH}_FILE",
-        expected="basic USER:PASSWORD, or bearer TOKEN",
-        found="another form" if value else "no file of that form",
-        fix="write it so",
-    )
+# --- QIDO-RS -------------------------------------------------------------------------------------------------------
 
 
 def _require(pattern: re.Pattern[str], value: str | None, where: str, expected: str) -> None:
@@ -358,13 +221,23 @@ def _require(pattern: re.Pattern[str], value: str | None, where: str, expected: 
         raise ConfigError(where, expected=expected, found="another form", fix="correct it")
 
 
-def _unexpected(
-    server: Server, expected: str, found: str, fix: str = "see whether the URL is that of DICOMweb"
-) -> ServerError:
-    return ServerError(server.where, expected=expected, found=found, fix=fix)
+class _Adapter(requests.adapters.BaseAdapter):
+    """Carries what dicomweb-client asks to ``server``, by ``exchange``."""
 
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
 
-# --- QIDO-RS -------------------------------------------------------------------------------------------------------
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
+        headers = {"Accept": str(request.headers["Accept"])}
+        response = requests.Response()
+        with exchange(self._server, request.path_url, headers, fine=(200, 204)) as answer:
+            response.status_code = answer.status
+            response.raw = io.BytesIO(b"".join(answer.pieces(self._server, MAX_TEXT)))
+        return response
+
+    def close(self) -> None:
+        """Each answer closed its connection."""
 
 
 def _found_study(item: dict[str, Any]) -> FoundStudy:
@@ -401,44 +274,42 @@ def _found_study(item: dict[str, Any]) -> FoundStudy:
 # --- WADO-RS -------------------------------------------------------------------------------------------------------
 
 
-def _retrieve(server: Server, address: str, folder: Path) -> int:
+def _retrieve(server: Server, target: str, folder: Path) -> int:
     """Writes every instance of an answer into ``folder`` as it comes in; returns how many bytes they have."""
-    accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+    headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
     total = 0
-    with _Session(server) as session, session.get(address, headers={"Accept": accept}) as response:
-        length = response.headers.get("Content-Length", "")
-        with progress("Retrieving", int(length) if length.isdecimal() else None) as advance:
-            pieces = _multipart(server, response.iter_content(_CHUNK), _boundary(server, response))
-            for number, part in groupby(pieces, key=lambda piece: piece[0]):
-                if number >= MAX_INSTANCES:
-                    raise _unexpected(server, f"fewer than {MAX_INSTANCES} instances", "more", _SMALLER)
-                path = folder / f"{secrets.token_hex(16)}.dcm"  # the name on the server may be a patient's
-                with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
-                    for _, piece in part:
-                        file.write(piece)
-                        advance(len(piece))
-                    total += file.tell()
-                    _empty_preamble(server, file)
+    with exchange(server, target, headers) as answer, progress("Retrieving", answer.length) as advance:
+        parts = _multipart(server, answer.pieces(server, MAX_BYTES), _boundary(server, answer))
+        for number, part in groupby(parts, key=lambda piece: piece[0]):
+            if number >= MAX_INSTANCES:
+                raise unexpected(server, f"fewer than {MAX_INSTANCES} instances", "more", SMALLER)
+            path = folder / f"{secrets.token_hex(16)}.dcm"  # the name on the server may be a patient's
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as file:
+                for _, piece in part:
+                    file.write(piece)
+                    advance(len(piece))
+                total += file.tell()
+                _empty_preamble(server, file)
     if not total:
-        raise _unexpected(server, "at least one instance", "none")
+        raise unexpected(server, "at least one instance", "none")
     return total
 
 
 def _empty_preamble(server: Server, file: BinaryIO) -> None:
     file.seek(PREAMBLE)
     if file.read(4) != b"DICM":
-        raise _unexpected(server, "DICOM files (PS3.10) alone", "something else among them")
+        raise unexpected(server, "DICOM files (PS3.10) alone", "something else among them")
     file.seek(0)
     file.write(bytes(PREAMBLE))
 
 
-def _boundary(server: Server, response: requests.Response) -> bytes:
+def _boundary(server: Server, answer: Answer) -> bytes:
     """Returns what separates the parts of an answer (RFC 2046 section 5.1.1)."""
     header = Message()
-    header["Content-Type"] = response.headers.get("Content-Type", "")
+    header["Content-Type"] = answer.getheader("Content-Type", "")
     boundary = header.get_param("boundary")
     if header.get_content_type() != "multipart/related" or not isinstance(boundary, str) or not boundary:
-        raise _unexpected(server, "an answer of several parts (multipart/related)", "another content type")
+        raise unexpected(server, "an answer of several parts (multipart/related)", "another content type")
     return boundary.encode("latin-1", "replace")
 
 
@@ -456,7 +327,7 @@ def _multipart(server: Server, chunks: Iterable[bytes], boundary: bytes) -> Iter
                 end = held.find(b"\r\n\r\n")
                 if end < 0:
                     if len(held) > _MAX_PART_HEADER:
-                        raise _unexpected(server, "parts with a header", "a header without an end")
+                        raise unexpected(server, "parts with a header", "a header without an end")
                     break
                 held, in_header = held[end + 4 :], False
             end = held.find(mark)
@@ -467,7 +338,7 @@ def _multipart(server: Server, chunks: Iterable[bytes], boundary: bytes) -> Iter
             if end < 0:
                 break
             held, number, in_header = held[len(mark) :], number + 1, True
-    raise _unexpected(server, "a whole answer", "one that ends in the middle", _AGAIN)
+    raise unexpected(server, "a whole answer", "one that ends in the middle", AGAIN)
 
 
 # --- STOW-RS -------------------------------------------------------------------------------------------------------
@@ -490,8 +361,12 @@ class _Request:
             yield self._start
             with instance.source.open() as stream:
                 yield bytes(len(stream.read(PREAMBLE)))  # what hides there is not passed on
-                while piece := stream.read(_CHUNK):
+                while piece := stream.read(CHUNK):
                     yield piece
+                if stream.tell() != instance.size:
+                    raise ReadError(
+                        instance.source.name, expected=f"{instance.size} bytes", found="others", fix="send it again"
+                    )
         yield self._end
 
 
@@ -507,25 +382,37 @@ def _batches(instances: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     yield batch
 
 
-def _store(session: _Session, server: Server, batch: list[Outgoing]) -> list[str]:
-    """Sends a batch and returns why instances were not stored, one reason each (PS3.18 section 10.5.3)."""
+def _store(server: Server, batch: list[Outgoing]) -> tuple[list[str], list[str]] | None:
+    """Sends a batch (PS3.18 section 10.5.3).
+
+    Returns:
+        why instances were not stored, one reason each, and warnings; ``None`` where the whole of several was refused.
+    """
     body = _Request(batch)
-    content_type = f'multipart/related; type="application/dicom"; boundary={body.boundary}'
-    headers = {"Content-Type": content_type, "Accept": "application/dicom+json"}
-    with session.post(f"{server.url}/studies", data=body, headers=headers) as response:
-        if response.status_code in _UNREAD:
-            if len(batch) == 1:
-                return [_STATUS[response.status_code][0]]
-            return [reason for instance in batch for reason in _store(session, server, [instance])]
-        try:
-            answer = json.loads(response.content)
-            stored = len(answer.get("00081199", {}).get("Value", []))  # Referenced SOP Sequence
-            failed = [
-                int(item.get("00081197", {}).get("Value", [0x0110])[0])  # Failure Reason
-                for tag in ("00081198", "0008119A")  # Failed SOP Sequence, Other Failures Sequence
-                for item in answer.get(tag, {}).get("Value", [])
-            ]
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
-            raise _unexpected(server, "word of each instance, in DICOM JSON", "something else") from None
-    silent = max(0, len(batch) - stored - len(failed))
-    return [status_meaning(code) for code in failed] + ["the server says nothing of it"] * silent
+    headers = {
+        "Content-Type": f'multipart/related; type="application/dicom"; boundary={body.boundary}',
+        "Content-Length": str(len(body)),
+        "Accept": "application/dicom+json",
+    }
+    # Instances that cannot be stored are listed in an answer of status 202 or 409 (PS3.18 table 10.5.3-1).
+    fine = (200, 202, 409, *_UNREAD)
+    with exchange(server, f"{server.path}/studies", headers, body, fine=fine) as answer:
+        if answer.status in _UNREAD:
+            return ([STATUS[answer.status][0]], []) if len(batch) == 1 else None
+        content = b"".join(answer.pieces(server, MAX_TEXT))
+    try:
+        told = json.loads(content)
+        kept = _codes(told, "00081199", "00081196")  # Referenced SOP Sequence, Warning Reason
+        # Failed SOP Sequence and Other Failures Sequence, Failure Reason
+        lost = _codes(told, "00081198", "00081197") + _codes(told, "0008119A", "00081197")
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
+        raise unexpected(server, "word of each instance, in DICOM JSON", "something else") from None
+    refused = [status_meaning(code or 0x0110) for code in lost][: len(batch)]
+    refused += ["the server says nothing of it"] * (len(batch) - len(kept) - len(refused))
+    return refused, [status_meaning(code) for code in kept if code][: len(batch) - len(refused)]
+
+
+def _codes(told: dict[str, Any], sequence: str, tag: str) -> list[int]:
+    """Returns the code of each item of a sequence, 0 where it has none."""
+    found = [item.get(tag, {}).get("Value", []) for item in told.get(sequence, {}).get("Value", [])]
+    return [int(values[0]) if values else 0 for values in found]

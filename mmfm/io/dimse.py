@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from pynetdicom import AE, Association, _config, build_context
+from pynetdicom import AE, Association, _config, build_context, evt
 from pynetdicom.status import STATUS_SUCCESS, STATUS_WARNING, code_to_category
 
-from mmfm.errors import ConfigError, ServerError
+from mmfm.errors import ConfigError, ReadError, ServerError
 from mmfm.io.pacs import AE_TITLE, Outgoing, Pushed, Server, outgoing, progress, status_meaning
 from mmfm.io.sources import Source
 
 TIMEOUT = 30.0
-"""Seconds to connect, and for each answer."""
+"""Seconds to connect, for each answer, and for each piece of an instance to be taken."""
+SLOWEST = 1 << 16
+"""Bytes a second; an answer is waited for as long as it takes to send the instance at that rate, and ``TIMEOUT``."""
+MAX_ANSWERS = 16 << 20
+"""Bytes that a server may send over one association; it takes some 300 to say what became of an instance."""
 MAX_CONTEXTS = 128
 """Presentation contexts of one association: their ids are the odd numbers below 256 (PS3.8 section 9.3.2.2)."""
 
@@ -49,28 +55,28 @@ def push(url: str, path: str | Path, *, calling_aet: str = "MMFM") -> Pushed:
         raise ConfigError(
             "--calling-aet", expected="1 to 16 characters of ASCII without \\", found="others", fix="correct it"
         )
-    instances, skipped = outgoing(path)
-    size = sum(instance.size for instance in instances)
+    instances, skipped, refused = outgoing(path)
     kinds = list(dict.fromkeys((instance.sop_class, instance.transfer_syntax) for instance in instances))
-    stored, refused = 0, []
-    with progress("Sending", size) as advance:
+    stored, warned = 0, list[str]()
+    with progress("Sending", sum(instance.size for instance in instances)) as advance:
         for start in range(0, len(kinds), MAX_CONTEXTS):
             group = kinds[start : start + MAX_CONTEXTS]
             members = [i for i in instances if (i.sop_class, i.transfer_syntax) in group]
             try:
-                for instance, reason in zip(members, _send(server, calling_aet, group, members), strict=True):
-                    stored += reason is None
-                    refused += [reason] if reason else []
+                for instance, (taken, reason) in zip(members, _send(server, calling_aet, group, members), strict=True):
+                    stored += taken
+                    if reason:
+                        (warned if taken else refused).append(reason)
                     advance(instance.size)
             except ServerError as error:
                 raise error.after(stored) from None
-    return Pushed(stored=stored, size=size, skipped=skipped, refused=tuple(refused))
+    return Pushed(stored=stored, skipped=skipped, refused=tuple(refused), warned=tuple(warned))
 
 
 def _send(
     server: Server, calling_aet: str, kinds: list[tuple[str, str]], instances: list[Outgoing]
-) -> Iterator[str | None]:
-    """Yields for each instance why it was not stored, ``None`` where it was.
+) -> Iterator[tuple[bool, str | None]]:
+    """Yields for each instance whether it was stored, and why not or with which warning.
 
     Some servers end the association at an instance that they cannot read: the next one then goes out over a new one.
     """
@@ -78,7 +84,7 @@ def _send(
     while waiting:
         with _association(server, calling_aet, kinds) as association:
             while waiting:
-                reason = _store(association, waiting.pop(0))
+                taken, reason = _store(association, waiting.pop(0))
                 ended = ended + 1 if reason == _ENDED else 0
                 if ended == 2:  # in a row: it is not the instance
                     raise ServerError(
@@ -87,7 +93,7 @@ def _send(
                         found="none, or an association that it ended",
                         fix="see whether it runs and knows the calling AE title (--calling-aet), and push again",
                     )
-                yield reason
+                yield taken, reason
                 if ended:
                     break
 
@@ -96,9 +102,25 @@ def _send(
 def _association(server: Server, calling_aet: str, kinds: list[tuple[str, str]]) -> Iterator[Association]:
     """Yields an association with one presentation context for each SOP class and transfer syntax."""
     entity = AE(ae_title=calling_aet)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT
+    entity.connection_timeout = entity.acse_timeout = TIMEOUT
+    entity.network_timeout = None  # it would count the time that an instance takes to be unpacked
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in kinds]
-    association = entity.associate(server.host, server.port, contexts=contexts, ae_title=server.called_aet)
+    silent = ServerError(
+        server.where,
+        expected="an association",
+        found="no answer of a DICOM server",
+        fix="see whether the server runs at that address",
+    )
+    try:
+        association = entity.associate(
+            server.host,
+            server.port,
+            contexts=contexts,
+            ae_title=server.called_aet,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _limit_answers)],
+        )
+    except OSError:  # there is no host of that name
+        raise silent from None
     try:
         # When none of the contexts is accepted pynetdicom aborts: that is no lost connection.
         if association.is_rejected:
@@ -110,35 +132,53 @@ def _association(server: Server, calling_aet: str, kinds: list[tuple[str, str]])
                 fix="check both AE titles, and that the server knows the calling one (--calling-aet)",
             )
         if not association.is_established and not association.rejected_contexts:
-            raise ServerError(
-                server.where,
-                expected="an association",
-                found="no answer of a DICOM server",
-                fix="see whether the server runs at that address",
-            )
+            raise silent
         yield association
     finally:
         if association.is_established:
             association.release()
 
 
-def _store(association: Association, instance: Outgoing) -> str | None:
-    """Sends an instance and returns why it was not stored, ``None`` where it was."""
+def _limit_answers(event: evt.Event) -> None:
+    """Bounds what a server sends: pynetdicom would read a message of any length, however slow, into memory."""
+    connection: Any = event.assoc.dul.socket
+    connection.socket.settimeout(TIMEOUT)
+    left = MAX_ANSWERS
+
+    def receive(size: int) -> bytearray:
+        nonlocal left
+        left -= size
+        if left < 0:
+            raise OSError("more than an answer can have")
+        content, end = bytearray(), time.monotonic() + TIMEOUT
+        while len(content) < size and (piece := connection.socket.recv(min(size - len(content), 1 << 16))):
+            content += piece
+            if time.monotonic() > end:
+                raise TimeoutError
+        return content
+
+    connection.recv = receive
+
+
+def _store(association: Association, instance: Outgoing) -> tuple[bool, str | None]:
+    """Sends an instance and returns whether it was stored, and why not or with which warning."""
     taken = {(context.abstract_syntax, context.transfer_syntax[0]) for context in association.accepted_contexts}
     if (instance.sop_class, instance.transfer_syntax) not in taken:
-        return "the server does not take its SOP class in its transfer syntax"
+        return False, "the server does not take its SOP class in its transfer syntax"
+    association.dimse_timeout = TIMEOUT + instance.size / SLOWEST  # it runs from the start of sending
     try:
         with _on_disk(instance.source) as path:
             status = association.send_c_store(path).get("Status")
-    except OSError:
-        return "the file cannot be read any more"
+    except (OSError, ReadError):
+        return False, "the file cannot be read any more"
     except (ValueError, AttributeError):
-        return "its SOP instance UID is missing, or not valid"
+        return False, "its SOP instance UID is missing, or not valid"
     except RuntimeError:  # the association is no more
-        return _ENDED
+        return False, _ENDED
     if status is None:
-        return _ENDED
-    return None if code_to_category(status) in (STATUS_SUCCESS, STATUS_WARNING) else status_meaning(status)
+        return False, _ENDED
+    category = code_to_category(status)
+    return category in (STATUS_SUCCESS, STATUS_WARNING), None if category == STATUS_SUCCESS else status_meaning(status)
 
 
 @contextmanager

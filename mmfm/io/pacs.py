@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
@@ -36,16 +36,18 @@ AE_TITLE = re.compile(r"(?=.*\S)[ -\[\]-~]{1,16}")
 """ASCII without control characters and backslash, not blanks alone (PS3.5 table 6.2-1)."""
 
 _PORTS = {"https": 443, "http": 80, "dicom": 104}
-_ENCRYPTED = ("https",)
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PATH = re.compile(r"[\w/.~%-]*", flags=re.ASCII)
 
-# Their log lines hold URLs and headers, and so UIDs; nothing of them may reach a log file of the program around.
-for _name in ("dicomweb_client", "pynetdicom", "urllib3.connectionpool"):
+# Their log lines hold URLs, headers and odd values, and so UIDs; none may reach a log file of the program around.
+for _name in ("dicomweb_client", "pydicom", "pynetdicom"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-# PS3.4 table B.2-1, PS3.7 section 9.1.1.1.9, PS3.18 table 10.5.3-1 (same codes)
+# PS3.4 table B.2-1, PS3.7 section 9.1.1.1.9, PS3.18 tables I.2-1 and I.2-2 (same codes)
 _STATUS = {
+    0xB000: "the server changed elements",
+    0xB006: "the server left out elements",
+    0xB007: "the data set does not match its SOP class",
     0x0110: "processing failed",
     0x0111: "an instance of that UID is there",
     0x0117: "the SOP instance UID is not valid",
@@ -79,10 +81,10 @@ class Server:
             ConfigError: the URL is of another form or holds credentials, or its host is not listed.
         """
         try:
-            parts = urlsplit(url)
-            scheme, host, port = parts.scheme, _host(parts.hostname), parts.port
+            parts, host, port = _parse(url)
         except ValueError:
-            raise _bad_url("one that cannot be parsed") from None
+            raise _bad_url("another form") from None
+        scheme = parts.scheme
         if scheme not in _PORTS:
             raise _bad_url("another scheme")
         if parts.password is not None or (scheme != "dicom" and parts.username is not None):
@@ -92,7 +94,7 @@ class Server:
                 found="a user name or password",
                 fix="set MMFM_PACS_AUTH or MMFM_PACS_AUTH_FILE",
             )
-        if host is None or port == 0 or parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
+        if not _PATH.fullmatch(parts.path):
             raise _bad_url("another form")
         title = unquote(parts.username or "")
         if scheme == "dicom" and (parts.path.strip("/") or not AE_TITLE.fullmatch(title)):
@@ -115,7 +117,7 @@ class Server:
     def _require_listed(self) -> None:
         hosts = allowed_hosts()
         listed = [entry for entry in hosts if entry.host == self.host and entry.port in (None, self.port)]
-        encrypted = self.scheme in _ENCRYPTED
+        encrypted = self.scheme == "https"
         shown = self.where if encrypted or self._is_loopback() else f"{self.scheme}://{self.where}"
         if not listed:
             raise ConfigError(
@@ -159,19 +161,17 @@ def allowed_hosts() -> tuple[AllowedHost, ...]:
     found = []
     for entry in filter(None, (part.strip() for part in os.environ.get(HOSTS, "").split(","))):
         try:
-            parts = urlsplit(entry if "://" in entry else f"//{entry}")
-            host, port, scheme = _host(parts.hostname), parts.port, parts.scheme or None
+            parts, host, port = _parse(entry if "://" in entry else f"//{entry}")
+            if "@" in parts.netloc or parts.path.strip("/") or parts.scheme not in ("", *_PORTS):
+                raise ValueError
         except ValueError:
-            host, port, scheme = None, None, None
-            parts = urlsplit("")
-        if host is None or "@" in parts.netloc or parts.path.strip("/") or not (scheme is None or scheme in _PORTS):
             raise ConfigError(
                 HOSTS,
                 expected="host[:port], separated by commas",
                 found="another form",
                 fix=f"write it as export {HOSTS}=pacs.example.org:8443",
-            )
-        found.append(AllowedHost(host=host, port=port, scheme=scheme))
+            ) from None
+        found.append(AllowedHost(host=host, port=port, scheme=parts.scheme or None))
     return tuple(found)
 
 
@@ -190,61 +190,75 @@ class Pushed:
     """What became of everything that was to be sent."""
 
     stored: int
-    size: int
-    """Bytes of the instances that were stored."""
     skipped: int
-    """Files that were not sent: no DICOM files, or larger than ``MAX_BYTES``."""
+    """Files that are no instances, and so were not sent."""
     refused: tuple[str, ...]
-    """The reason of every instance that the server did not store."""
+    """The reason of every instance that could not be sent, or that the server did not store."""
+    warned: tuple[str, ...]
+    """What the server said of instances that it stored, but not as they are."""
 
     @property
     def reasons(self) -> str | None:
-        """How many instances were refused, by reason."""
-        counts = Counter(self.refused).most_common()
-        return "; ".join(f"{count} not stored: {reason}" for reason, count in counts) or None
+        """How many instances were refused or stored with a warning, by reason."""
+        counted = [
+            f"{count} {what}: {reason}"
+            for what, reasons in (("not stored", self.refused), ("stored with a warning", self.warned))
+            for reason, count in Counter(reasons).most_common()
+        ]
+        return "; ".join(counted) or None
 
 
-def outgoing(path: str | Path) -> tuple[list[Outgoing], int]:
-    """Returns the DICOM files at ``path`` (a folder, zip or file), and how many other files lie there.
+def outgoing(path: str | Path) -> tuple[list[Outgoing], int, list[str]]:
+    """Returns the instances at ``path`` (a folder, zip or file), how many other files lie there, and refusals.
+
+    A refusal is the reason why a file that may hold an instance cannot be sent.
 
     Raises:
-        ReadError: there is none, or no such path.
+        ReadError: there is no instance, or no such path.
     """
-    found, skipped = [], 0
+    found, skipped, refused = [], 0, []
     for item in walk(Path(path)):
-        sendable = None if isinstance(item, Refusal) else _outgoing(*item)
-        if sendable is None:
-            skipped += 1
+        kind = item.reason if isinstance(item, Refusal) else _outgoing(*item)
+        if isinstance(kind, Outgoing):
+            found.append(kind)
+        elif kind:
+            refused.append(kind)
         else:
-            found.append(sendable)
+            skipped += 1
     if not found:
         raise ReadError(
             str(path),
             expected="DICOM files, with the DICM prefix",
-            found=f"{skipped} other files",
+            found=f"{skipped + len(refused)} other files",
             fix="run `mmfm inspect` on it for each file's reason",
         )
-    return found, skipped
+    return found, skipped, refused
 
 
-def _outgoing(source: Source, stream: BinaryIO) -> Outgoing | None:
-    stream.seek(0, os.SEEK_END)
-    size = stream.tell()
+def _outgoing(source: Source, stream: BinaryIO) -> Outgoing | str | None:
+    """Returns an instance, why it cannot be sent, or ``None`` where the file is none."""
+    size = stream.seek(0, os.SEEK_END)
     stream.seek(PREAMBLE)
-    if stream.read(4) != b"DICM" or size > MAX_BYTES:
+    if stream.read(4) != b"DICM":
         return None
+    if size > MAX_BYTES:
+        return f"it is larger than {MAX_BYTES >> 30} GiB"
     try:
         meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
         sop_class, syntax = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
     except Exception:  # a parser over untrusted bytes: whatever it raises is the file's fault
-        return None
-    if sop_class == MediaStorageDirectoryStorage or not (sop_class.is_valid and syntax.is_valid):
-        return None  # a DICOMDIR is an index of files, not an instance
+        return "its file meta information cannot be read"
+    if sop_class == MediaStorageDirectoryStorage:
+        return None  # an index of files
+    if not (sop_class.is_valid and syntax.is_valid):
+        return "its file meta information holds no valid UIDs"
     return Outgoing(source=source, size=size, sop_class=sop_class, transfer_syntax=syntax)
 
 
 def status_meaning(code: int) -> str:
-    """Returns the meaning of a failure that a server gave for an instance, and its code."""
+    """Returns the meaning of a status that a server gave for an instance, and its code."""
+    if not 0 <= code <= 0xFFFF:
+        return "an unknown reason"
     ranged = "it cannot be understood" if code >> 12 == 0xC else _STATUS_RANGES.get(code & 0xFF00, "an unknown reason")
     return f"{_STATUS.get(code, ranged)} ({code:04X})"
 
@@ -262,12 +276,22 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _host(name: str | None) -> str | None:
-    """Returns a host name or address in the one form that is compared, ``None`` where it is neither."""
+def _parse(url: str) -> tuple[SplitResult, str, int | None]:
+    """Returns the parts of a URL, its host in the one form that is compared, and its port.
+
+    Raises:
+        ValueError: it has no host or one of another form, port 0, a query or a fragment.
+    """
+    parts = urlsplit(url)
     try:
-        return str(ipaddress.ip_address(name or ""))
+        host = str(ipaddress.ip_address(parts.hostname or ""))
     except ValueError:
-        return name if name and _HOST.fullmatch(name) else None
+        host = parts.hostname or ""
+        if not _HOST.fullmatch(host):
+            raise
+    if parts.port == 0 or parts.query or parts.fragment:
+        raise ValueError
+    return parts, host, parts.port
 
 
 def _bad_url(found: str) -> ConfigError:

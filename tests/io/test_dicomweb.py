@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from mmfm import cli
 from mmfm.errors import ConfigError, ReadError, ServerError
-from mmfm.io import dicomweb, read
+from mmfm.io import dicomweb, read, web
 
 MULTIPART = 'multipart/related; type="application/dicom"; boundary=b'
 STUDY = "1.2.3.4.5"
@@ -181,15 +182,29 @@ def test_an_answer_of_unknown_length_is_read(serve, files, tmp_path):
     assert not (tmp_path / "cut").exists()
 
 
-@pytest.mark.parametrize("coding", ["identity", "gzip"])
-def test_bytes_are_counted_as_they_come_out(serve, files, tmp_path, monkeypatch, coding):
+def test_bytes_are_counted_as_they_come_in(serve, files, tmp_path, monkeypatch):
     monkeypatch.setattr(dicomweb, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(dicomweb, "MAX_TEXT", 1 << 20)
     body = parts(files[0] + bytes(4 << 20))
-    body = gzip.compress(body) if coding == "gzip" else body
-    server = serve(reply(body, Content_Encoding=coding))
     with pytest.raises(ServerError, match="at most 1 MiB"):
-        dicomweb.pull(server.url, tmp_path / "out", study_uid=STUDY)
+        dicomweb.pull(serve(reply(body)).url, tmp_path / "out", study_uid=STUDY)
     assert not (tmp_path / "out").exists()
+    for call in (lambda url: dicomweb.find(url), lambda url: dicomweb.push(url, tmp_path / "made")):
+        with pytest.raises(ServerError, match="at most 1 MiB"):
+            call(serve(reply(b" " * (4 << 20))).url)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, gzip", "br"])
+def test_nothing_is_inflated(serve, files, tmp_path, coding):
+    server = serve(reply(gzip.compress(parts(*files)), Content_Encoding=coding))
+    for call in (
+        lambda: dicomweb.pull(server.url, tmp_path / "out", study_uid=STUDY),
+        lambda: dicomweb.find(server.url),
+    ):
+        with pytest.raises(ServerError, match="not compressed, as asked"):
+            call()
+    assert "Content-Encoding" not in server.requests[0].headers
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
 
 
 def test_instances_are_counted(serve, files, tmp_path, monkeypatch):
@@ -212,19 +227,71 @@ def test_a_redirect_is_not_followed(serve, tmp_path, files):
     assert (len(server.requests), other.requests) == (3, [])
 
 
-def test_an_answer_that_drips_is_left(serve, tmp_path, monkeypatch):
-    def drip(handler):
-        reply(length=10_000)(handler)
-        for _ in range(100):
-            handler.wfile.write(b"a")
-            time.sleep(0.05)
+@pytest.mark.parametrize(
+    "target", [b"http://[::1", b"/\xff\xfe", b"//other.org/", b"https://Doe^Jane@other.org", b"/\0"]
+)
+def test_of_a_redirect_nothing_is_read(serve, target):
+    def lead(handler):
+        handler.wfile.write(b"HTTP/1.1 307 X\r\nLocation: %s\r\n\r\n" % target)
+        while True:
+            handler.wfile.write(bytes(1 << 16))
 
-    monkeypatch.setattr(dicomweb, "PATIENCE", 0.3)
-    monkeypatch.setattr(dicomweb, "TIMEOUT", (1, 1))
+    with pytest.raises(ServerError, match=r"HTTP 307, a redirect") as raised:
+        dicomweb.find(serve(lead).url)
+    assert "Doe" not in str(raised.value)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/related; boundary=b\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "pause", "found"),
+    [
+        (OK + b"Content-Length: 10000\r\n\r\n", b"a", 0.02, "a slower answer"),
+        (OK + b"X: ", b"a", 0.02, "none in time"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0, "none in time"),
+        (CHUNKED + b"1;", b"a", 0.02, "a slower answer"),
+        (CHUNKED + b"0\r\n", b"a: b\r\n", 0, "a slower answer"),
+        (CHUNKED + b"1;", bytes(1 << 16), 0, "lost after 0 bytes"),
+        (OK, b"X: a\r\n" * 100, 0, "no connection, or one that was lost"),
+    ],
+    ids=["content", "header", "100 Continue", "chunk header", "trailer", "long chunk header", "headers"],
+)
+def test_an_answer_that_does_not_end_is_left(serve, tmp_path, monkeypatch, start, piece, pause, found):
+    def drip(handler):
+        handler.wfile.write(start)
+        while True:
+            handler.wfile.write(piece)
+            time.sleep(pause)
+
+    monkeypatch.setattr(web, "PATIENCE", 0.3)
+    monkeypatch.setattr(web, "TIMEOUT", (1, 1))
     before = time.monotonic()
-    with pytest.raises(ServerError, match="a slower answer"):
+    with pytest.raises(ServerError, match=found):
         dicomweb.pull(serve(drip).url, tmp_path / "out", study_uid=STUDY)
     assert time.monotonic() - before < 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_comes_fast_enough_is_waited_for(serve, files, tmp_path, monkeypatch):
+    def trickle(handler):
+        body = parts(*files)
+        reply(length=len(body))(handler)
+        for start in range(0, len(body), 512):
+            handler.wfile.write(body[start : start + 512])
+            time.sleep(0.05)
+
+    monkeypatch.setattr(web, "PATIENCE", 0.2)
+    monkeypatch.setattr(web, "SLOWEST", 2_000)
+    before = time.monotonic()
+    assert dicomweb.pull(serve(trickle).url, tmp_path / "out", study_uid=STUDY).instances == 3
+    assert time.monotonic() - before > 0.2
+
+
+def test_a_length_that_is_no_number_is_no_traceback(serve, files, tmp_path):
+    server = serve(reply(parts(*files), length="9" * 5000))
+    assert dicomweb.pull(server.url, tmp_path / "out", study_uid=STUDY).instances == 3
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -236,8 +303,8 @@ def test_an_answer_that_does_not_come_is_left(serve, tmp_path, monkeypatch, begu
             reply(length=10_000)(handler)
         ended.wait(5)
 
-    monkeypatch.setattr(dicomweb, "TIMEOUT", (1, 0.2))
-    with pytest.raises(ServerError, match="lost after 0 bytes" if begun else "none in time"):
+    monkeypatch.setattr(web, "TIMEOUT", (1, 0.2))
+    with pytest.raises(ServerError, match="a slower answer" if begun else "none in time"):
         dicomweb.pull(serve(wait).url, tmp_path / "out", study_uid=STUDY)
     ended.set()
 
@@ -289,7 +356,13 @@ def test_parts_are_the_same_however_they_are_cut(contents, size):
 
 
 @pytest.mark.parametrize(
-    ("value", "header"), [("basic a:b:c", "Basic YTpiOmM="), ("Bearer abc.def", "Bearer abc.def"), (None, None)]
+    ("value", "header"),
+    [
+        ("basic a:b:c", "Basic YTpiOmM="),
+        ("basic a:ä", "Basic YTrDpA=="),
+        ("Bearer abc.def", "Bearer abc.def"),
+        (None, None),
+    ],
 )
 @pytest.mark.parametrize("in_file", [False, True])
 def test_credentials_come_from_the_environment(serve, tmp_path, monkeypatch, value, header, in_file):
@@ -300,7 +373,8 @@ def test_credentials_come_from_the_environment(serve, tmp_path, monkeypatch, val
         monkeypatch.setenv("MMFM_PACS_AUTH", value)
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login x password y")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     server = serve(reply(b"[]", kind="application/dicom+json"))
     assert dicomweb.find(server.url) == ()
     assert server.requests[0].headers.get("Authorization") == header
@@ -328,7 +402,7 @@ def test_certificates_are_verified(serve, tmp_path, monkeypatch):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     server = serve(reply(b"[]", kind="application/dicom+json"), tls)
-    with pytest.raises(ServerError, match="a TLS certificate that can be verified"):
+    with pytest.raises(ServerError, match="TLS with a certificate that can be verified"):
         dicomweb.find(server.url)
     assert server.requests == []
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -367,8 +441,17 @@ def test_all_pages_are_read(serve):
     studies = [found(f"1.2.{n}") for n in range(250)]
     server = serve(pages(studies))
     assert [s.study_uid for s in dicomweb.find(server.url, patient_id="A&B", modality="CT", date="20260101-")]
-    assert len(server.requests) == 3
+    assert len(server.requests) == 4
     assert "PatientID=A%26B" in server.requests[0].path
+
+
+def test_a_server_with_smaller_pages_is_asked_to_the_end(serve):
+    def answer(handler):
+        start = int(re.search(r"offset=(\d+)", handler.path)[1])
+        reply(json.dumps(studies[start : start + 30]).encode(), kind="application/dicom+json")(handler)
+
+    studies = [found(f"1.2.{n}") for n in range(70)]
+    assert len(dicomweb.find(serve(answer).url)) == 70
 
 
 def test_a_server_that_repeats_itself_ends(serve):
@@ -414,7 +497,8 @@ def test_another_answer_is_one_line(serve, body):
 
 
 @pytest.mark.parametrize(
-    "values", [{"modality": "ct&x"}, {"date": "2026-01-01"}, {"date": "-"}, {"date": "20260101-20260102-"}]
+    "values",
+    [{"patient_id": ""}, {"modality": "ct&x"}, {"date": "2026-01-01"}, {"date": "-"}, {"date": "20260101-20260102-"}],
 )
 def test_values_of_another_form_are_refused(values):
     with pytest.raises(ConfigError, match="found another form"):
@@ -424,9 +508,10 @@ def test_values_of_another_form_are_refused(values):
 # --- pushing -------------------------------------------------------------------------------------------------------
 
 
-def told(stored=(), failed=(), **more):
+def told(stored=(), failed=(), warned=()):
     sequences = {
-        "00081199": [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in stored],
+        "00081199": [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in stored]
+        + [{"00081196": {"vr": "US", "Value": [code]}} for code in warned],
         "00081198": [{"00081197": {"vr": "US", "Value": [code]}} for code in failed],
     }
     return json.dumps({tag: {"vr": "SQ", "Value": items} for tag, items in sequences.items() if items}).encode()
@@ -437,7 +522,7 @@ def test_a_request_holds_the_files_without_their_preambles(serve, files, tmp_pat
         (tmp_path / "made" / f"{number}.dcm").write_bytes(file)
     server = serve(reply(told(["1"] * 3), kind="application/dicom+json"))
     pushed = dicomweb.push(server.url, tmp_path / "made")
-    assert (pushed.stored, pushed.refused, pushed.size) == (3, (), sum(map(len, files)))
+    assert (pushed.stored, pushed.refused, pushed.reasons) == (3, (), None)
     (request,) = server.requests
     boundary = re.search("boundary=(.*)", request.headers["Content-Type"])[1].encode()
     sent = b"".join(piece for _, piece in dicomweb._multipart(None, [request.body], boundary))
@@ -459,6 +544,15 @@ def test_requests_stay_below_a_limit(serve, files, tmp_path, monkeypatch):
         (409, told([], [0x0122, 0xC000, 0x0122]), 0, "2 not stored: the SOP class is not supported (0122); 1 not"),
         (200, told(["1", "2"]), 2, "1 not stored: the server says nothing of it"),
         (200, b"{}", 0, "3 not stored: the server says nothing of it"),
+        (200, told(["1"], [], [0xB000, 0xB000]), 3, "2 stored with a warning: the server changed elements (B000)"),
+        (
+            202,
+            told(["1"], [0xA700], [0xB006]),
+            2,
+            "1 not stored: out of resources (A700); 1 stored with a warning: the",
+        ),
+        (202, told(["1", "2", "3"], [0xA700] * 9), 0, "3 not stored: out of resources (A700)"),
+        (202, told(["1"] * 9, [0xA700]), 2, "1 not stored: out of resources (A700)"),
     ],
 )
 def test_what_was_not_stored_is_counted_with_its_reason(serve, files, tmp_path, status, body, stored, reasons):
@@ -468,10 +562,69 @@ def test_what_was_not_stored_is_counted_with_its_reason(serve, files, tmp_path, 
     assert pushed.reasons.startswith(reasons)
 
 
-@pytest.mark.parametrize("body", [b"<xml/>", b"[]", b'{"00081199": 1}', b'{"00081198": {"Value": [1]}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<xml/>",
+        b"[]",
+        b'{"00081199": 1}',
+        b'{"00081198": {"Value": [1]}}',
+        b'{"00081198": {"Value": [{"00081197": {"Value": [1e999]}}]}}',
+        b'{"00081198": {"Value": [{"00081197": {"Value": {"a": 1}}}]}}',
+    ],
+)
 def test_an_answer_that_says_nothing_is_one_line(serve, files, tmp_path, body):
     with pytest.raises(ServerError, match="word of each instance"):
         dicomweb.push(serve(reply(body)).url, tmp_path / "made")
+
+
+def test_what_was_refused_as_a_whole_is_halved(serve, write_dicom, picture, tmp_path):
+    for number in range(16):
+        write_dicom(f"made/{number:02}.dcm", picture, PatientID="WRONG" if number == 11 else "RIGHT")
+    sizes = []
+
+    def answer(handler):
+        body = server.requests[-1].body
+        sizes.append(body.count(b"Content-Type: application/dicom"))
+        wrong = b"WRONG" in body
+        reply(b"" if wrong else told(["1"] * sizes[-1]), status=400 if wrong else 200)(handler)
+
+    server = serve(answer)
+    pushed = dicomweb.push(server.url, tmp_path / "made")
+    assert pushed.stored == 15
+    assert pushed.reasons == "1 not stored: HTTP 400, a request that it does not understand"
+    assert sizes == [16, 8, 8, 4, 2, 2, 1, 1, 4]
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "gone"])
+def test_a_file_that_changes_on_the_way_is_one_line(serve, files, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(dicomweb, "BATCH_BYTES", 1)
+    last = tmp_path / "made" / "2.dcm"
+
+    def answer(handler):
+        last.write_bytes(files[2][:-1] if change == "shorter" else files[2] + b"a")
+        if change == "gone":
+            last.unlink()
+        reply(told(["1"]), kind="application/dicom+json")(handler)
+
+    with pytest.raises(ReadError, match="found one that changed, after 2 instances were stored") as raised:
+        dicomweb.push(serve(answer).url, tmp_path / "made")
+    assert "2.dcm" not in str(raised.value)
+
+
+def test_an_answer_before_everything_was_taken_is_heard(write_dicom, picture, tmp_path):
+    write_dicom("made/0.dcm", picture, PixelData=bytes(32 << 20))
+
+    def refuse():
+        connection, _ = server.accept()
+        connection.recv(1 << 10)
+        connection.sendall(b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=refuse, daemon=True).start()
+        with pytest.raises(ServerError, match="HTTP 401, no credentials"):
+            dicomweb.push(f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path / "made")
 
 
 def test_how_much_was_stored_before_a_failure_is_said(serve, files, tmp_path, monkeypatch):
@@ -609,9 +762,13 @@ def test_a_server_that_stops_in_the_middle_leaves_nothing(start_orthanc, relay, 
         ("--study", "1.2"),
         ("out", "--find"),
         ("out", "--find", "--study", "1.2"),
+        ("--find", "--series", "1.2"),
+        ("out", "--study", "1.2", "--modality", "CT"),
+        ("out", "--study", "1.2", "--patient-id", ""),
+        ("out", "--study", "1.2", "--json"),
     ],
 )
 def test_pull_either_finds_or_retrieves(mmfm, words):
     code, out, err = mmfm("pull", "http://127.0.0.1:1", *words)
     assert (code, out) == (2, "")
-    assert err.startswith("mmfm: mmfm pull: expected either --find, or OUT and --study")
+    assert err.startswith("mmfm: mmfm pull: expected either --find with what belongs to it, or OUT and --study")

@@ -8,7 +8,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from mmfm import doctor
 from mmfm.errors import ConfigError, ReadError
-from mmfm.io import dicomweb, dimse
+from mmfm.io import dicomweb, dimse, pacs
 from mmfm.io.pacs import Server, allowed_hosts, outgoing, status_meaning
 
 
@@ -24,6 +24,7 @@ from mmfm.io.pacs import Server, allowed_hosts, outgoing, status_meaning
         ("127.0.0.1", "http://127.0.0.1:8042/dicom-web"),
         ("localhost:4242", "dicom://AET@localhost:4242"),
         ("[::1]:8042", "http://[0:0::1]:8042"),
+        ("pacs_1", "https://pacs_1"),
     ],
 )
 def test_a_listed_host_is_allowed(monkeypatch, hosts, url):
@@ -45,6 +46,10 @@ def test_a_listed_host_is_allowed(monkeypatch, hosts, url):
         ("https://pacs.example.org", "http://pacs.example.org"),
         ("http://pacs.example.org", "dicom://AET@pacs.example.org"),
         ("127.0.0.2", "https://127.0.0.1"),
+        ("127.0.0.1", "https://2130706433"),
+        ("127.0.0.1", "https://0x7f000001"),
+        ("127.0.0.1", "https://[::ffff:127.0.0.1]"),
+        ("example.org", "https://xn--pacs-example-org-x.net"),
         ("*", "https://pacs.example.org"),
     ],
 )
@@ -87,6 +92,13 @@ def test_nothing_is_sent_to_a_host_that_is_not_listed(monkeypatch, mixed_study, 
         "https://pacs.example.org:0",
         "https://pacs.example.org:hunter2",
         "https://pacs.example.org\\@hunter2.org",
+        "https://pacs.example.org:443@hunter2.org",
+        "https://pacs.example.org%2fhunter2.org",
+        "https://pacs.example.org.",
+        "https://pacs..example.org",
+        "https://" + 64 * "a" + ".org",
+        "https://pacs.exämple.org",
+        "https://*.example.org",
         "https://",
         "ftp://pacs.example.org",
         "pacs.example.org",
@@ -105,7 +117,9 @@ def test_a_url_of_another_form_is_refused_and_not_repeated(monkeypatch, url):
     assert "hunter2" not in str(raised.value)
 
 
-@pytest.mark.parametrize("hosts", ["a b", "host:port", "user@host", "ftp://host", "host/path", "[::1", "host,,*.org"])
+@pytest.mark.parametrize(
+    "hosts", ["a b", "host:port", "user@host", "ftp://host", "host/path", "host?x", "host#x", "[::1", "host,,*.org"]
+)
 def test_a_list_of_another_form_is_refused(monkeypatch, hosts):
     monkeypatch.setenv("MMFM_PACS_HOSTS", hosts)
     with pytest.raises(ConfigError, match="MMFM_PACS_HOSTS: expected host"):
@@ -130,16 +144,38 @@ def test_only_instances_with_a_prefix_are_sent(mixed_study, tmp_path):
     directory.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     directory.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
     (tmp_path / "bare").write_bytes((mixed_study / "0.dcm").read_bytes()[132:])
-    (tmp_path / "cut.dcm").write_bytes(bytes(128) + b"DICM\x02\x00\x10")
+    (tmp_path / "text.txt").write_text("not to be sent")
     with pytest.raises(ReadError, match="found 3 other files"):
         outgoing(tmp_path)
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         for file in mixed_study.iterdir():
             archive.write(file, file.name)
-    found, skipped = outgoing(tmp_path)
-    assert (len(found), skipped) == (5, 4)
+    found, skipped, refused = outgoing(tmp_path)
+    assert (len(found), skipped, refused) == (5, 4, [])
     assert len({instance.transfer_syntax for instance in found}) == 5
     assert sorted(i.size for i in found) == sorted(f.stat().st_size for f in mixed_study.glob("*.dcm"))
+
+
+def test_what_may_be_an_instance_and_cannot_be_sent_is_told(mixed_study, tmp_path, monkeypatch, caplog):
+    whole = (mixed_study / "0.dcm").read_bytes()
+    largest = max(file.stat().st_size for file in mixed_study.iterdir())
+    (tmp_path / "0.dcm").write_bytes(whole)
+    (tmp_path / "cut.dcm").write_bytes(bytes(128) + b"DICM\x02\x00\x10")
+    (tmp_path / "odd.dcm").write_bytes(
+        whole.replace(b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x14\x001.2.Doe^Jane 10.2.1")
+    )
+    (tmp_path / "large.dcm").write_bytes(whole + bytes(largest))
+    (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04" + bytes(10))
+    monkeypatch.setattr(pacs, "MAX_BYTES", largest)
+    found, skipped, refused = outgoing(tmp_path)
+    assert (len(found), skipped) == (1, 0)
+    assert sorted(refused) == [
+        "expected a complete zip, found a damaged one",
+        "it is larger than 0 GiB",
+        "its file meta information cannot be read",
+        "its file meta information holds no valid UIDs",
+    ]
+    assert "Doe" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -150,6 +186,9 @@ def test_only_instances_with_a_prefix_are_sent(mixed_study, tmp_path):
         (0xC122, "the transfer syntax is not supported (C122)"),
         (0x0122, "the SOP class is not supported (0122)"),
         (0x0001, "an unknown reason (0001)"),
+        (0xB000, "the server changed elements (B000)"),
+        (10**4000, "an unknown reason"),
+        (-1, "an unknown reason"),
     ],
 )
 def test_a_status_is_said_in_words(code, meaning):
