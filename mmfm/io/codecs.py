@@ -1,7 +1,8 @@
-"""imagecodecs as a decoding plugin of pydicom, for pictures of one sample: quick, and it leaves the interpreter free.
+"""imagecodecs as a decoding plugin of pydicom: quick, and it leaves the interpreter free.
 
-So several frames decode at once in threads. It is also the one decoder of 12-bit JPEG under a permissive licence.
-Colour is left to the other plugins, which know the colour transforms of each syntax.
+So several frames decode at once in threads. It is also the one decoder of 12-bit and of lossless JPEG that is under a
+permissive licence and survives damaged data. Most colour is left to the other plugins, which know the colour transforms
+of each syntax.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ _CODECS = {
 }
 """Transfer syntax (PS3.5 section 10) -> codec."""
 
+COLOUR_FIRST = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5")
+"""Syntaxes whose colours have no transform but that of Photometric Interpretation, which pydicom undoes."""
+COLOUR_LAST = ("1.2.840.10008.1.2.4.50",)
+"""Where Pillow decides first: it heeds what a JPEG file says of its colours, and fails where that is nothing."""
+_NEED_AN_END = ("jpeg8", "jpegls", "htj2k")
+"""Codecs that would fill up what is missing of a frame that is cut short, or wait for it without end."""
+
 DECODER_DEPENDENCIES = {UID(syntax): ("imagecodecs>=2025.11",) for syntax in _CODECS}
 
 
@@ -41,7 +49,7 @@ def is_available(syntax: str) -> bool:
 
 
 def decode_frame(frame: bytes, runner: Any) -> bytes:
-    """Decodes one compressed frame of one sample, as pydicom's ``DecodeRunner`` describes it.
+    """Decodes one compressed frame, as pydicom's ``DecodeRunner`` describes it; colours stay as they are coded.
 
     Raises:
         ValueError: the frame holds another number of values than the header says, or is cut short.
@@ -50,15 +58,15 @@ def decode_frame(frame: bytes, runner: Any) -> bytes:
 
     codec = _CODECS[runner.transfer_syntax]
     if codec == "dicomrle":
-        _check_segments(frame, runner.bits_allocated)
+        _check_segments(frame, runner.samples_per_pixel, runner.bits_allocated)
         content = bytes(imagecodecs.dicomrle_decode(frame, dtype=f"<u{runner.bits_allocated // 8}"))
+        runner.set_option("planar_configuration", 1)
     else:
-        if codec in ("jpeg8", "htj2k") and b"\xff\xd9" not in frame[-16:]:  # padding may follow
-            raise ValueError("a codestream without an end")  # these two would fill up what is missing
-        array = getattr(imagecodecs, f"{codec}_decode")(frame)
+        colours = {"colorspace": "RGB", "outcolorspace": "RGB"} if runner.samples_per_pixel == 3 else {}
+        array = getattr(imagecodecs, f"{codec}_decode")(frame, **colours)
         runner.set_option("bits_allocated", 8 * array.dtype.itemsize)
         content = array.tobytes()
-    if 8 * len(content) != runner.rows * runner.columns * runner.bits_allocated:
+    if 8 * len(content) != runner.rows * runner.columns * runner.samples_per_pixel * runner.bits_allocated:
         raise ValueError(f"{len(content)} bytes for {runner.rows} x {runner.columns}")
     return content
 
@@ -71,6 +79,11 @@ def decoder_of(syntax: str) -> Decoder | None:
     decoder = Decoder(UID(syntax))
     decoder.add_plugin(NAME, (__name__, decode_frame.__name__))
     return decoder
+
+
+def is_cut(frame: bytes, syntax: str) -> bool:
+    """Returns whether a frame lacks the marker that ends it, in syntaxes whose decoders do not notice."""
+    return _CODECS.get(syntax) in _NEED_AN_END and b"\xff\xd9" not in frame[-16:]  # padding may follow
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:
@@ -102,11 +115,11 @@ def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + max(2, length)
 
 
-def _check_segments(frame: bytes, bits_allocated: int) -> None:
+def _check_segments(frame: bytes, samples: int, bits_allocated: int) -> None:
     """Raises ValueError where the RLE header (PS3.5 G.5) points out of the frame: the codec would read there."""
     if bits_allocated % 8 or len(frame) < 64:
         raise ValueError(f"{len(frame)} bytes of run lengths, {bits_allocated} bits allocated")
     count, *offsets = struct.unpack("<16L", frame[:64])
     used = offsets[:count]
-    if count != bits_allocated // 8 or used != sorted(used) or used[0] < 64 or used[-1] > len(frame):
+    if count != samples * bits_allocated // 8 or used != sorted(used) or used[0] < 64 or used[-1] > len(frame):
         raise ValueError(f"{count} segments of run lengths in {len(frame)} bytes")

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, JPEGLSTransferSyntaxes, RLELossless
 
 from mmfm.errors import ReadError
 from mmfm.io import codecs
@@ -24,8 +24,6 @@ from mmfm.study import PixelHeader
 
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
 """Of pydicom, in the order to be tried."""
-_GDCM_FOR = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-"""JPEG lossless in colour, which no other plugin reads. On damaged data GDCM can hang, or end the process."""
 
 _ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
 
@@ -173,15 +171,17 @@ def _plain(content: bytes, shape: tuple[int, ...], coding: Coding) -> np.ndarray
 
 def _decoders(syntax: str, *, samples: int) -> list[tuple[Decoder, str]]:
     """Returns decoders of a transfer syntax with the plugin to use, in the order to be tried."""
-    quick = codecs.decoder_of(syntax) if samples == 1 else None
-    found = [(quick, codecs.NAME)] if quick else []
+    quick = codecs.decoder_of(syntax)
+    ours = [(quick, codecs.NAME)] if quick else []
     try:
         decoder = get_decoder(UID(syntax))
     except NotImplementedError:
-        return found
-    plugins = _PLUGINS + (("gdcm",) if syntax in _GDCM_FOR else ())
-    usable = [""] if decoder.is_native else [plugin for plugin in plugins if plugin in decoder.available_plugins]
-    return found + [(decoder, plugin) for plugin in usable]
+        return ours
+    plugins = [""] if decoder.is_native else [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
+    others = [(decoder, plugin) for plugin in plugins]
+    if samples == 1 or syntax in codecs.COLOUR_FIRST:
+        return ours + others
+    return others + ours if syntax in codecs.COLOUR_LAST else others
 
 
 def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) -> np.ndarray:
@@ -200,34 +200,38 @@ def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) 
     }
     if UID(coding.syntax).is_encapsulated:
         options["extended_offsets"] = coding.lists_of_offsets()
+        if coding.syntax not in (RLELossless, *JPEGLSTransferSyntaxes):
+            options["planar_configuration"] = 0  # of other codestreams the header's says nothing (PS3.5 8.2)
         _check_codestreams(content, header, coding)
-    first_error: Exception | None = None
+    first_error: BaseException | None = None
     for decoder, plugin in _decoders(coding.syntax, samples=samples):
         try:
             array, properties = decoder.as_array(content, decoding_plugin=plugin, **options)
-        except Exception as error:  # the next decoder may know this variant
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception; the next decoder may know this variant
             first_error = first_error or error
             continue
         if samples == 3 and properties["photometric_interpretation"] != "RGB":
             raise _bad(f"{properties['photometric_interpretation']} that no decoder turned into RGB")
-        return _with_sign(array, coding) if samples == 1 else array
+        return _in_stored_bits(array, coding) if samples == 1 else array
     assert first_error is not None, "a decoder that is available has a plugin"
-    raise first_error
+    raise _bad(_words(first_error)) from None
 
 
-def _with_sign(array: np.ndarray, coding: Coding) -> np.ndarray:
-    """Extends the sign of values that a codestream of more bits than are stored holds without it.
+def _in_stored_bits(array: np.ndarray, coding: Coding) -> np.ndarray:
+    """Returns the values of a codestream of more bits by their stored bits alone (PS3.5 8.1.1), with their sign.
 
-    Only the stored bits count (PS3.5 8.1.1), but decoders extend the sign from the bits of the codestream. Where these
-    hold more than the stored bits can, they are left as they are.
+    Unsigned JPEG 2000 is left as it is: its codestream states how many bits are meant.
     """
-    end = 1 << coding.bits_stored
-    if not coding.signed or coding.bits_stored >= 8 * array.dtype.itemsize or array.dtype.kind != "i":
+    unused = 8 * array.dtype.itemsize - coding.bits_stored
+    if unused <= 0 or array.dtype.kind not in "iu":
+        return array
+    if not coding.signed and coding.syntax not in JPEGLSTransferSyntaxes:
         return array
     lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))
-    if lowest < 0 or not end // 2 <= highest < end:
-        return array
-    return np.where(array >= end // 2, array - end, array)
+    limit = 1 << (coding.bits_stored - coding.signed)
+    return array << unused >> unused if highest >= limit or lowest < -limit else array
 
 
 def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> None:
@@ -244,6 +248,8 @@ def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> N
             raise _bad(f"no codestream of {UID(coding.syntax).name} in frame {frames}")
         if size is not None and size != (header.rows, header.columns):
             raise _bad(f"a frame of {size[0]} x {size[1]} in {header.rows} x {header.columns}")
+        if codecs.is_cut(frame, coding.syntax):
+            raise _bad(f"frame {frames} without an end (cut short)")
     if frames < header.frames:
         raise _bad(f"{frames} of {header.frames} frames")
 
@@ -289,7 +295,7 @@ def _bad(found: str) -> ReadError:
     return ReadError("", expected="pixels as the header states", found=found, fix="copy or export it again")
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """Returns one line on ``error``. Decoders speak of bytes and tags, not of values that name a patient."""
     line = " ".join(str(error).split()).removeprefix(_ALL_PLUGINS)
     return f"no decoder that succeeds ({line[:160]})" if line else type(error).__name__
