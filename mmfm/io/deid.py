@@ -28,7 +28,7 @@ from mmfm.io.deid_dataset import deidentify_dataset, method_code
 from mmfm.io.deid_key import Key
 from mmfm.io.deid_pixels import clean_pixels, is_searchable, may_show_identity
 from mmfm.io.deid_profile import BASIC, EDITION, FULL_DATES, MODIFIED_DATES, checked_options, method_codes
-from mmfm.io.deid_streams import strip_pixels
+from mmfm.io.deid_streams import PIXEL_KEYWORDS, strip_pixels
 from mmfm.io.dicom import guessed_syntax, inflated, is_dicom, read_header
 from mmfm.io.sources import Refusal, Source, walk
 from mmfm.io.worker import shared
@@ -69,11 +69,14 @@ class DeidReport:
     pixels_not_searched: dict[str, int]
     """What those of the objects in ``OUT`` itself say of burned-in text in whose pixels nothing looked for any -> how
     many."""
+    without_pixels: int
+    """Images of all that were written that had none: headers that were sent alone, or files that are cut short."""
 
 
 @dataclass(kw_only=True)
 class _Tally:
     pixels_not_searched: Counter[str] = field(default_factory=Counter)
+    without_pixels: int = 0
     written: int = 0
     unchanged: int = 0
     blanked: int = 0
@@ -123,6 +126,7 @@ def deidentify(
             elements=dict(sorted(tally.elements.items())),
             blanked=tally.blanked,
             pixels_not_searched=dict(sorted(tally.pixels_not_searched.items())),
+            without_pixels=tally.without_pixels,
         )
         if not report.written and not report.quarantined:
             found = "; ".join(f"{count} refused: {reason}" for reason, count in report.refused.items()) or "no file"
@@ -138,9 +142,10 @@ def _deidentify_file(
         if not is_dicom(stream):
             raise ReadError("", expected="a DICOM file", found="another one", fix="")
         header = read_header(source, stream, shared.decode)
-        if header.refused:
-            raise ReadError("", expected=header.refused.removeprefix("expected "), found="", fix="")
         dataset = _parsed(stream)
+        bare = not any(keyword in dataset for keyword in PIXEL_KEYWORDS)
+        if header.refused and not bare:
+            raise ReadError("", expected=header.refused.removeprefix("expected "), found="", fix="")
         content = _sealed(dataset, key, options)
         tally.unchanged += content is not None
         reason = may_show_identity(dataset)
@@ -176,6 +181,7 @@ def _deidentify_file(
     file.write_bytes(content)
     tally.patients.add(str(dataset.get("PatientID", "")))
     tally.studies.add(study)
+    tally.without_pixels += bool(header.refused)
     if reason:
         tally.quarantined[reason] += 1
         return

@@ -34,7 +34,11 @@ _TEXT_VRS = frozenset(("AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR
 _FREE_TEXT_VRS = frozenset(("LO", "LT", "SH", "ST", "UC", "UT"))
 _PROSE_VRS = frozenset(("LO", "LT", "ST", "UT"))
 """Of these, what can be cleaned where the table does not name the attribute: codes are of the other VRs."""
+_CODE_KEYWORDS = frozenset(("CodeValue", "LongCodeValue", "URNCodeValue"))
+_SCHEMES = frozenset(("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "I9", "I9C", "I10", "I10P", "ICD10CM"))
+"""Coding schemes of the world (PS3.16 table 8-1): a code of any other may be a number of this patient."""
 _DATE_VRS = frozenset(("DA", "DT", "TM"))
+_NUMBER_VRS = frozenset(("DS", "IS"))
 _MAX_LENGTH = {"SH": 16, "LO": 64, "CS": 16, "AE": 16, "ST": 1024, "LT": 10240}
 """Characters that a value may have (PS3.5 6.2)."""
 
@@ -120,8 +124,8 @@ class Treatment:
     """As it is replaced; all dates of one patient move by the same days."""
     known: frozenset[str]
     """What the header states of persons, numbers and places."""
-    prose: bool = False
-    """Whether the sequence around is one whose text is to be cleaned."""
+    around: Action | None = None
+    """What is done to the sequence around: CLEAN cleans text and codes in its items, UID leaves none of them."""
     counts: Counter[str] = field(default_factory=Counter)
     """What was done -> to how many elements."""
 
@@ -239,7 +243,7 @@ def _treat_safe(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int)
         assert isinstance(element, DataElement)
         if element.VR == "SQ":
             for item in element.value:
-                _walk(item, treatment, depth=depth + 1)
+                _walk(item, replace(treatment, around=None), depth=depth + 1)
             return "kept, its items treated"
         done = _unlisted(dataset, element, treatment)
         return "kept: safe private" if done.startswith("kept: ") else done
@@ -277,9 +281,10 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
         assert isinstance(element, DataElement)
         reference = action is Action.DUMMY and element.keyword.startswith("Referenced")  # treated, it is no dummy less
         if element.VR == "SQ" and (reference or action not in (Action.DUMMY, Action.EMPTY)):
-            inside = replace(treatment, prose=True) if action is Action.CLEAN else treatment
+            cleaned = Action.CLEAN in (action, treatment.around)
+            around = Action.UID if reference or action is Action.UID else Action.CLEAN if cleaned else None
             for item in element.value:
-                _walk(item, inside, depth=depth + 1)
+                _walk(item, replace(treatment, around=around), depth=depth + 1)
             return "kept, its items treated"
         if line is None:
             return _unlisted(dataset, element, treatment)
@@ -335,6 +340,10 @@ def _may_stay(element: DataElement) -> bool:
     """Whether a value is what its VR says: a name may stand in a date, anything in an element without a VR."""
     if element.VR in _DATE_VRS:
         return all(_moved(str(value).strip(), element.VR, 0) is not None for value in _values(element))
+    if element.VR in _NUMBER_VRS:
+        return all(re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", str(value).strip()) for value in _values(element))
+    if element.VR == "AS":
+        return all(re.fullmatch(r"\d{3}[DWMY]", str(value).strip()) for value in _values(element))
     return element.VR != "UN" and (
         element.keyword != "TimezoneOffsetFromUTC" or re.fullmatch(r"[+-]\d{4}", str(element.value).strip()) is not None
     )
@@ -345,6 +354,9 @@ def _unlisted(dataset: Dataset, element: DataElement, treatment: Treatment) -> s
     if element.VR == "UN":
         del dataset[element.tag]
         return "removed: not in the dictionary"
+    if element.VR in _NUMBER_VRS and not _may_stay(element):
+        del dataset[element.tag]
+        return "removed: cannot be read"
     if element.VR == "PN":
         element.value = element.empty_value
         return "emptied: name outside the table"
@@ -357,7 +369,14 @@ def _unlisted(dataset: Dataset, element: DataElement, treatment: Treatment) -> s
         return "emptied: date outside the table"
     if element.VR == "UI":
         return _unlisted_uid(element, treatment)
-    if treatment.prose and element.VR in _PROSE_VRS:
+    if treatment.around is Action.UID and element.VR in _FREE_TEXT_VRS:
+        del dataset[element.tag]
+        return "removed: text beside a reference"
+    if treatment.around is Action.CLEAN and element.keyword in _CODE_KEYWORDS:
+        if _words(dataset, "CodingSchemeDesignator") not in _SCHEMES:
+            element.value = REMOVED
+            return "text cleaned (C)"
+    elif treatment.around is Action.CLEAN and element.VR in _PROSE_VRS:
         _replace_text(element, lambda text: clean_text(text, treatment.known))
         return "text cleaned (C)"
     return "kept: not in the table" if _without_known(element, treatment) else "kept, known words taken out"

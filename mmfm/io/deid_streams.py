@@ -17,6 +17,8 @@ from pydicom.uid import UID, RLELossless
 
 from mmfm.errors import ReadError
 
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
 _MARKER = re.compile(rb"\xff+[\x80-\xcf\xd8-\xfe]")
 """What ends a scan: neither a stuffed byte (00; below 80 in JPEG-LS) nor a restart (D0 to D7)."""
 _JPEG = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xE0), 0xF7, 0xF8])
@@ -32,7 +34,7 @@ def strip_pixels(dataset: Dataset) -> None:
     Raises:
         ReadError: a compressed frame is damaged.
     """
-    keyword = next((k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if dataset.get(k)), None)
+    keyword = next((k for k in PIXEL_KEYWORDS if dataset.get(k)), None)
     if keyword is None:
         return
     frames = int(dataset.get("NumberOfFrames") or 1)

@@ -193,6 +193,8 @@ _NOTICE = re.compile(
 )
 
 
+_UNSPACED = re.compile(r"[\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f]{2,}")
+"""Names in scripts that are written without spaces: kana, Han, Hangul."""
 _ABBREVIATION = re.compile(r"[A-Z]{2,}['’]?s?|[A-Z][a-z]?[A-Z][a-z]?|[A-Z]{2,4}[a-z][A-Z]?[a-z]?|[A-Z]{1,5}-[A-Za-z]+")
 _DOSE = re.compile(r" ?\d+(?:\.\d+)? ?(?:mg|mcg|g|ml|mL|units?)\b")
 
@@ -246,7 +248,7 @@ def remove_known(text: str, known: Iterable[str]) -> str:
 
 @lru_cache(maxsize=16)
 def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    phrases, numbers, names = set(), set(), set()
+    phrases, numbers, names, unspaced = set(), set(), set(), set()
     for stated in known:
         parts = [part for part in re.split(r"[\^=\\,;\s]+", stated.strip()) if part]
         names_here = [part for part in parts if len(part) > 1 and not any(c.isdigit() for c in part)]
@@ -256,6 +258,7 @@ def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]],
         numbers |= {
             re.escape(part) for part in (*parts, stated.strip()) if len(part) > 3 and any(map(str.isdigit, part))
         }
+        unspaced |= {re.escape(part) for part in (*names_here, "".join(names_here)) if _UNSPACED.fullmatch(part)}
         words = _vocabulary("words")
         names |= {re.escape(name) for name in names_here if len(name) > 2 and name.lower() not in words}
         # An ordinary word that is a name here is one only where it is written as one, beside another part of it.
@@ -269,6 +272,8 @@ def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]],
         if items:
             joined = "|".join(sorted(items, key=lambda item: (-len(item), item)))
             made.append((label, re.compile(f"{edge}(?:{joined}){end}", re.IGNORECASE)))
+    if unspaced:  # no word of such a script has an edge
+        made.append(("NAME", re.compile("|".join(sorted(unspaced, key=lambda item: (-len(item), item))))))
     return tuple(made)
 
 
