@@ -35,7 +35,9 @@ _FREE_TEXT_VRS = frozenset(("LO", "LT", "SH", "ST", "UC", "UT"))
 _PROSE_VRS = frozenset(("LO", "LT", "ST", "UT"))
 """Of these, what can be cleaned where the table does not name the attribute: codes are of the other VRs."""
 _CODE_KEYWORDS = frozenset(("CodeValue", "LongCodeValue", "URNCodeValue"))
-_SCHEMES = frozenset(("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "I9", "I9C", "I10", "I10P", "ICD10CM"))
+_SCHEMES = frozenset(
+    ("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "I9", "I9C", "I10", "I10P", "ICD10CM")
+)
 """Coding schemes of the world (PS3.16 table 8-1): a code of any other may be a number of this patient."""
 _DATE_VRS = frozenset(("DA", "DT", "TM"))
 _NUMBER_VRS = frozenset(("DS", "IS"))

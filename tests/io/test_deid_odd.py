@@ -104,13 +104,16 @@ ODD = {
     "a curve's label": explicit(0x50040022, "LO", WORD + b" "),
     "trailing padding": explicit(0xFFFCFFFC, "OB", WORD + b" "),
     "text beside a reference": explicit(0x00081140, "SQ", item(explicit(0x00080104, "LO", WORD + b" "))),
-    "a code of nobody's scheme": explicit(0x00401012, "SQ", item(explicit(0x00101002, "SQ", item(explicit(0x00100020, "LO", WORD + b" "))))),
+    "a code of nobody's scheme": explicit(
+        0x00401012, "SQ", item(explicit(0x00101002, "SQ", item(explicit(0x00100020, "LO", WORD + b" "))))
+    ),
 }
 
 
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD.keys())
 @pytest.mark.parametrize(
-    "options", [{}, {"retain": ["longitudinal-full-dates", "patient-characteristics", "safe-private", "device-identity"]}]
+    "options",
+    [{}, {"retain": ["longitudinal-full-dates", "patient-characteristics", "safe-private", "device-identity"]}],
 )
 def test_a_name_in_an_odd_element(write_dicom, picture, done, content, options):
     tag = struct.unpack("<HH", content[:4])
@@ -215,8 +218,12 @@ def boxed(frame):
 
 
 JPEG_2000 = {
-    "a comment": lambda frame: frame[:2] + frame[2 : frame.index(b"\xff\x52")] + segment(0x64, b"\0\1" + WORD)
-    + frame[frame.index(b"\xff\x52") :],
+    "a comment": lambda frame: (
+        frame[:2]
+        + frame[2 : frame.index(b"\xff\x52")]
+        + segment(0x64, b"\0\1" + WORD)
+        + frame[frame.index(b"\xff\x52") :]
+    ),
     "a comment in a tile": in_tile_header,
     "behind the end": lambda frame: frame + WORD,
     "boxes of a file": boxed,
@@ -261,16 +268,16 @@ def test_a_name_in_a_jpeg_stream(write_dicom, picture, done, change):
 
 def test_a_name_in_an_rle_frame(write_dicom, done):
     picture = np.random.default_rng(3).integers(0, 3, (16, 17, 3), dtype=np.uint8)
-    path = with_frame(
-        write_dicom("in/a.dcm", picture), lambda frame: frame[:44] + WORD[:16] + frame[60:], RLELossless
-    )
+    path = with_frame(write_dicom("in/a.dcm", picture), lambda frame: frame[:44] + WORD[:16] + frame[60:], RLELossless)
     found = done(path, packed=True)
     assert np.array_equal(found.pixel_array, picture)
     assert WORD[:16] not in found.PixelData
 
 
 def test_a_name_in_the_offset_table(write_dicom, picture, done):
-    path = with_frame(write_dicom("in/a.dcm", picture), lambda frame: frame, RLELossless, table=bytes(4) + WORD + b"\0" * 3)
+    path = with_frame(
+        write_dicom("in/a.dcm", picture), lambda frame: frame, RLELossless, table=bytes(4) + WORD + b"\0" * 3
+    )
     assert np.array_equal(done(path).pixel_array, picture)
 
 
