@@ -152,7 +152,7 @@ def _deidentify_file(
         if content is None:
             elements = _treated(dataset, key, options)
             blanked = 0
-            if "pixel-data" in options and header.instance:
+            if "pixel-data" in options and header.instance and header.instance.load:
                 blanked = clean_pixels(dataset, header.instance.load)
             reason = reason or ("text found in the pixels" if blanked else None)
             tally.elements += elements

@@ -221,7 +221,7 @@ def _settle_character_set(dataset: Dataset) -> None:
 def _safe_tags(dataset: Dataset) -> frozenset[int]:
     """Returns the tags of private attributes that the standard calls safe, and of the creators that they need."""
     tags: set[int] = set()
-    for tag in map(int, dataset.keys()):  # noqa: SIM118
+    for tag in map(int, dataset.keys()):
         group, number = tag >> 16, tag & 0xFFFF
         creator = (group << 16) + (number >> 8)
         if group % 2 and number >= 0x1000 and (_creator(dataset, creator), group, number & 0xFF) in safe_private():
@@ -237,7 +237,7 @@ def _creator(dataset: Dataset, tag: int) -> str:
 
 
 def _treat_safe(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> str:
-    """Treats a safe private attribute by its VR: in its text, dates and UIDs, this patient may be named all the same."""
+    """Treats a safe private attribute by its VR: its text, dates and UIDs may tell of this patient all the same."""
     if tag & 0xFFFF < 0x100:
         return "kept: private creator"
     try:

@@ -61,7 +61,7 @@ def may_show_identity(dataset: Dataset) -> str | None:
 
 def _has_overlay_in_pixels(dataset: Dataset) -> bool:
     """Whether a group 60xx describes an overlay whose bits stand beside those of the pixels (PS3.3 C.9.2, retired)."""
-    groups = {tag >> 16 for tag in map(int, dataset.keys()) if tag >> 24 == 0x60}  # noqa: SIM118
+    groups = {tag >> 16 for tag in map(int, dataset.keys()) if tag >> 24 == 0x60}
     return any(
         str(dataset[group << 16 | 0x0102].value or 0) != "0"
         if group << 16 | 0x0102 in dataset
@@ -123,8 +123,8 @@ def _put(dataset: Dataset, frames: np.ndarray) -> None:
     dataset.HighBit = dataset.BitsStored - 1
     if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    order = "<" if UID(dataset.file_meta.TransferSyntaxUID).is_little_endian else ">"
-    content = frames.astype(frames.dtype.newbyteorder(order)).tobytes()
+    little = UID(dataset.file_meta.TransferSyntaxUID).is_little_endian
+    content = frames.astype(frames.dtype.newbyteorder("<" if little else ">")).tobytes()
     dataset.PixelData = content + b"\0" * (len(content) % 2)
     dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
     dataset["PixelData"].is_undefined_length = False

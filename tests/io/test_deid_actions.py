@@ -1,7 +1,8 @@
 """A generated key in the ten action kinds of the MIDI challenge, scored on what `deidentify` writes.
 
 Pictures with a name on them, and some without, are cleaned in a run of their own: looking for text takes a second each.
-What is consistent has to be so in both runs. The vocabulary is this file's own; nothing is taken from the code under test.
+What is consistent has to be so in both runs. The vocabulary is this file's own; nothing is taken from the code under
+test.
 """
 
 import random
