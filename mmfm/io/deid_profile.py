@@ -1,8 +1,8 @@
 """What PS3.15 Annex E says of each attribute: table E.1-1 of edition 2026c, and the options that are built.
 
 The table is ``deid_profile.tsv``, one line an attribute; private attributes that the standard calls safe (table
-E.3.10-1) are in ``deid_safe_private.tsv``. An action that depends on the Type of an attribute ("X/Z/D") is resolved by the
-IOD where its Type is known here, and otherwise by the part that keeps any IOD valid.
+E.3.10-1) are in ``deid_safe_private.tsv``. An action that depends on the Type of an attribute ("X/Z/D") is resolved by
+the IOD where its Type is known here, and otherwise by the part that keeps any IOD valid.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _MARKER = re.compile(rb"\xff+[\x80-\xcf\xd8-\xfe]")
 _JPEG = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xE0), 0xF7, 0xF8])
 """Tables, frame and scan headers; F7 and F8 are of JPEG-LS."""
 _JPEG_2000 = frozenset([0x50, 0x51, 0x52, 0x53, 0x56, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63])
-"""CAP SIZ COD COC PRF PLT CPF QCD QCC RGN POC PPM PPT CRG; TLM and PLM hold lengths that may change, and can be missed."""
+"""CAP SIZ COD COC PRF PLT CPF QCD QCC RGN POC PPM PPT CRG; TLM and PLM hold lengths that may change: optional."""
 _JP2 = b"\0\0\0\x0cjP  "
 
 

@@ -104,8 +104,8 @@ ODD = {
     "a curve's label": explicit(0x50040022, "LO", WORD + b" "),
     "trailing padding": explicit(0xFFFCFFFC, "OB", WORD + b" "),
     "text beside a reference": explicit(0x00081140, "SQ", item(explicit(0x00080104, "LO", WORD + b" "))),
-    "a code of nobody's scheme": explicit(
-        0x00401012, "SQ", item(explicit(0x00101002, "SQ", item(explicit(0x00100020, "LO", WORD + b" "))))
+    "a patient three sequences deep": explicit(
+        0x00401012, "SQ", item(explicit(0x00081140, "SQ", item(explicit(0x00100020, "LO", WORD + b" "))))
     ),
 }
 
