@@ -1,7 +1,7 @@
 """Compressed frames without what is no pixel: comments, metadata of programs, thumbnails, bytes behind the end.
 
 Only what a decoder needs is copied, by the markers of ITU-T T.81, T.87, T.800 and T.814. RLE frames have no markers:
-they are unpacked and packed again.
+their runs are counted up to the last pixel.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def strip_pixels(dataset: Dataset) -> None:
     offsets = tuple(np.frombuffer(table, "<u8").tolist() for table in tables) if all(tables) else None
     whole = generate_frames(dataset.PixelData, number_of_frames=frames, extended_offsets=offsets)
     if syntax == RLELossless:
-        stripped = [_packed_again(frame, dataset) for frame in whole]
+        stripped = [bare_rle(frame, int(dataset.Rows) * int(dataset.Columns)) for frame in whole]
     else:
         stripped = [bare_frame(frame) for frame in whole]
     for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
@@ -68,19 +68,31 @@ def _bits(dataset: Dataset, keyword: str) -> int:
     return values * allocated
 
 
-def _packed_again(frame: bytes, dataset: Dataset) -> bytes:
-    """Returns an RLE frame (PS3.5 G) whose segments hold as many bytes as there are pixels."""
-    from rle.rle import decode_segment, encode_segment
-
-    pixels, columns = int(dataset.Rows) * int(dataset.Columns), int(dataset.Columns)
-    count, *starts = struct.unpack_from("<16I", frame)
-    ends = [*starts[1:count], len(frame)]
-    planes = [bytes(decode_segment(frame[start:end])) for start, end in zip(starts[:count], ends, strict=True)]
-    if not planes or min(map(len, planes)) < pixels:
+def bare_rle(frame: bytes, pixels: int) -> bytes:
+    """Returns an RLE frame (PS3.5 G) of segments that end where each has made ``pixels`` bytes."""
+    if len(frame) < 64:
         raise _damaged()
-    packed = [bytes(encode_segment(plane[:pixels], columns)) for plane in planes]
-    places = [64, *(64 + end for end in accumulate(map(len, packed)))][: len(packed)]
-    return struct.pack("<16I", len(packed), *places, *[0] * (15 - len(packed))) + b"".join(packed)
+    count, *starts = struct.unpack_from("<16I", frame)
+    if not 1 <= count <= 15:
+        raise _damaged()
+    segments = [_runs(frame, start, pixels) for start in starts[:count]]
+    places = [64, *(64 + end for end in accumulate(map(len, segments)))][:count]
+    return struct.pack("<16I", count, *places, *[0] * (15 - count)) + b"".join(segments)
+
+
+def _runs(frame: bytes, start: int, pixels: int) -> bytes:
+    at, made = start, 0
+    while made < pixels:
+        if at >= len(frame):
+            raise _damaged()
+        code = frame[at]
+        if code < 128:  # that many bytes and one more follow
+            at, made = at + 2 + code, made + 1 + code
+        else:  # the byte that follows is repeated; 128 stands alone, and for nothing
+            at, made = at + 1 + (code > 128), made + (257 - code) * (code > 128)
+    if at > len(frame):
+        raise _damaged()
+    return frame[start:at] + b"\0" * ((at - start) % 2)
 
 
 def bare_frame(frame: bytes) -> bytes:

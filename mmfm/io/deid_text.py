@@ -182,9 +182,7 @@ _BY = re.compile(
     re.IGNORECASE,
 )
 _APPOSED = re.compile(rf"\b(?:I|(?:[Tt]he )?[Pp]atient), (?P<name>{_NAMES})(?=,)")
-_AGED = re.compile(
-    rf"(?<!\w)(?P<name>{_NAMES})(?=,? (?:an? )?\d{{1,3}}[- ]?(?:y/?o|y\.o|[Yy]ears?|[Yy]rs?)\b)"
-)
+_AGED = re.compile(rf"(?<!\w)(?P<name>{_NAMES})(?=,? (?:an? )?\d{{1,3}}[- ]?(?:y/?o|y\.o|[Yy]ears?|[Yy]rs?)\b)")
 _BESIDE_NAME = re.compile(r"\[NAME\],? $")
 _NAME_BESIDE = re.compile(r",? \[NAME\]")
 _DEGREE = re.compile(
@@ -412,8 +410,10 @@ def _is_lone_name(
     starts = not behind_initial and (not preceding or preceding[-1] in ".:;!?\n-•*")
     if _is_word(word):
         apart = text[tokens[place - 1].end() : token.start()] if place else ""
-        beside = (before and apart in (" ", ", ")) or _BESIDE_NAME.search(text[max(0, token.start() - 9) : token.start()])
-        return _is_word_name(word) and bool(beside or _NAME_BESIDE.match(text, token.end()))
+        behind = (before and apart in (" ", ", ")) or _BESIDE_NAME.search(
+            text[max(0, token.start() - 9) : token.start()]
+        )
+        return _is_word_name(word) and bool(behind or _NAME_BESIDE.match(text, token.end()))
     joined = before and text[tokens[place - 1].end() : token.start()] in (" ", ", ", "-", "^", " van ", " de ")
     if _is_eponym(word):
         return (joined or behind_initial) and _is_name(word)
