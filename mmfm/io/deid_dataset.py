@@ -269,6 +269,9 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
     if group >> 8 in (0x50, 0x60):  # without its data, the rest of a curve or an overlay is of no use, and has labels
         del dataset[tag]
         return "removed: overlays and curves"
+    if group == 0x7FE0 and depth:  # a picture of the picture, where nobody looks
+        del dataset[tag]
+        return "removed: pixels in a sequence"
     line = rule(tag)
     if line is None and not dictionary_has_tag(tag):
         del dataset[tag]

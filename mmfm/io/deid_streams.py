@@ -34,18 +34,21 @@ def strip_pixels(dataset: Dataset) -> None:
     Raises:
         ReadError: a compressed frame is damaged.
     """
-    keyword = next((k for k in PIXEL_KEYWORDS if dataset.get(k)), None)
-    if keyword is None:
+    present = [keyword for keyword in PIXEL_KEYWORDS if dataset.get(keyword)]
+    if not present:
         return
     frames = int(dataset.get("NumberOfFrames") or 1)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if not syntax.is_encapsulated:
-        value = dataset[keyword].value
-        length = (_bits(dataset, keyword) * frames + 7) // 8
-        if not syntax.is_little_endian:  # the last pixel of an odd number may stand behind the byte that fills up
-            length += length % 2
-        dataset[keyword].value = value[:length] + b"\0" * (min(length, len(value)) % 2)
+        for keyword in present:
+            value = dataset[keyword].value
+            length = (_bits(dataset, keyword) * frames + 7) // 8
+            if not syntax.is_little_endian:  # the last pixel of an odd number may stand behind the byte that fills up
+                length += length % 2
+            dataset[keyword].value = value[:length] + b"\0" * (min(length, len(value)) % 2)
         return
+    if present != ["PixelData"]:
+        raise _damaged()
     tables = [dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
     offsets = tuple(np.frombuffer(table, "<u8").tolist() for table in tables) if all(tables) else None
     whole = generate_frames(dataset.PixelData, number_of_frames=frames, extended_offsets=offsets)

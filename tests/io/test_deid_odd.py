@@ -106,6 +106,7 @@ ODD = {
     "a curve's label": explicit(0x50040022, "LO", WORD + b" "),
     "trailing padding": explicit(0xFFFCFFFC, "OB", WORD + b" "),
     "text beside a reference": explicit(0x00081140, "SQ", item(explicit(0x00080104, "LO", WORD + b" "))),
+    "pixels in a sequence": explicit(0x00082218, "SQ", item(explicit(0x7FE00010, "OB", WORD + b" "))),
     "a patient three sequences deep": explicit(
         0x00401012, "SQ", item(explicit(0x00081140, "SQ", item(explicit(0x00100020, "LO", WORD + b" "))))
     ),
@@ -301,6 +302,14 @@ def test_bytes_behind_pixels_of_fractions_and_of_halved_colours(write_dicom, pic
     dataset.PixelData = halved + WORD + b"\0"
     dataset.save_as(path)
     assert done(path).PixelData == halved
+
+
+def test_pixels_beside_pixels(write_dicom, picture, done):
+    path = write_dicom("in/a.dcm", picture)
+    dataset = pydicom.dcmread(path)
+    dataset.DoubleFloatPixelData = bytes(8 * picture.size) + WORD + b"\0\0\0\0\0\0\0"
+    dataset.save_as(path)
+    assert done(path).PixelData == picture.tobytes()
 
 
 def test_bytes_behind_pixels_that_are_real_numbers(write_dicom, picture, done):
