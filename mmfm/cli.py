@@ -209,11 +209,18 @@ def deid(
     retain: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="longitudinal-modified-dates, patient-characteristics or uids; may be repeated."
+            metavar="NAME",
+            help="device-identity, institution-identity, longitudinal-full-dates or longitudinal-modified-dates,"
+            " patient-characteristics, safe-private, uids; may be repeated.",
         ),
     ] = None,
     clean: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="descriptors or pixel-data; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="descriptors, pixel-data; may be repeated. Not built: graphics, recognizable-visual-features,"
+            " structured-content (what they would clean is removed, faces stay).",
+        ),
     ] = None,
 ) -> None:
     """Write DICOM objects de-identified by PS3.15; what may show identity in its pixels goes to OUT/quarantine."""
@@ -223,6 +230,10 @@ def deid(
     print(f"{done.written} objects written, {sum(done.quarantined.values())} in quarantine: {out}")
     for reason, count in done.refused.items():
         print(f"{count} refused: {reason}", file=sys.stderr)
+    if done.without_pixels:
+        print(f"{done.without_pixels} images had no pixels")
+    if unseen := sum(done.pixels_not_searched.values()):
+        print(f"in the pixels of {unseen} objects nothing looked for burned-in text")
     print(done.notice)
 
 

@@ -26,10 +26,12 @@ from mmfm.errors import ConfigError, ReadError
 from mmfm.files import new_folder, write_whole
 from mmfm.io.deid_dataset import deidentify_dataset, method_code
 from mmfm.io.deid_key import Key
-from mmfm.io.deid_pixels import clean_pixels, may_show_identity, strip_pixels
-from mmfm.io.deid_profile import BASIC, EDITION, checked_options, method_codes
+from mmfm.io.deid_pixels import clean_pixels, is_searchable, may_show_identity
+from mmfm.io.deid_profile import BASIC, EDITION, FULL_DATES, MODIFIED_DATES, checked_options, method_codes
+from mmfm.io.deid_streams import PIXEL_KEYWORDS, strip_pixels
 from mmfm.io.dicom import guessed_syntax, inflated, is_dicom, read_header
 from mmfm.io.sources import Refusal, Source, walk
+from mmfm.io.worker import shared
 from mmfm.jsonable import to_json
 
 REPORT = "deid_report.json"
@@ -64,10 +66,17 @@ class DeidReport:
     """What was done -> to how many elements of all objects."""
     blanked: int
     """Boxes blanked in pixels."""
+    pixels_not_searched: dict[str, int]
+    """What those of the objects in ``OUT`` itself say of burned-in text in whose pixels nothing looked for any -> how
+    many."""
+    without_pixels: int
+    """Images of all that were written that had none: headers that were sent alone, or files that are cut short."""
 
 
 @dataclass(kw_only=True)
 class _Tally:
+    pixels_not_searched: Counter[str] = field(default_factory=Counter)
+    without_pixels: int = 0
     written: int = 0
     unchanged: int = 0
     blanked: int = 0
@@ -95,7 +104,7 @@ def deidentify(
         ReadError: there is nothing at ``path``, or nothing that can be de-identified.
     """
     path, out = Path(path), Path(out)
-    options = checked_options(retain=retain, clean=clean)
+    options = checked_options(retain=list(retain), clean=list(clean))
     secret = Key.from_file(Path(key))
     if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
         raise ConfigError("OUT", expected="a folder outside IN", found="one inside it", fix="give another one")
@@ -116,6 +125,8 @@ def deidentify(
             studies=len(tally.studies),
             elements=dict(sorted(tally.elements.items())),
             blanked=tally.blanked,
+            pixels_not_searched=dict(sorted(tally.pixels_not_searched.items())),
+            without_pixels=tally.without_pixels,
         )
         if not report.written and not report.quarantined:
             found = "; ".join(f"{count} refused: {reason}" for reason, count in report.refused.items()) or "no file"
@@ -130,15 +141,19 @@ def _deidentify_file(
     try:
         if not is_dicom(stream):
             raise ReadError("", expected="a DICOM file", found="another one", fix="")
-        header = read_header(source, stream)
-        if header.refused:
-            raise ReadError("", expected=header.refused.removeprefix("expected "), found="", fix="")
+        header = read_header(source, stream, shared.decode)
         dataset = _parsed(stream)
+        bare = not any(keyword in dataset for keyword in PIXEL_KEYWORDS)
+        if header.refused and not bare:
+            raise ReadError("", expected=header.refused.removeprefix("expected "), found="", fix="")
         content = _sealed(dataset, key, options)
         tally.unchanged += content is not None
         reason = may_show_identity(dataset)
         if content is None:
-            elements, blanked = _treated(dataset, key, options)
+            elements = _treated(dataset, key, options)
+            blanked = 0
+            if "pixel-data" in options and header.instance and header.instance.load:
+                blanked = clean_pixels(dataset, header.instance.load)
             reason = reason or ("text found in the pixels" if blanked else None)
             tally.elements += elements
             tally.blanked += blanked
@@ -166,10 +181,18 @@ def _deidentify_file(
     file.write_bytes(content)
     tally.patients.add(str(dataset.get("PatientID", "")))
     tally.studies.add(study)
+    tally.without_pixels += bool(header.refused)
     if reason:
         tally.quarantined[reason] += 1
-    else:
-        tally.written += 1
+        return
+    tally.written += 1
+    if header.instance and not ("pixel-data" in options and is_searchable(dataset)):
+        tally.pixels_not_searched[_statement(dataset)] += 1
+
+
+def _statement(dataset: Dataset) -> str:
+    says = str(dataset.get("BurnedInAnnotation") or "").strip().upper()
+    return "Burned In Annotation NO" if says == "NO" else "Burned In Annotation is not stated"
 
 
 def _reason(words: str) -> str:
@@ -197,17 +220,18 @@ def _parsed(stream: BinaryIO) -> Dataset:
     return dataset
 
 
-def _treated(dataset: Dataset, key: Key, options: frozenset[str]) -> tuple[Counter[str], int]:
-    """De-identifies ``dataset`` in place; returns what was done to how many elements, and boxes blanked."""
+def _treated(dataset: Dataset, key: Key, options: frozenset[str]) -> Counter[str]:
+    """De-identifies ``dataset`` in place, what can be read in its pixels apart; returns what was done how often."""
     elements = deidentify_dataset(dataset, key=key, options=options)
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = f"mmfm, PS3.15 {EDITION}"
-    dataset.DeidentificationMethodCodeSequence = Sequence([method_code(*code) for code in method_codes(options)])
+    claimed = options if is_searchable(dataset) else options - {"pixel-data"}
+    dataset.DeidentificationMethodCodeSequence = Sequence([method_code(*code) for code in method_codes(claimed)])
     # PS3.15 E.3.6, and PS3.3 C.12.1.1.
-    modified = "longitudinal-modified-dates" in options
-    dataset.LongitudinalTemporalInformationModified = "MODIFIED" if modified else "REMOVED"
+    words = {FULL_DATES: "UNMODIFIED", MODIFIED_DATES: "MODIFIED"}
+    dataset.LongitudinalTemporalInformationModified = next((words[o] for o in options if o in words), "REMOVED")
     strip_pixels(dataset)
-    return elements, clean_pixels(dataset) if "pixel-data" in options else 0
+    return elements
 
 
 def _with_seal(dataset: Dataset, key: Key, options: frozenset[str]) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from pydicom.uid import UID_dictionary
 
 from mmfm.errors import ReadError
 from mmfm.io.deid_key import Key
-from mmfm.io.deid_profile import Action, Rule, rule
+from mmfm.io.deid_profile import FULL_DATES, MODIFIED_DATES, SAFE_PRIVATE, Action, Rule, rule, safe_private
 from mmfm.io.deid_text import clean_text, remove_known
 
 MAX_DEPTH = 64
@@ -32,7 +32,15 @@ MAX_DEPTH = 64
 REMOVED = "REMOVED"
 _TEXT_VRS = frozenset(("AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _FREE_TEXT_VRS = frozenset(("LO", "LT", "SH", "ST", "UC", "UT"))
+_PROSE_VRS = frozenset(("LO", "LT", "ST", "UT"))
+"""Of these, what can be cleaned where the table does not name the attribute: codes are of the other VRs."""
+_CODE_KEYWORDS = frozenset(("CodeValue", "LongCodeValue", "URNCodeValue"))
+_SCHEMES = frozenset(
+    ("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "I9", "I9C", "I10", "I10P", "ICD10CM")
+)
+"""Coding schemes of the world (PS3.16 table 8-1): a code of any other may be a number of this patient."""
 _DATE_VRS = frozenset(("DA", "DT", "TM"))
+_NUMBER_VRS = frozenset(("DS", "IS"))
 _MAX_LENGTH = {"SH": 16, "LO": 64, "CS": 16, "AE": 16, "ST": 1024, "LT": 10240}
 """Characters that a value may have (PS3.5 6.2)."""
 
@@ -118,6 +126,8 @@ class Treatment:
     """As it is replaced; all dates of one patient move by the same days."""
     known: frozenset[str]
     """What the header states of persons, numbers and places."""
+    around: Action | None = None
+    """What is done to the sequence around: CLEAN cleans text and codes in its items, UID leaves none of them."""
     counts: Counter[str] = field(default_factory=Counter)
     """What was done -> to how many elements."""
 
@@ -133,7 +143,7 @@ def deidentify_dataset(dataset: Dataset, *, key: Key, options: frozenset[str]) -
         options=options,
         sop_class=str(dataset.get("SOPClassUID", "")),
         patient_id=key.patient_id(_patient(dataset)),
-        known=frozenset(_stated(dataset)),
+        known=frozenset(_stated(dataset, options)),
     )
     _walk(dataset, treatment, depth=0)
     return treatment.counts
@@ -155,8 +165,11 @@ def _words(dataset: Dataset, keyword: str) -> str:
         return ""
 
 
-def _stated(dataset: Dataset, depth: int = 0) -> Iterator[str]:
-    """Yields what the header states of persons, numbers and places, at any depth; private values apart."""
+def _stated(dataset: Dataset, options: frozenset[str], depth: int = 0) -> Iterator[str]:
+    """Yields what the header states of persons, numbers and places, at any depth, where it does not stay by an option.
+
+    Private values are not looked at.
+    """
     if depth > MAX_DEPTH:
         return
     for tag in list(dataset.keys()):
@@ -166,12 +179,17 @@ def _stated(dataset: Dataset, depth: int = 0) -> Iterator[str]:
             continue
         if element.VR == "SQ":
             for item in element.value or ():
-                yield from _stated(item, depth + 1)
-        elif element.VR == "PN" or element.keyword in _IDENTIFYING:
+                yield from _stated(item, options, depth + 1)
+        elif element.VR == "PN" or (element.keyword in _IDENTIFYING and not _stays(element, options)):
             for value in _values(element):
                 text = str(value).strip()
                 if text and text != REMOVED and len(text) > 1:
                     yield text
+
+
+def _stays(element: DataElement, options: frozenset[str]) -> bool:
+    line = rule(element.tag)
+    return line is not None and line.action(options, sop_class=None) is Action.KEEP
 
 
 def _walk(dataset: Dataset, treatment: Treatment, *, depth: int) -> None:
@@ -180,7 +198,11 @@ def _walk(dataset: Dataset, treatment: Treatment, *, depth: int) -> None:
             "", expected=f"at most {MAX_DEPTH} nested sequences", found="more", fix="ask its source for a valid file"
         )
     _settle_character_set(dataset)
+    safe = _safe_tags(dataset) if SAFE_PRIVATE in treatment.options else frozenset()
     for tag in list(dataset.keys()):
+        if tag in safe:
+            treatment.counts[_treat_safe(dataset, int(tag), treatment, depth=depth)] += 1
+            continue
         done = _treat(dataset, int(tag), treatment, depth=depth)
         treatment.counts[done] += 1
 
@@ -196,6 +218,45 @@ def _settle_character_set(dataset: Dataset) -> None:
         dataset.SpecificCharacterSet = "ISO_IR 192"
 
 
+def _safe_tags(dataset: Dataset) -> frozenset[int]:
+    """Returns the tags of private attributes that the standard calls safe, and of the creators that they need."""
+    tags: set[int] = set()
+    for tag in map(int, dataset.keys()):
+        group, number = tag >> 16, tag & 0xFFFF
+        creator = (group << 16) + (number >> 8)
+        if group % 2 and number >= 0x1000 and (_creator(dataset, creator), group, number & 0xFF) in safe_private():
+            tags |= {tag, creator}
+    return frozenset(tags)
+
+
+def _creator(dataset: Dataset, tag: int) -> str:
+    try:
+        return str(dataset[tag].value).strip() if tag in dataset else ""
+    except Exception:  # what cannot be read names no maker
+        return ""
+
+
+def _treat_safe(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> str:
+    """Treats a safe private attribute by its VR: its text, dates and UIDs may tell of this patient all the same."""
+    if tag & 0xFFFF < 0x100:
+        return "kept: private creator"
+    try:
+        element = dataset[tag]
+        assert isinstance(element, DataElement)
+        if element.VR == "SQ":
+            for item in element.value:
+                _walk(item, replace(treatment, around=None), depth=depth + 1)
+            return "kept, its items treated"
+        done = _unlisted(dataset, element, treatment)
+        return "kept: safe private" if done.startswith("kept: ") else done
+    except (ReadError, RecursionError):
+        raise
+    except Exception:  # values of untrusted files; what cannot be read cannot be judged
+        if tag in dataset:
+            del dataset[tag]
+        return "removed: cannot be read"
+
+
 def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> str:
     """Treats one element; returns the word under which the report counts it."""
     group, number = tag >> 16, tag & 0xFFFF
@@ -208,6 +269,9 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
     if group >> 8 in (0x50, 0x60):  # without its data, the rest of a curve or an overlay is of no use, and has labels
         del dataset[tag]
         return "removed: overlays and curves"
+    if group == 0x7FE0 and depth:  # a picture of the picture, where nobody looks
+        del dataset[tag]
+        return "removed: pixels in a sequence"
     line = rule(tag)
     if line is None and not dictionary_has_tag(tag):
         del dataset[tag]
@@ -222,8 +286,10 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
         assert isinstance(element, DataElement)
         reference = action is Action.DUMMY and element.keyword.startswith("Referenced")  # treated, it is no dummy less
         if element.VR == "SQ" and (reference or action not in (Action.DUMMY, Action.EMPTY)):
+            cleaned = Action.CLEAN in (action, treatment.around)
+            around = Action.UID if reference or action is Action.UID else Action.CLEAN if cleaned else None
             for item in element.value:
-                _walk(item, treatment, depth=depth + 1)
+                _walk(item, replace(treatment, around=around), depth=depth + 1)
             return "kept, its items treated"
         if line is None:
             return _unlisted(dataset, element, treatment)
@@ -240,12 +306,14 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
 def _listed(
     dataset: Dataset, element: DataElement, line: Rule, action: Action, top: str | None, treatment: Treatment
 ) -> str:
+    if action is Action.KEEP and not _may_stay(element):
+        action = line.basic_action(sop_class=top)
     if action is Action.CLEAN and element.VR in _DATE_VRS:
         if _shift(element, treatment.key.shift(treatment.patient_id)):
             return "dates shifted (C)"
         action = line.basic_action(sop_class=top)
     elif action is Action.CLEAN:
-        if line.keyword == "TimezoneOffsetFromUTC" and re.fullmatch(r"[+-]\d{4}", str(element.value).strip()):
+        if line.keyword == "TimezoneOffsetFromUTC" and _may_stay(element):
             return "kept (K)"
         if element.VR in _FREE_TEXT_VRS:
             _replace_text(element, lambda text: clean_text(text, treatment.known))
@@ -257,14 +325,14 @@ def _listed(
             return "UIDs replaced (U)"
         action = Action.DUMMY
     if action is Action.KEEP:
-        if line.keyword == "PatientAge":
+        if element.VR == "AS":
             element.value = _mapped([_age(str(value)) for value in _values(element)])
         return "kept (K)" if _without_known(element, treatment) else "kept, known words taken out"
     if action is Action.REMOVE:
         del dataset[element.tag]
         return "removed (X)"
     if line.keyword == "PatientID":
-        element.value = treatment.patient_id if _values(element) else ""
+        element.value = _mapped([treatment.key.patient_id(str(value).strip(" \0")) for value in _values(element)]) or ""
         return "replaced (D)"
     if action is Action.EMPTY:
         element.value = Sequence() if element.VR == "SQ" else element.empty_value
@@ -273,23 +341,49 @@ def _listed(
     return "replaced (D)"
 
 
+def _may_stay(element: DataElement) -> bool:
+    """Whether a value is what its VR says: a name may stand in a date, anything in an element without a VR."""
+    if element.VR in _DATE_VRS:
+        return all(_moved(str(value).strip(), element.VR, 0) is not None for value in _values(element))
+    if element.VR in _NUMBER_VRS:
+        return all(re.fullmatch(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", str(value).strip()) for value in _values(element))
+    if element.VR == "AS":
+        return all(re.fullmatch(r"\d{3}[DWMY]", str(value).strip()) for value in _values(element))
+    return element.VR != "UN" and (
+        element.keyword != "TimezoneOffsetFromUTC" or re.fullmatch(r"[+-]\d{4}", str(element.value).strip()) is not None
+    )
+
+
 def _unlisted(dataset: Dataset, element: DataElement, treatment: Treatment) -> str:
     """Treats what the table does not name, which PS3.15 E.1.1 lets stay, by its VR."""
     if element.VR == "UN":
         del dataset[element.tag]
         return "removed: not in the dictionary"
+    if element.VR in _NUMBER_VRS and not _may_stay(element):
+        del dataset[element.tag]
+        return "removed: cannot be read"
     if element.VR == "PN":
         element.value = element.empty_value
         return "emptied: name outside the table"
     if element.VR in _DATE_VRS:
-        if "longitudinal-modified-dates" in treatment.options and _shift(
-            element, treatment.key.shift(treatment.patient_id)
-        ):
+        if MODIFIED_DATES in treatment.options and _shift(element, treatment.key.shift(treatment.patient_id)):
             return "dates shifted (C)"
+        if FULL_DATES in treatment.options and _may_stay(element):
+            return "kept: not in the table"
         element.value = element.empty_value
         return "emptied: date outside the table"
     if element.VR == "UI":
         return _unlisted_uid(element, treatment)
+    if treatment.around is Action.UID and element.VR in _FREE_TEXT_VRS:
+        del dataset[element.tag]
+        return "removed: text beside a reference"
+    if treatment.around is Action.CLEAN and element.keyword in _CODE_KEYWORDS:
+        if _words(dataset, "CodingSchemeDesignator") not in _SCHEMES:
+            element.value = REMOVED
+            return "text cleaned (C)"
+    elif treatment.around is Action.CLEAN and element.VR in _PROSE_VRS:
+        _replace_text(element, lambda text: clean_text(text, treatment.known))
+        return "text cleaned (C)"
     return "kept: not in the table" if _without_known(element, treatment) else "kept, known words taken out"
 
 
@@ -353,19 +447,18 @@ def _age(age: str) -> str:
 
 def _shift(element: DataElement, days: int) -> bool:
     """Moves each date by ``days``; times of day stay. Returns ``False`` where a value is no date or time."""
-    wanted = []
-    for value in _values(element):
-        text = str(value).strip()
-        if element.VR == "TM":
-            moved = text if re.fullmatch(r"\d{2}(:?\d{2}){0,2}(\.\d{1,6})?", text) else None
-        else:
-            moved = shifted(text, days)
-        if moved is None:
-            return False
-        wanted.append(moved)
+    wanted = [_moved(str(value).strip(), element.VR, days) for value in _values(element)]
+    if None in wanted:
+        return False
     if wanted:
         element.value = _mapped(wanted)
     return True
+
+
+def _moved(value: str, vr: str, days: int) -> str | None:
+    if vr == "TM":
+        return value if re.fullmatch(r"\d{2}(:?\d{2}){0,2}(\.\d{1,6})?", value) else None
+    return shifted(value, days)
 
 
 def shifted(value: str, days: int) -> str | None:

@@ -6,13 +6,13 @@ Blanking is help for a person who looks, never a proof: whatever was blanked sta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from mmfm.errors import ConfigError
@@ -28,7 +28,7 @@ _MARKERS = re.compile(
     r"(?:[LR]|LEFT|RIGHT|PORTABLE|ERECT|SUPINE|UPRIGHT|AP|PA|LAT|LATERAL|SEMI|DECUBITUS)+", re.IGNORECASE
 )
 _DOCUMENT = re.compile(r"Encapsulated")
-_PICTURE = re.compile(r"Secondary Capture|Ultrasound|VL |Video|Photograph|Raw Data")
+_PICTURE = re.compile(r"Secondary Capture|Hardcopy|VL |Video|Photograph|Raw Data")
 _SCREEN = re.compile(r"SCREEN|CAPTURE|LABEL|OVERVIEW")
 
 
@@ -44,6 +44,8 @@ def may_show_identity(dataset: Dataset) -> str | None:
         return "recognizable visual features"
     if _DOCUMENT.search(sop_class):
         return "encapsulated document"
+    if "Audio" in sop_class:
+        return "voice"
     if modality in ("US", "IVUS") or "Ultrasound" in sop_class:
         return "ultrasound"
     if _PICTURE.search(sop_class) or "ConversionType" in dataset or modality in ("XC", "ES", "GM", "DOC", "SC"):
@@ -52,66 +54,46 @@ def may_show_identity(dataset: Dataset) -> str | None:
         return "screenshot"
     if image_type[:2] == ["DERIVED", "SECONDARY"] and burned_in != "NO":
         return "derived image that does not say whether it is annotated"
-    if any(tag >> 24 == 0x60 and tag & 0xFFFF == 0x0102 and int(dataset[tag].value or 0) for tag in dataset.keys()):  # noqa: SIM118
+    if _has_overlay_in_pixels(dataset):
         return "overlay inside the pixels"
     return None
 
 
-def strip_pixels(dataset: Dataset) -> None:
-    """Takes out of the pixel element what is no pixel: bytes behind the last one, and comments of JPEG streams."""
-    if "PixelData" not in dataset or not dataset.PixelData:
-        return
-    if not UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
-        bits = (
-            dataset.Rows * dataset.Columns * dataset.get("SamplesPerPixel", 1) * int(dataset.get("NumberOfFrames") or 1)
-        )
-        bits *= dataset.BitsAllocated
-        length = (bits + 7) // 8
-        if length < len(dataset.PixelData) and "422" not in str(dataset.get("PhotometricInterpretation")):
-            dataset.PixelData = dataset.PixelData[:length] + b"\0" * (length % 2)
-        return
-    frames = list(generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)))
-    stripped = [_without_comments(frame) for frame in frames]
-    if stripped != frames and "ExtendedOffsetTable" not in dataset:
-        dataset.PixelData = encapsulate(stripped)
+def _has_overlay_in_pixels(dataset: Dataset) -> bool:
+    """Whether a group 60xx describes an overlay whose bits stand beside those of the pixels (PS3.3 C.9.2, retired)."""
+    groups = {tag >> 16 for tag in map(int, dataset.keys()) if tag >> 24 == 0x60}
+    return any(
+        str(dataset[group << 16 | 0x0102].value or 0) != "0"
+        if group << 16 | 0x0102 in dataset
+        else group << 16 | 0x3000 not in dataset
+        for group in groups
+    )
 
 
-def _without_comments(frame: bytes) -> bytes:
-    """Returns a JPEG, JPEG-LS or JPEG 2000 stream without comments and application segments, JFIF and Adobe apart."""
-    comments = {b"\xff\xd8": {0xFE, *range(0xE1, 0xEE), 0xEF}, b"\xff\x4f": {0x64}}.get(frame[:2])
-    if comments is None:
-        return frame
-    kept, at = bytearray(frame[:2]), 2
-    while at + 4 <= len(frame) and frame[at] == 0xFF and frame[at + 1] not in (0xDA, 0x90, 0xD9):
-        end = at + 2 + int.from_bytes(frame[at + 2 : at + 4])
-        if frame[at + 1] not in comments:
-            kept += frame[at:end]
-        at = end
-    whole = bytes(kept + frame[at:])
-    return whole + b"\0" * (len(whole) % 2)
+def is_searchable(dataset: Dataset) -> bool:
+    """Returns whether ``clean_pixels`` can look at the pixels of ``dataset``."""
+    return "PixelData" in dataset and dataset.get("BitsAllocated") in (8, 16)
 
 
-def clean_pixels(dataset: Dataset) -> int:
+def clean_pixels(dataset: Dataset, load: Callable[[], np.ndarray]) -> int:
     """Blanks what is around the regions of an ultrasound image, and text that OCR finds; returns how many boxes.
 
-    The pixels are decompressed where anything is blanked. Markers of side and position stay.
+    The pixels are written without compression, colours as RGB, where anything is blanked. Markers of side and position
+    stay.
+
+    Args:
+        dataset: changed in place.
+        load: decodes its pixels, as ``Instance.load`` does.
 
     Raises:
         ConfigError: the packages for OCR are not installed.
+        ReadError: the pixels cannot be decoded.
     """
-    if "PixelData" not in dataset:
-        return 0
     engine = _ocr()
-    opened = Dataset()
-    opened.update(dataset)
-    opened.file_meta = type(dataset.file_meta)()
-    opened.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    if UID(opened.file_meta.TransferSyntaxUID).is_encapsulated:
-        opened.set_original_encoding(False, True)
-        opened.decompress(as_rgb=True, generate_instance_uid=False)
-    if opened.BitsAllocated not in (8, 16):
+    if not is_searchable(dataset):
         return 0
-    frames = _frames(opened).copy()
+    values = load()
+    frames = values.reshape(*values.shape[:3], -1).copy()
     regions = list(_regions(dataset))
     boxes = list(_texts(engine, frames))
     blank = np.zeros(frames.shape[1:3], dtype=bool)
@@ -124,37 +106,28 @@ def clean_pixels(dataset: Dataset) -> int:
     if not blank.any():
         return 0
     frames[:, blank] = frames.min()
-    if opened.get("PlanarConfiguration") == 1 and frames.shape[3] > 1:
-        frames = frames.transpose(0, 3, 1, 2)
-    content = frames.tobytes()
-    for keyword in ("PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit"):
-        if keyword in opened:
-            dataset[keyword] = opened[keyword]
-    dataset.PixelData = content + b"\0" * (len(content) % 2)
-    dataset["PixelData"].VR = "OW" if opened.BitsAllocated == 16 else "OB"
-    dataset["PixelData"].is_undefined_length = False
-    if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-            dataset.pop(keyword, None)
+    _put(dataset, frames)
     dataset.BurnedInAnnotation = "YES"  # until a person has looked
     return len(boxes) + bool(regions)
 
 
-def _frames(dataset: Dataset) -> np.ndarray:
-    """Returns the stored values (frames, rows, columns, samples) of native pixels of 8 or 16 bits."""
-    samples, frames = int(dataset.get("SamplesPerPixel", 1)), int(dataset.get("NumberOfFrames") or 1)
-    little = dataset.file_meta.TransferSyntaxUID.is_little_endian
-    kind = (
-        "u1"
-        if dataset.BitsAllocated == 8
-        else ("<" if little else ">") + ("i2" if dataset.PixelRepresentation else "u2")
-    )
-    count = dataset.Rows * dataset.Columns * samples * frames
-    values = np.frombuffer(dataset.PixelData, dtype=kind, count=count)
-    if samples > 1 and dataset.get("PlanarConfiguration") == 1:
-        return values.reshape(frames, samples, dataset.Rows, dataset.Columns).transpose(0, 2, 3, 1)
-    return values.reshape(frames, dataset.Rows, dataset.Columns, samples)
+def _put(dataset: Dataset, frames: np.ndarray) -> None:
+    """Writes (frames, rows, columns, samples) as the pixels of ``dataset``, not compressed."""
+    bits = 8 * frames.dtype.itemsize
+    if frames.shape[3] == 3:
+        for tag in [tag for tag in dataset.keys() if "PaletteColorLookupTable" in keyword_for_tag(tag)]:  # noqa: SIM118
+            del dataset[tag]
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated = bits
+    dataset.BitsStored = min(int(dataset.BitsStored), bits)
+    dataset.HighBit = dataset.BitsStored - 1
+    if UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    little = UID(dataset.file_meta.TransferSyntaxUID).is_little_endian
+    content = frames.astype(frames.dtype.newbyteorder("<" if little else ">")).tobytes()
+    dataset.PixelData = content + b"\0" * (len(content) % 2)
+    dataset["PixelData"].VR = "OW" if bits == 16 else "OB"
+    dataset["PixelData"].is_undefined_length = False
 
 
 def _regions(dataset: Dataset) -> Iterator[tuple[int, int, int, int]]:

@@ -1,12 +1,13 @@
 """What PS3.15 Annex E says of each attribute: table E.1-1 of edition 2026c, and the options that are built.
 
-The table is ``deid_profile.tsv``, one line an attribute. An action that depends on the Type of an attribute ("X/Z/D")
-is resolved by the IOD where its Type is known here, and otherwise by the part that keeps any IOD valid.
+The table is ``deid_profile.tsv``, one line an attribute; private attributes that the standard calls safe (table
+E.3.10-1) are in ``deid_safe_private.tsv``. An action that depends on the Type of an attribute ("X/Z/D") is resolved by
+the IOD where its Type is known here, and otherwise by the part that keeps any IOD valid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -26,9 +27,15 @@ from mmfm.errors import ConfigError
 
 EDITION = "2026c"
 
+FULL_DATES, MODIFIED_DATES, SAFE_PRIVATE = "longitudinal-full-dates", "longitudinal-modified-dates", "safe-private"
+
 RETAIN = {
-    "longitudinal-modified-dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
+    "device-identity": ("113109", "Retain Device Identity Option"),
+    "institution-identity": ("113112", "Retain Institution Identity Option"),
+    FULL_DATES: ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
+    MODIFIED_DATES: ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
     "patient-characteristics": ("113108", "Retain Patient Characteristics Option"),
+    SAFE_PRIVATE: ("113111", "Retain Safe Private Option"),
     "uids": ("113110", "Retain UIDs Option"),
 }
 CLEAN = {
@@ -92,14 +99,18 @@ class Rule:
     basic: str
     options: dict[str, Action]
 
-    def action(self, options: Iterable[str], *, sop_class: str | None) -> Action:
+    def action(self, options: Collection[str], *, sop_class: str | None) -> Action:
         """Returns what is done; a retained attribute is not cleaned as well.
+
+        A date of a device moves with all others: one that stayed beside them would tell by how much they moved.
 
         Args:
             options: names of the options in force.
             sop_class: of the object at whose top level the attribute stands, ``None`` inside a sequence.
         """
         chosen = {self.options[option] for option in options if option in self.options}
+        if MODIFIED_DATES in options and MODIFIED_DATES in self.options:
+            return Action.CLEAN
         return min(chosen, key="KCUX".index) if chosen else self.basic_action(sop_class=sop_class)
 
     def basic_action(self, *, sop_class: str | None) -> Action:
@@ -126,6 +137,14 @@ def table() -> dict[str, Rule]:
     return rules
 
 
+@cache
+def safe_private() -> frozenset[tuple[str, int, int]]:
+    """Returns private creator, group and element within its block of each private attribute that is safe."""
+    lines = Path(__file__).with_name("deid_safe_private.tsv").read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines if not line.startswith("#"))
+    return frozenset((creator, int(group, 16), int(element, 16)) for creator, group, element in rows)
+
+
 def rule(tag: int) -> Rule | None:
     """Returns the line of the table for ``tag``, ``None`` where it has none."""
     name = f"{tag:08X}"
@@ -136,17 +155,22 @@ def rule(tag: int) -> Rule | None:
     return None
 
 
-def checked_options(*, retain: Iterable[str], clean: Iterable[str]) -> frozenset[str]:
+def checked_options(*, retain: Collection[str], clean: Collection[str]) -> frozenset[str]:
     """Returns the options by name.
 
     Raises:
-        ConfigError: a name is not among those that are built.
+        ConfigError: a name is not among those that are built, or two contradict each other.
     """
     for flag, names, built in (("--retain", retain, RETAIN), ("--clean", clean, CLEAN)):
         for name in names:
             if name not in built:
                 raise ConfigError(flag, expected=f"one of {', '.join(built)}", found=name, fix="see mmfm deid --help")
-    return frozenset([*retain, *clean])
+    options = frozenset([*retain, *clean])
+    if {FULL_DATES, MODIFIED_DATES} <= options:
+        raise ConfigError(
+            "--retain", expected="dates kept or moved (PS3.15 E.3.6)", found="both options", fix="give one of them"
+        )
+    return options
 
 
 def method_codes(options: Iterable[str]) -> list[tuple[str, str]]:

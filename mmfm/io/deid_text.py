@@ -181,6 +181,10 @@ _BY = re.compile(
     rf",? )?)(?P<name>(?-i:{_NAMES}))",
     re.IGNORECASE,
 )
+_APPOSED = re.compile(rf"\b(?:I|(?:[Tt]he )?[Pp]atient), (?P<name>{_NAMES})(?=,)")
+_AGED = re.compile(rf"(?<!\w)(?P<name>{_NAMES})(?=,? (?:an? )?\d{{1,3}}[- ]?(?:y/?o|y\.o|[Yy]ears?|[Yy]rs?)\b)")
+_BESIDE_NAME = re.compile(r"\[NAME\],? $")
+_NAME_BESIDE = re.compile(r",? \[NAME\]")
 _DEGREE = re.compile(
     rf"(?<!\w)(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS"
     rf"|MBChB|RT ?\(R\)|DPM|DDS|DMD)\b\.?)"
@@ -193,6 +197,8 @@ _NOTICE = re.compile(
 )
 
 
+_UNSPACED = re.compile(r"[\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f]{2,}")
+"""Names in scripts that are written without spaces: kana, Han, Hangul."""
 _ABBREVIATION = re.compile(r"[A-Z]{2,}['’]?s?|[A-Z][a-z]?[A-Z][a-z]?|[A-Z]{2,4}[a-z][A-Z]?[a-z]?|[A-Z]{1,5}-[A-Za-z]+")
 _DOSE = re.compile(r" ?\d+(?:\.\d+)? ?(?:mg|mcg|g|ml|mL|units?)\b")
 
@@ -228,7 +234,7 @@ def clean_text(text: str, known: Iterable[str] = ()) -> str:
         text = pattern.sub(lambda match, label=label: f"{_kept(match)}[{label}]", text)  # type: ignore[misc]
     text = re.sub(r"(?<![\w.\[-])[\w-]+(?![\w\]-])", _mixed, text)
     text = _PLACE.sub(_place, text)
-    for pattern in (_TITLE, _COLON, _BY, _DEGREE):
+    for pattern in (_TITLE, _COLON, _BY, _APPOSED, _AGED, _DEGREE):
         text = pattern.sub(lambda match, strong=pattern is _TITLE: _cued(match, strong=strong), text)  # type: ignore[misc]
     text = _without_lone_names(text)
     text = re.sub(r"[^\W\d_a-zA-Z\u00c0-\u024f\u0370-\u03ff\u1e00-\u1eff]{2,}", "[NAME]", text)  # other scripts
@@ -246,7 +252,7 @@ def remove_known(text: str, known: Iterable[str]) -> str:
 
 @lru_cache(maxsize=16)
 def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
-    phrases, numbers, names = set(), set(), set()
+    phrases, numbers, names, unspaced = set(), set(), set(), set()
     for stated in known:
         parts = [part for part in re.split(r"[\^=\\,;\s]+", stated.strip()) if part]
         names_here = [part for part in parts if len(part) > 1 and not any(c.isdigit() for c in part)]
@@ -256,6 +262,7 @@ def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]],
         numbers |= {
             re.escape(part) for part in (*parts, stated.strip()) if len(part) > 3 and any(map(str.isdigit, part))
         }
+        unspaced |= {re.escape(part) for part in (*names_here, "".join(names_here)) if _UNSPACED.fullmatch(part)}
         words = _vocabulary("words")
         names |= {re.escape(name) for name in names_here if len(name) > 2 and name.lower() not in words}
         # An ordinary word that is a name here is one only where it is written as one, beside another part of it.
@@ -269,6 +276,8 @@ def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]],
         if items:
             joined = "|".join(sorted(items, key=lambda item: (-len(item), item)))
             made.append((label, re.compile(f"{edge}(?:{joined}){end}", re.IGNORECASE)))
+    if unspaced:  # no word of such a script has an edge
+        made.append(("NAME", re.compile("|".join(sorted(unspaced, key=lambda item: (-len(item), item))))))
     return tuple(made)
 
 
@@ -300,7 +309,8 @@ def _cued(match: re.Match[str], *, strong: bool) -> str:
         if _is_word(word) and len(word) > 1 and not (strong and first and not _is_heading(word)):
             if word.lower().rstrip(".") in _PARTICLES:
                 continue
-            break
+            if not _is_word_name(word):
+                break
         end = found.end()
     if not end:
         return match.group()
@@ -335,6 +345,11 @@ def _is_name(word: str) -> bool:
     return word.lower() in names or any(len(part) > 2 and part in names for part in parts)
 
 
+def _is_word_name(word: str) -> bool:
+    """Whether an ordinary word is written as the name that it can be too: "White"."""
+    return word[1:].islower() and word.lower() in _vocabulary("word_names")
+
+
 def _is_eponym(word: str) -> bool:
     eponyms = _vocabulary("eponyms")
     lower = re.sub(r"['’]s?$", "", word.lower())
@@ -363,7 +378,8 @@ def _without_lone_names(text: str) -> str:
         if wrong[place + 1] and not wrong[place] and between in (" ", ". ", ", ", "-", "^"):
             initial = len(word) == 1 and word.isupper() and between == ". "
             unknown = word[0].isupper() and len(word) > 2 and not _is_word(word)
-            wrong[place] = initial or (unknown and (_is_name(word) or not _is_eponym(word)))
+            surname = _is_word_name(word) and between in (" ", ", ")
+            wrong[place] = initial or surname or (unknown and (_is_name(word) or not _is_eponym(word)))
     pieces, at = [], 0
     for token, out in zip(tokens, wrong, strict=True):
         if out:
@@ -393,7 +409,11 @@ def _is_lone_name(
     )
     starts = not behind_initial and (not preceding or preceding[-1] in ".:;!?\n-•*")
     if _is_word(word):
-        return False
+        apart = text[tokens[place - 1].end() : token.start()] if place else ""
+        behind = (before and apart in (" ", ", ")) or _BESIDE_NAME.search(
+            text[max(0, token.start() - 9) : token.start()]
+        )
+        return _is_word_name(word) and bool(behind or _NAME_BESIDE.match(text, token.end()))
     joined = before and text[tokens[place - 1].end() : token.start()] in (" ", ", ", "-", "^", " van ", " de ")
     if _is_eponym(word):
         return (joined or behind_initial) and _is_name(word)

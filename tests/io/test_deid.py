@@ -31,9 +31,9 @@ from pydicom.uid import (
 
 from mmfm.errors import ConfigError, ReadError
 from mmfm.io import deidentify
-from mmfm.io.deid_profile import table
+from mmfm.io.deid_profile import safe_private, table
 
-MODIFIED_DATES = "longitudinal-modified-dates"
+FULL_DATES, MODIFIED_DATES = "longitudinal-full-dates", "longitudinal-modified-dates"
 CHARACTERISTICS = "patient-characteristics"
 DATABASE = importlib.import_module("dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c")
 TABLE = [
@@ -418,6 +418,115 @@ def test_retained_uids_stay(write_dicom, picture, key, tmp_path):
     assert one(tmp_path / "out").SOPInstanceUID == pydicom.dcmread(path).SOPInstanceUID
 
 
+def test_a_retained_device_and_institution_stay_and_its_dates_move_with_all_others(write_dicom, picture, key, tmp_path):
+    stated = {
+        "InstitutionName": "Larkspur Hollow Infirmary",
+        "StationName": "CT-7",
+        "DeviceSerialNumber": "SN-99123",
+        "DateOfLastCalibration": "20200102",
+        "StudyDate": "20200202",
+        "StationAETitle": "QZ1XK",
+        "OperatorsName": "Featherstone^Marigold",
+        "ManufacturerModelName": "Larkspur Hollow Infirmary SN-99123 Marigold",
+    }
+    write_dicom("in/a.dcm", picture, **stated)
+    retained = ["device-identity", "institution-identity"]
+    deidentify(tmp_path / "in", tmp_path / "out", key=key, retain=retained)
+    found = one(tmp_path / "out")
+    for keyword in ("InstitutionName", "StationName", "DeviceSerialNumber", "DateOfLastCalibration"):
+        assert found[keyword].value == stated[keyword]
+    assert found.ManufacturerModelName == "Larkspur Hollow Infirmary SN-99123 [NAME]"
+    assert (found.StudyDate, "StationAETitle" in found, "OperatorsName" in found) == ("", False, False)
+    assert {item.CodeValue for item in found.DeidentificationMethodCodeSequence} == {"113100", "113109", "113112"}
+    deidentify(tmp_path / "in", tmp_path / "moved", key=key, retain=[*retained, MODIFIED_DATES])
+    found = one(tmp_path / "moved")
+    days = [datetime.strptime(found[keyword].value, "%Y%m%d") for keyword in ("DateOfLastCalibration", "StudyDate")]
+    assert (days[1] - days[0]).days == 31
+    assert found.StudyDate != "20200202"
+
+
+def test_full_dates_stay_where_they_are_dates(write_dicom, picture, key, tmp_path):
+    stated = {"StudyDate": "20200202", "StudyTime": "101112.5", "PatientBirthDate": "19500203"}
+    path = write_dicom("in/a.dcm", picture, ContentDate="20200203", TimezoneOffsetFromUTC="+0100", **stated)
+    path.write_bytes(path.read_bytes().replace(b"20200203", b"Jane Doe"))
+    deidentify(path, tmp_path / "out", key=key, retain=[FULL_DATES])
+    found = one(tmp_path / "out")
+    assert (found.StudyDate, found.StudyTime) == (stated["StudyDate"], stated["StudyTime"])
+    assert (found.PatientBirthDate, found.ContentDate, found.TimezoneOffsetFromUTC) == ("", "", "+0100")
+    assert found.LongitudinalTemporalInformationModified == "UNMODIFIED"
+
+
+def test_safe_private_attributes_stay_with_their_creators_and_no_others(write_dicom, picture, key, tmp_path):
+    path = write_dicom("in/a.dcm", picture, PatientName="Featherstone^Marigold")
+    dataset = pydicom.dcmread(path)
+    siemens = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    siemens.add_new(0x0C, "IS", "1000")
+    siemens.add_new(0x0F, "LO", "Jane Doe")
+    philips = dataset.private_block(0x2001, "Philips Imaging DD 001", create=True)
+    philips.add_new(0x03, "FL", 500.0)
+    philips.add_new(0x64, "SH", "of Marigold")
+    philips.add_new(0x27, "UN", b"Jane Doe")
+    inner = Dataset()
+    inner.PatientName = "Doe^Jane"
+    inner.private_block(0x2001, "Philips Imaging DD 001", create=True).add_new(0x0A, "IS", "7")
+    inner.private_block(0x2003, "Jane Doe", create=True).add_new(0x0A, "IS", "7")
+    philips.add_new(0x5F, "SQ", [inner])
+    dataset.private_block(0x0019, "Jane Doe", create=True).add_new(0x0C, "IS", "1000")
+    dataset.save_as(path)
+    deidentify(path, tmp_path / "all", key=key)
+    assert not [tag for tag in one(tmp_path / "all").keys() if tag.is_private]  # noqa: SIM118
+    deidentify(path, tmp_path / "out", key=key, retain=["safe-private"])
+    found = one(tmp_path / "out")
+    siemens, philips = (
+        found.private_block(0x0019, "SIEMENS MR HEADER"),
+        found.private_block(0x2001, philips.private_creator),
+    )
+    assert (siemens[0x0C].value, philips[0x03].value, philips[0x64].value) == (1000, 500.0, "of [NAME]")
+    assert philips[0x5F].value[0].private_block(0x2001, philips.private_creator)[0x0A].value == 7
+    assert philips[0x5F].value[0].PatientName == ""
+    assert 0x0F not in siemens
+    assert 0x27 not in philips
+    assert leftovers(tmp_path / "out", ["Jane", "Doe", "Marigold"]) == []
+    assert "113111" in {item.CodeValue for item in found.DeidentificationMethodCodeSequence}
+    deidentify(tmp_path / "out", tmp_path / "again", key=key, retain=["safe-private"])
+    assert one(tmp_path / "again") == found
+
+
+def test_the_safe_private_attributes_are_those_of_the_standard():
+    """479 rows in table E.3.10-1 of edition 2026a, among them what diffusion and PET need."""
+    assert len(safe_private()) == 479
+    assert {
+        ("SIEMENS MR HEADER", 0x0019, 0x0C),
+        ("GEMS_PARM_01", 0x0043, 0x39),
+        ("Philips Imaging DD 001", 0x2001, 0x03),
+        ("Philips PET Private Group", 0x7053, 0x00),
+    } <= safe_private()
+    assert all(group % 2 and 0 <= element <= 0xFF for _, group, element in safe_private())
+
+
+def test_the_report_says_in_which_pixels_nothing_looked_for_text(write_dicom, picture, key, tmp_path):
+    write_dicom("in/a.dcm", picture)
+    write_dicom("in/b.dcm", picture, BurnedInAnnotation="NO")
+    write_dicom("in/c.dcm", picture, BurnedInAnnotation="YES")
+    done = deidentify(tmp_path / "in", tmp_path / "out", key=key)
+    assert done.pixels_not_searched == {"Burned In Annotation NO": 1, "Burned In Annotation is not stated": 1}
+    assert report(tmp_path / "out")["pixels_not_searched"] == done.pixels_not_searched
+
+
+def test_codes_beside_descriptors_stay_where_the_world_knows_them(write_dicom, picture, key, tmp_path):
+    def code(value, scheme, meaning):
+        item = Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+        return item
+
+    codes = [code("399173006", "SCT", "Left lateral"), code("QZ1XK", "99LOCAL", "Asked by Dr. Featherstone")]
+    write_dicom("in/a.dcm", picture, ReasonForVisitCodeSequence=codes)
+    deidentify(tmp_path / "in", tmp_path / "out", key=key, clean=["descriptors"])
+    known, local = one(tmp_path / "out").ReasonForVisitCodeSequence
+    assert (known.CodeValue, known.CodeMeaning) == ("399173006", "Left lateral")
+    assert (local.CodeValue, local.CodeMeaning) == ("REMOVED", "Asked by Dr. [NAME]")
+
+
 def test_a_comment_in_a_jpeg_stream_is_taken_out(write_dicom, picture, key, tmp_path):
     picture = np.kron(picture, np.ones((4, 4), np.uint8))
     path = write_dicom("in/a.dcm", picture)
@@ -442,6 +551,13 @@ def test_a_key_that_is_none_is_refused(write_dicom, picture, tmp_path, content):
     with pytest.raises(ConfigError, match="16 random bytes"):
         deidentify(path, tmp_path / "out", key=wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_dates_cannot_both_stay_and_move(write_dicom, picture, key, tmp_path):
+    with pytest.raises(ConfigError, match="give one of them"):
+        deidentify(
+            write_dicom("in/a.dcm", picture), tmp_path / "out", key=key, retain=iter([FULL_DATES, MODIFIED_DATES])
+        )
 
 
 @pytest.mark.parametrize("options", [{"retain": ["everything"]}, {"clean": ["faces"]}])

@@ -1,10 +1,12 @@
 """A generated key in the ten action kinds of the MIDI challenge, scored on what `deidentify` writes.
 
-Kinds: tag_retained, text_notnull, text_retained, text_removed, date_shifted, uid_changed, uid_consistent,
-patid_consistent, pixels_hidden, pixels_retained. The vocabulary is this file's own.
+Pictures with a name on them, and some without, are cleaned in a run of their own: looking for text takes a second each.
+What is consistent has to be so in both runs. The vocabulary is this file's own; nothing is taken from the code under
+test.
 """
 
 import random
+import struct
 from collections import Counter
 from datetime import datetime
 
@@ -13,10 +15,26 @@ import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+)
 
 from mmfm.io import deidentify
 
-OPTIONS = {"retain": ["longitudinal-modified-dates", "patient-characteristics"], "clean": ["descriptors"]}
+RETAIN = ["longitudinal-modified-dates", "patient-characteristics"]
+RUNS = {"plain": ["descriptors"], "drawn": ["descriptors", "pixel-data"]}
+"""Folder -> what is cleaned."""
+SYNTAXES = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+)
 PEOPLE = (
     "Quisenberry^Odalys",
     "Thistlewood^Barnaby",
@@ -43,8 +61,11 @@ KINDS = {
     "uid_changed",
     "uid_consistent",
     "patid_consistent",
+    "pixels_hidden",
     "pixels_retained",
 }
+GROUND = 30
+"""Grey of a picture that a name is drawn on."""
 
 
 @pytest.fixture
@@ -55,7 +76,7 @@ def key(tmp_path):
 
 
 def made(write_dicom, tmp_path, count):
-    """Writes ``count`` objects; returns for each, by its picture, what was planted."""
+    """Writes ``count`` objects; returns for each, by its Instance Number, what was planted, and its picture."""
     draw = random.Random(11)
     truth = {}
     for number in range(count):
@@ -91,17 +112,78 @@ def made(write_dicom, tmp_path, count):
             "KVP": str(draw.choice((80, 100, 120))),
             "ImageType": ["ORIGINAL", "PRIMARY"],
         }
-        picture = np.random.default_rng(number).integers(0, 255, (16, 18), dtype=np.uint8)
-        truth[picture.tobytes()] = planted
+        burned_in = number % 4 == 0
+        picture, box = drawn(draw, family) if burned_in else (noise(number), None)
+        if burned_in:
+            planted["BurnedInAnnotation"] = "YES"
+        truth[number] = planted | {"picture": picture, "box": box}
         referenced = Dataset()
         referenced.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
         referenced.ReferencedSOPInstanceUID = f"1.2.77.{number // 5}.1.{number // 5 * 5}"
-        write_dicom(f"in/{number}.dcm", picture, SourceImageSequence=[referenced], **planted)
+        syntax = SYNTAXES[number % len(SYNTAXES)]
+        stored = picture.astype(picture.dtype.newbyteorder("<" if syntax.is_little_endian else ">"))
+        path = write_dicom(
+            f"{'drawn' if burned_in or number % 12 == 1 else 'plain'}/{number}.dcm",
+            stored,
+            syntax=ExplicitVRLittleEndian if syntax.is_compressed and not syntax.is_deflated else syntax,
+            SourceImageSequence=[referenced],
+            InstanceNumber=number,
+            **planted,
+        )
+        if syntax == JPEG2000Lossless:
+            packed = pydicom.dcmread(path)
+            packed.compress(syntax, generate_instance_uid=False)
+            packed.save_as(path)
+        if syntax in (ExplicitVRLittleEndian, ExplicitVRBigEndian):
+            truth[number]["stray"] = stray(path, number, "<" if syntax.is_little_endian else ">")
     return truth
 
 
-def actions(planted, found, seen):
-    """Yields (kind, whether it was done well) for one object; ``seen`` links originals to replacements."""
+def noise(seed):
+    return (
+        np.random.default_rng(seed).integers(0, 255 if seed % 2 else 4095, (48, 50)).astype("u1" if seed % 2 else "u2")
+    )
+
+
+def drawn(draw, name):
+    """A picture with a name on it, and the box around the name."""
+    picture = Image.new("L", (320, 200), GROUND)
+    pen, at = ImageDraw.Draw(picture), (draw.randint(8, 60), draw.randint(8, 150))
+    font = ImageFont.load_default(size=22)
+    text = f"{name.upper().replace('Ö', 'O')} {draw.randint(10**5, 10**6)}"
+    pen.text(at, text, fill=250, font=font)
+    left, top, right, bottom = (round(edge) for edge in pen.textbbox(at, text, font=font))
+    array = np.array(picture)
+    array[-12:, -40:] = np.arange(40) * 5  # what has to stay
+    return array, (slice(top, bottom + 1), slice(left, right + 1))
+
+
+def stray(path, number, order):
+    """Writes UIDs of commands and directories, which table E.1-1 lists, before the data set; returns them.
+
+    Commands are always little endian (PS3.7 6.3.1), so that none stands before a data set of the other order.
+    """
+    tags = [(4, 0x1511)] if order == ">" else [(0, 0x1000), (0, 0x1001), (4, 0x1511)]
+    uids = [f"1.2.78.{number}.{place}" for place in range(len(tags))]
+    content = b""
+    for (group, element), uid in zip(tags, uids, strict=True):
+        value = uid.encode() + b"\0" * (len(uid) % 2)
+        content += struct.pack(f"{order}HH2sH", group, element, b"UI", len(value)) + value
+    data = path.read_bytes()
+    at = 132 + 12 + struct.unpack("<I", data[140:144])[0]
+    path.write_bytes(data[:at] + content + data[at:])
+    return uids
+
+
+def actions(planted, found, content, seen):
+    """Yields (kind, whether it was done well) for one object; ``seen`` links originals to replacements.
+
+    Args:
+        planted: what the object said.
+        found: what is written.
+        content: the bytes of the file.
+        seen: originals and what they were replaced by.
+    """
 
     def text(keyword):
         return str(found.get(keyword, "") or "")
@@ -138,46 +220,37 @@ def actions(planted, found, seen):
         yield "uid_consistent", seen.setdefault(("uid", before), after) == after
     yield "patid_consistent", seen.setdefault(("id", planted["PatientID"]), text("PatientID")) == text("PatientID")
     yield "patid_consistent", text("PatientID") != planted["PatientID"]
+    for uid in planted.get("stray", ()):
+        yield "uid_changed", uid.encode() not in content
+    yield "uid_changed", planted["SOPInstanceUID"] not in str(found.file_meta.MediaStorageSOPInstanceUID)
+    before, after = planted["picture"], found.pixel_array
+    if planted["box"] is None:
+        yield "pixels_retained", np.array_equal(before, after)
+    else:
+        yield "pixels_hidden", np.ptp(after[planted["box"]]) == 0
+        yield "pixels_retained", np.array_equal(before[-20:], after[-20:])
 
 
 @pytest.mark.slow
 def test_two_thousand_actions(write_dicom, key, tmp_path):
-    truth = made(write_dicom, tmp_path, 60)
-    deidentify(tmp_path / "in", tmp_path / "out", key=key, **OPTIONS)
+    pytest.importorskip("rapidocr")
+    truth = made(write_dicom, tmp_path, 48)
+    for name, clean in RUNS.items():
+        deidentify(tmp_path / name, tmp_path / "out" / name, key=key, retain=RETAIN, clean=clean)
     good, all_, seen, wrong = Counter(), Counter(), {}, []
     for path in sorted((tmp_path / "out").rglob("*.dcm")):
         found = pydicom.dcmread(path)
-        planted = truth.pop(found.PixelData, None)
-        all_["pixels_retained"] += 1
-        good["pixels_retained"] += planted is not None
-        for number, (kind, done) in enumerate(actions(planted, found, seen)):
+        planted = truth.pop(int(found.InstanceNumber))
+        for number, (kind, done) in enumerate(actions(planted, found, path.read_bytes(), seen)):
             all_[kind] += 1
             good[kind] += done
             if not done:
                 wrong.append((kind, number, planted, found))
     assert truth == {}, "each object is there"
+    print(f"{sum(good.values())} of {sum(all_.values())}")
     print(*sorted((kind, f"{good[kind]}/{all_[kind]}") for kind in all_), sep="\n")
     print(*wrong[:4], sep="\n")
     assert set(all_) == KINDS
     assert sum(all_.values()) >= 2000
-    assert sum(good.values()) / sum(all_.values()) >= 0.995
-
-
-@pytest.mark.slow
-def test_burned_in_words_are_hidden_and_the_rest_is_retained(write_dicom, key, tmp_path):
-    pytest.importorskip("rapidocr")
-    draw, hidden = random.Random(5), []
-    for number in range(2):
-        name = draw.choice(PEOPLE).split("^")[0].upper().replace("Ö", "O")
-        picture = Image.new("L", (320, 200), 30 + number)
-        pen = ImageDraw.Draw(picture)
-        at = (10 + 20 * number, 20 + 30 * number)
-        pen.text(at, f"{name} {draw.randint(10**5, 10**6)}", fill=250, font=ImageFont.load_default(size=22))
-        write_dicom(f"in/{number}.dcm", np.array(picture), BurnedInAnnotation="YES")
-        hidden.append((30 + number, at))
-    deidentify(tmp_path / "in", tmp_path / "out", key=key, clean=["pixel-data"])
-    found = [pydicom.dcmread(path).pixel_array for path in (tmp_path / "out" / "quarantine").rglob("*.dcm")]
-    assert len(found) == 2
-    for pixels in found:
-        assert pixels.max() == pixels.min(), "all of the text is gone, and the ground stays"
-        assert pixels.max() in {ground for ground, _ in hidden}
+    for kind in KINDS:
+        assert good[kind] / all_[kind] >= 0.995, kind

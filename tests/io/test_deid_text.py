@@ -192,6 +192,24 @@ def test_known_words_are_found_in_any_order_and_case():
     assert "Wolff-Parkinson-White" in cleaned
 
 
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Dr. R. Hill was called.", "Dr. [NAME] was called."),
+        ("Transcribed by Green on arrival.", "Transcribed by [NAME] on arrival."),
+        ("Shown to Leocadia White.", "Shown to [NAME]."),
+        ("Technologist: White, Aurelio", "Technologist: [NAME]"),
+        ("The patient, Brown, slept.", "The patient, [NAME], slept."),
+        ("History: Chatterjee, 54 y/o female.", "History: [NAME], 54 y/o female."),
+        ("Ring enhancement of the White matter.", "Ring enhancement of the White matter."),
+        ("Long segment stenosis. May represent scar. Head CT, 3 mm.",) * 2,
+        ("COPD, 54 year old.", "COPD, 54 year old."),
+    ],
+)
+def test_names_that_are_words_are_known_by_what_stands_beside_them(text, cleaned):
+    assert clean_text(text) == cleaned
+
+
 @pytest.mark.parametrize("text", ["", "Lungs are clear.", "[NAME] was informed on [DATE].", "5 mm nodule, unchanged."])
 def test_what_holds_no_identifier_stays(text):
     assert clean_text(text) == text
@@ -207,6 +225,14 @@ def test_a_hostile_text_takes_no_time():
     import time
 
     start = time.process_time()
-    for text in ("A" * 9_000, "Dr. " * 2_000, "1-" * 4_000, "Aa " * 3_000, "1 a" * 3_000, "\u5c71" * 9_000):
+    for text in (
+        "A" * 9_000,
+        "Dr. " * 2_000,
+        "1-" * 4_000,
+        "Aa " * 3_000,
+        "1 a" * 3_000,
+        "White " * 2_000,
+        "\u5c71" * 9_000,
+    ):
         clean_text(text)
     assert time.process_time() - start < 5
