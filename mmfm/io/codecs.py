@@ -33,8 +33,9 @@ _CODECS = {
 }
 """Transfer syntax (PS3.5 section 10) -> codec."""
 
-COLOUR_FIRST = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5")
-"""Syntaxes whose colours have no transform but that of Photometric Interpretation, which pydicom undoes."""
+ALONE = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.5")
+"""Syntaxes that no other plugin shall try: they read on in what is damaged. Their colours have no transform but that of
+Photometric Interpretation, which pydicom undoes."""
 COLOUR_LAST = ("1.2.840.10008.1.2.4.50",)
 """Where Pillow decides first: it heeds what a JPEG file says of its colours, and fails where that is nothing."""
 _NEED_AN_END = ("jpeg8", "jpegls", "htj2k")

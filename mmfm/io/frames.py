@@ -179,7 +179,9 @@ def _decoders(syntax: str, *, samples: int) -> list[tuple[Decoder, str]]:
         return ours
     plugins = [""] if decoder.is_native else [plugin for plugin in _PLUGINS if plugin in decoder.available_plugins]
     others = [(decoder, plugin) for plugin in plugins]
-    if samples == 1 or syntax in codecs.COLOUR_FIRST:
+    if ours and syntax in codecs.ALONE:
+        return ours
+    if samples == 1:
         return ours + others
     return others + ours if syntax in codecs.COLOUR_LAST else others
 
