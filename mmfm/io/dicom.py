@@ -29,6 +29,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    UncompressedTransferSyntaxes,
 )
 
 from mmfm.errors import ReadError
@@ -113,6 +114,8 @@ def _tag(keyword: str) -> BaseTag:
 
 _PLAIN_VRS = {"AS", "CS", "DA", "DS", "IS", "UI"}
 """Texts in the default repertoire, whatever Specific Character Set says (PS3.5 6.1.2.3)."""
+_PIXEL_VRS = {None, "OB", "OW", "OF", "OD", "OL", "OV", "UN"}
+"""All with a length of 32 bits; ``None`` where VRs are not written."""
 _PALETTE_KEYWORDS = [
     f"{segmented}{colour}PaletteColorLookupTable{part}"
     for colour in ("Red", "Green", "Blue")
@@ -403,9 +406,18 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
     if not found or found[-1][2] == 0:
         return dataset, syntax, None
     tag, vr, length = found[-1]
-    offset = at + (12 if vr in ("OB", "OW", "OF", "OD", "UN") else 8)
+    if vr not in _PIXEL_VRS:
+        raise ReadError("", expected="Pixel Data with a VR of its own", found=str(vr), fix="ask its source for another")
+    offset = at + (12 if vr else 8)
     left = stream.seek(0, io.SEEK_END) - offset
     if length == 0xFFFFFFFF:
+        if UID(syntax) in UncompressedTransferSyntaxes:
+            raise ReadError(
+                "",
+                expected=f"pixels as {UID(syntax).name} has them",
+                found="compressed frames",
+                fix="ask its source for a file with its own transfer syntax",
+            )
         return dataset, syntax, _PixelValue(PIXEL_TAGS[tag], vr or "OB", offset, None, deflated)
     if length > left:
         raise ReadError(
