@@ -592,12 +592,14 @@ def _frames_by_vector(dataset: Dataset, header: PixelHeader, first: Geometry) ->
 
     None where a list is incomplete, or where frames differ in more than place and phase.
     """
+    if header.frames < 2:
+        return ()
     kinds: list[tuple[tuple[str, str], ...]] = []
     if _get(dataset, "GridFrameOffsetVector") is not None:
         along = _dose_offsets(dataset, first)
     else:
         along, kinds = _tomographic_offsets(dataset, header.frames)
-    if header.frames < 2 or len(along) != header.frames or first.position is None or first.orientation is None:
+    if len(along) != header.frames or first.position is None or first.orientation is None:
         return ()
     normal = np.cross(first.orientation[:3], first.orientation[3:])
     places = np.add(first.position, np.multiply.outer(along, normal)).tolist()
@@ -655,17 +657,14 @@ def _concatenation(dataset: Dataset) -> tuple[str, int | None, int | None] | Non
 
 def _geometry(head: _FrameHeader) -> Geometry:
     spacing, spacing_source = _spacing(head)
-    # Reconstructed NM states the place of its first slice with the detector (PS3.3 C.8.4.11).
-    detector = (_get(head.dataset, "DetectorInformationSequence") or [Dataset()])[0]
+    position = head.get("PlanePositionSequence", "ImagePositionPatient")
+    orientation = head.get("PlaneOrientationSequence", "ImageOrientationPatient")
+    if position is None and (detectors := _get(head.dataset, "DetectorInformationSequence")):
+        # Reconstructed NM states the place of its first slice with the detector (PS3.3 C.8.4.11).
+        position, orientation = (_get(detectors[0], key) for key in ("ImagePositionPatient", "ImageOrientationPatient"))
     return Geometry(
-        position=_floats(
-            head.get("PlanePositionSequence", "ImagePositionPatient") or _get(detector, "ImagePositionPatient"), 3
-        ),
-        orientation=_floats(
-            head.get("PlaneOrientationSequence", "ImageOrientationPatient")
-            or _get(detector, "ImageOrientationPatient"),
-            6,
-        ),
+        position=_floats(position, 3),
+        orientation=_floats(orientation, 6),
         pixel_spacing=spacing,
         spacing_source=spacing_source,
         slice_thickness=_float(head.get("PixelMeasuresSequence", "SliceThickness")),

@@ -1,4 +1,4 @@
-"""The place of every pixel, beside two other readers: highdicom and SimpleITK, on series at any angle to the patient."""
+"""The place of every pixel, beside highdicom and SimpleITK, on series at any angle to the patient."""
 
 from collections.abc import Callable
 from pathlib import Path
