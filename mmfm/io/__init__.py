@@ -1,7 +1,6 @@
 """Every outside format, in and out: DICOM, PNG and JPEG to Studies whose pixels are read late; de-identification."""
 
-from mmfm.io.deid import deidentify
-from mmfm.io.deid_text import clean_text
+from mmfm.io.deid import clean_text, deidentify
 from mmfm.io.images import read_image
 from mmfm.io.reading import FileOutcome, Reading, attach, read, read_studies
 

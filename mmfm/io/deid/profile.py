@@ -1,7 +1,7 @@
 """What PS3.15 Annex E says of each attribute: table E.1-1 of edition 2026c, and the options that are built.
 
-The table is ``deid_profile.tsv``, one line an attribute; private attributes that the standard calls safe (table
-E.3.10-1) are in ``deid_safe_private.tsv``. An action that depends on the Type of an attribute ("X/Z/D") is resolved by
+The table is ``profile.tsv``, one line an attribute; private attributes that the standard calls safe (table
+E.3.10-1) are in ``safe_private.tsv``. An action that depends on the Type of an attribute ("X/Z/D") is resolved by
 the IOD where its Type is known here, and otherwise by the part that keeps any IOD valid.
 """
 
@@ -128,7 +128,7 @@ class Rule:
 def table() -> dict[str, Rule]:
     """Returns the table: eight hexadecimal digits, "x" for any digit -> the rule."""
     rules = {}
-    for line in Path(__file__).with_name("deid_profile.tsv").read_text(encoding="utf-8").splitlines():
+    for line in Path(__file__).with_name("profile.tsv").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
         tag, keyword, basic, options = line.split("\t")
@@ -140,7 +140,7 @@ def table() -> dict[str, Rule]:
 @cache
 def safe_private() -> frozenset[tuple[str, int, int]]:
     """Returns private creator, group and element within its block of each private attribute that is safe."""
-    lines = Path(__file__).with_name("deid_safe_private.tsv").read_text(encoding="utf-8").splitlines()
+    lines = Path(__file__).with_name("safe_private.tsv").read_text(encoding="utf-8").splitlines()
     rows = (line.split("\t") for line in lines if not line.startswith("#"))
     return frozenset((creator, int(group, 16), int(element, 16)) for creator, group, element in rows)
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mmfm.io.deid_text import clean_text
+from mmfm.io.deid.text import clean_text
 
 FIRST_NAMES = (
     "Marigold Thaddeus Ngozi Björn Xiomara Siobhan Priyanka Dmitri Yuki Fatoumata Aurelio Ingrid Kwame Leocadia"

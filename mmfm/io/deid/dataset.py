@@ -22,9 +22,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID_dictionary
 
 from mmfm.errors import ReadError
-from mmfm.io.deid_key import Key
-from mmfm.io.deid_profile import FULL_DATES, MODIFIED_DATES, SAFE_PRIVATE, Action, Rule, rule, safe_private
-from mmfm.io.deid_text import clean_text, remove_known
+from mmfm.io.deid.key import Key
+from mmfm.io.deid.profile import FULL_DATES, MODIFIED_DATES, SAFE_PRIVATE, Action, Rule, rule, safe_private
+from mmfm.io.deid.text import clean_text, remove_known
 
 MAX_DEPTH = 64
 """Sequences nested deeper than this are refused."""

@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from mmfm.errors import ReadError
 from mmfm.io import deidentify
-from mmfm.io.deid_streams import bare_frame, bare_rle
+from mmfm.io.deid.streams import bare_frame, bare_rle
 
 NAME = "Featherstonehaugh"
 WORD = NAME.encode()

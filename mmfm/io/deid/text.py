@@ -208,8 +208,8 @@ LONG_ABBREVIATION = 6
 
 @cache
 def _vocabulary(name: str) -> frozenset[str]:
-    """Returns the lower-case words of a file of ``deid_vocabulary``."""
-    lines = (Path(__file__).parent / "deid_vocabulary" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    """Returns the lower-case words of a file of ``vocabulary``."""
+    lines = (Path(__file__).parent / "vocabulary" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(word.lower() for line in lines if not line.startswith("#") for word in line.split())
 
 

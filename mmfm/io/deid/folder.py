@@ -1,6 +1,6 @@
 """De-identification of DICOM files by PS3.15 Annex E: what ``mmfm deid IN OUT --key KEYFILE`` does.
 
-Every file is read as untrusted, its data set walked by ``deid_dataset``, its file meta information made anew and its
+Every file is read as untrusted, its data set walked by ``dataset``, its file meta information made anew and its
 preamble zeroed. What may show identity in its pixels goes to ``OUT/quarantine``. ``docs/deidentification.md`` says what
 is done and what is not; a person has to look before anything is given away.
 """
@@ -24,11 +24,11 @@ from pydicom.uid import UID, MediaStorageDirectoryStorage
 from mmfm import __version__
 from mmfm.errors import ConfigError, ReadError
 from mmfm.files import new_folder, write_whole
-from mmfm.io.deid_dataset import deidentify_dataset, method_code
-from mmfm.io.deid_key import Key
-from mmfm.io.deid_pixels import clean_pixels, is_searchable, may_show_identity
-from mmfm.io.deid_profile import BASIC, EDITION, FULL_DATES, MODIFIED_DATES, checked_options, method_codes
-from mmfm.io.deid_streams import PIXEL_KEYWORDS, strip_pixels
+from mmfm.io.deid.dataset import deidentify_dataset, method_code
+from mmfm.io.deid.key import Key
+from mmfm.io.deid.pixels import clean_pixels, is_searchable, may_show_identity
+from mmfm.io.deid.profile import BASIC, EDITION, FULL_DATES, MODIFIED_DATES, checked_options, method_codes
+from mmfm.io.deid.streams import PIXEL_KEYWORDS, strip_pixels
 from mmfm.io.dicom import guessed_syntax, inflated, is_dicom, read_header
 from mmfm.io.sources import Refusal, Source, walk
 from mmfm.io.worker import shared
@@ -96,8 +96,8 @@ def deidentify(
         path: what to read; left as it is.
         out: made whole or not at all; must not exist, or be empty.
         key: a file of at least 16 random bytes. The same key gives the same replacements.
-        retain: options of PS3.15 E.3 that retain, as in ``deid_profile.RETAIN``.
-        clean: options of PS3.15 E.3 that clean, as in ``deid_profile.CLEAN``.
+        retain: options of PS3.15 E.3 that retain, as in ``profile.RETAIN``.
+        clean: options of PS3.15 E.3 that clean, as in ``profile.CLEAN``.
 
     Raises:
         ConfigError: an option, the key or ``out`` cannot be used.

@@ -9,7 +9,7 @@ from pydicom.uid import JPEG2000Lossless, UltrasoundImageStorage
 
 from mmfm.errors import ConfigError
 from mmfm.io import deidentify
-from mmfm.io.deid_pixels import may_show_identity
+from mmfm.io.deid.pixels import may_show_identity
 
 NAME_BOX = (slice(10, 44), slice(20, 330))
 
@@ -91,13 +91,13 @@ def test_what_lies_around_ultrasound_regions_is_blanked(write_dicom, key, tmp_pa
 
 
 def test_without_the_packages_the_error_says_what_to_install(write_dicom, key, tmp_path, monkeypatch):
-    from mmfm.io import deid_pixels
+    from mmfm.io.deid import pixels
 
     monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
-    deid_pixels._ocr.cache_clear()
+    pixels._ocr.cache_clear()
     with pytest.raises(ConfigError, match=r"install mmfm\[deid\]"):
         deidentify(write_dicom("in/a.dcm", drawn()), tmp_path / "out", key=key, clean=["pixel-data"])
-    deid_pixels._ocr.cache_clear()
+    pixels._ocr.cache_clear()
     assert not (tmp_path / "out").exists()
 
 

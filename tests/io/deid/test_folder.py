@@ -31,7 +31,7 @@ from pydicom.uid import (
 
 from mmfm.errors import ConfigError, ReadError
 from mmfm.io import deidentify
-from mmfm.io.deid_profile import safe_private, table
+from mmfm.io.deid.profile import safe_private, table
 
 FULL_DATES, MODIFIED_DATES = "longitudinal-full-dates", "longitudinal-modified-dates"
 CHARACTERISTICS = "patient-characteristics"
