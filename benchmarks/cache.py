@@ -10,7 +10,6 @@ of the same float32 values. All ways take turns; each figure is a median; no fil
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from dicom import INTERCEPT, SYNTAXES, draw, seconds, write
+from dicom import INTERCEPT, SYNTAXES, draw, machine, seconds, write
 
 from mmfm.data.cache import VolumeCache
 from mmfm.data.manifest import sha256
@@ -61,7 +60,7 @@ def main() -> None:
             for name, way in ways.items():
                 times[name].append(seconds(lambda way=way: way().sum()))
     least = statistics.median(times[floor])
-    print(f"{arguments.slices} slices of 512 x 512 as float32, {os.cpu_count()} cores, median of {arguments.runs}\n")
+    print(f"{arguments.slices} slices of 512 x 512 as float32, seconds, median of {arguments.runs}. {machine()}\n")
     print("| way | seconds | times the floor |\n| --- | --- | --- |")
     for name, values in sorted(times.items(), key=lambda item: statistics.median(item[1])):
         print(f"| {name} | {statistics.median(values):.4f} | {statistics.median(values) / least:.2f} |")
