@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from mmfm.data.manifest import ManifestPatient, ManifestRow, ManifestSeries, write_manifest
+from mmfm.data.manifest import ManifestPatient, ManifestRow, ManifestSeries, sha256, write_manifest
 from mmfm.data.preparing import fresh_folder, progress, read_table, run, tidy
 from mmfm.errors import ManifestError
 from mmfm.io import read
@@ -61,13 +61,24 @@ def prepare(source: Path, out: Path) -> None:
         for study in progress([s for s in reading.studies if s.study_uid in reports], "Copying studies"):
             copied = []
             for number, series in enumerate(study.series, start=1):
+                if series.series_uid not in files:
+                    counts["volumes that share one file, left out"] += 1
+                    continue
                 path = f"images/{len(rows) + 1}/{number}"
                 (folder / path).mkdir(parents=True)
                 for index, file in enumerate(files[series.series_uid]):
                     shutil.copyfile(file, folder / path / f"{index:05}.dcm")
                 copied.append(
-                    ManifestSeries(series_uid=series.series_uid, path=path, modality=series.modality, view=series.view)
+                    ManifestSeries(
+                        series_uid=series.series_uid,
+                        path=path,
+                        modality=series.modality,
+                        view=series.view,
+                        sha256=sha256(folder / path),
+                    )
                 )
+            if not copied:
+                continue
             rows.append(row(study, reports[study.study_uid], tuple(copied)))
             counts[f"studies {rows[-1].split}"] += 1
         write_manifest(rows, folder / "manifest.jsonl")

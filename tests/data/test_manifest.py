@@ -20,6 +20,7 @@ from mmfm.data.manifest import (
     check_manifest,
     prepared,
     read_manifest,
+    sha256,
     write_manifest,
 )
 from mmfm.errors import ConfigError, ManifestError
@@ -254,6 +255,18 @@ def picture(path, value=100):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((8, 6), value, np.uint8)).save(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_folder_has_the_hash_of_all_its_files_whatever_their_order(tmp_path):
+    for name, value in (("b/2.png", 2), ("1.png", 1), ("b/3.png", 3)):
+        picture(tmp_path / "series" / name, value=value)
+    digest = sha256(tmp_path / "series")
+    series = ManifestSeries(series_uid="1", path="series", sha256=digest)
+    write_manifest([ManifestRow(**(vars(FULL) | {"series": (series,)}))], tmp_path / "manifest.jsonl")
+    assert check_manifest(tmp_path / "manifest.jsonl").ok
+    for change in (lambda: picture(tmp_path / "series" / "4.png"), lambda: (tmp_path / "series/1.png").unlink()):
+        change()
+        assert check_manifest(tmp_path / "manifest.jsonl").altered == ("series",)
 
 
 def test_a_summary_counts_and_finds_missing_and_altered_files(tmp_path):
