@@ -21,6 +21,8 @@ _WINDOW = 1 << 16
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 """Value representations whose length has 32 bits (PS3.5 7.1.2)."""
+_VRS = frozenset(bytes((first, second)) for first in range(65, 91) for second in range(65, 91))
+"""Two capitals, as every VR has them, those that are not known yet too."""
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _SEQUENCE, _FRAGMENTS, _DATA_SET = range(3)
 
@@ -80,7 +82,7 @@ def _walk(stream: BinaryIO) -> None:
                 depth -= kind == _SEQUENCE
             elif kind == _SEQUENCE:
                 vr = window[here + 12 : here + 14]
-                levels.append((_end(at, length, end), _DATA_SET, implicit or not _is_vr(vr)))
+                levels.append((_end(at, length, end), _DATA_SET, implicit or vr not in _VRS))
             elif kind == _FRAGMENTS and length != _UNDEFINED:
                 at += length
             else:
@@ -92,7 +94,7 @@ def _walk(stream: BinaryIO) -> None:
                 return
             (length,) = long_length.unpack_from(window, here + 8)
             at += 4
-        elif _is_vr(vr) and not implicit:
+        elif not implicit and vr in _VRS:
             length = (length & 0xFFFF) if not little else length >> 16
         else:
             vr = b"UN"
@@ -115,10 +117,6 @@ def _end(at: int, length: int, limit: int) -> int:
     return limit if length == _UNDEFINED else min(at + length, limit)
 
 
-def _is_vr(vr: bytes) -> bool:
-    return len(vr) == 2 and b"A" <= vr[:1] <= b"Z" and b"A" <= vr[1:] <= b"Z"
-
-
 def _data_set(stream: BinaryIO) -> tuple[int, bool, bool]:
     """Returns where the data set starts, whether it leaves out VRs, and whether it is little endian."""
     stream.seek(0)
@@ -127,6 +125,6 @@ def _data_set(stream: BinaryIO) -> tuple[int, bool, bool]:
         stream.seek(at)
         head = stream.read(12)
         if head[:2] != b"\x02\x00":  # file meta information: explicit, little endian
-            return at, not _is_vr(head[4:6]), head[:1] != b"\0"  # the first group is a small number
+            return at, head[4:6] not in _VRS, head[:1] != b"\0"  # the first group is a small number
         long = head[4:6] in _LONG_VRS
         at += 12 + int.from_bytes(head[8:12], "little") if long else 8 + int.from_bytes(head[6:8], "little")
