@@ -29,6 +29,10 @@ def ct(z: float, *, number: int = 1, orientation=AXIAL, y: float = 0.0, slope: f
     )  # fmt: skip
 
 
+def raw(instance: Instance) -> Instance:
+    return replace(instance, pixels=replace(instance.pixels, rescale_type=None, rescale_intercept=0.0))
+
+
 def ct_series(*instances: Instance) -> Series:
     return Series(series_uid="1", modality="CT", instances=instances)
 
@@ -67,6 +71,28 @@ def test_gap_and_tilt_are_told_with_numbers():
     volume, receipt = Volume.from_series(ct_series(*tilted))
     assert "sheared by 20.0 degrees" in receipt.warnings[0]
     np.testing.assert_allclose((volume.affine @ [2, 0, 0, 1])[:3], tilted[2].geometry.position)
+
+
+@pytest.mark.parametrize("aside", [0, 2, 4])
+def test_a_slice_beside_the_line_of_the_others_is_told(aside):
+    slices = [ct(z, y=40.0 if z == aside else 0.0) for z in (0.0, 2.0, 4.0, 6.0)]
+    _, receipt = Volume.from_series(ct_series(*slices))
+    assert any("mm beside the line from the first to the last" in warning for warning in receipt.warnings)
+
+
+def test_a_mosaic_has_no_place():
+    volume, receipt = Volume.from_series(ct_series(replace(ct(0), image_type=("ORIGINAL", "PRIMARY", "M", "MOSAIC"))))
+    assert volume.affine is None
+    assert receipt.spacing is None
+    assert receipt.warnings == ("a mosaic: slices in one picture, without a place",)
+
+
+@pytest.mark.parametrize("missing", ["position", "orientation"])
+def test_half_a_place_is_none(missing):
+    one = ct(0)
+    volume, receipt = Volume.from_series(ct_series(replace(one, geometry=replace(one.geometry, **{missing: None}))))
+    assert volume.affine is None
+    assert receipt.warnings == ("one of position and orientation is not stated: no place in the patient",)
 
 
 def test_frames_are_slices_and_decoded_once():
@@ -110,6 +136,7 @@ def test_a_grey_frame_among_frames_in_colour_stays_in_colour():
         (ct(2, orientation=(0, 1, 0, 0, 0, -1)), "orientation"),
         (ct(2, shape=(4, 4)), "4 x 3 \\(2 slices\\), 4 x 4"),
         (ct(2, pixel_spacing=(0.5, 0.8)), "pixel spacing"),
+        (raw(ct(2)), "one unit of values in a volume; found HU \\(2 slices\\), not stated"),
     ],
 )
 def test_what_is_not_one_volume_is_refused(other, words):
