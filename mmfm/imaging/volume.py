@@ -248,11 +248,7 @@ def _rendered(
         part = None if whole is None else whole[end - instance.pixels.frames : end]
         if quantity != "display":
             return to_physical(stored, instance.pixels, padding=PADDING_HU if quantity == "HU" else None, out=part)
-        rendering = to_display(stored, instance.pixels)
-        if part is None:
-            return rendering
-        part[:] = rendering.array
-        return replace(rendering, array=part)
+        return to_display(stored, instance.pixels, out=part)
 
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(instances))) as pool:
         renderings = tuple(pool.map(render, instances, ends))
@@ -400,8 +396,8 @@ def _placed(
         if beside.max() > max(POSITION_TOLERANCE_MM, 0.02 * median):
             index = int(np.argmax(beside))
             warnings += (
-                f"slice {index + 1} of {len(instances)} lies {beside[index]:.3g} mm beside the line from the first to the "
-                "last: the affine is not exact there",
+                f"slice {index + 1} of {len(instances)} lies {beside[index]:.3g} mm beside the line from the first to "
+                "the last: the affine is not exact there",
             )
         cosine = float(np.clip(step @ axes[0] / np.linalg.norm(step), -1, 1))
         tilt = math.degrees(math.acos(cosine))
