@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ from pydicom.uid import (
 )
 
 from mmfm.errors import ReadError
-from mmfm.io.frames import Coding, Decode, can_decode, select, with_palette
+from mmfm.io.frames import Coding, Decode, can_decode, read_palette, select, with_palette
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
 from mmfm.io.nesting import check_nesting, too_deep
@@ -445,6 +446,12 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
         raise ReadError(
             "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"
         )
+    if length + 8 <= left:  # most files end here
+        stream.seek(offset + length)
+        order = "<HH" if dataset.original_encoding[1] else ">HH"
+        group, element = struct.unpack(order, stream.read(4))
+        if group << 16 | element in _TAGS:
+            raise _refused("elements in ascending order", "some of the header behind the pixels")
     return dataset, syntax, _PixelValue(PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
 
 
@@ -458,24 +465,27 @@ def inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
     if syntax != DeflatedExplicitVRLittleEndian:
         stream.seek(0)
         return stream, syntax
-    content = bytearray(128) + b"DICM" + b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
+    content = io.BytesIO()
+    content.write(bytes(128) + b"DICM\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     packed = 0
     while chunk := stream.read(_CHUNK):
         packed += len(chunk)
         while chunk and not inflater.eof:
-            content += inflater.decompress(chunk, _CHUNK)
+            content.write(inflater.decompress(chunk, _CHUNK))
             chunk = inflater.unconsumed_tail
-            if len(content) > min(MAX_INFLATED, max(_CHUNK, MAX_INFLATE_RATIO * packed)):
+            if content.tell() > min(MAX_INFLATED, max(_CHUNK, MAX_INFLATE_RATIO * packed)):
                 raise ReadError(
                     "",
                     expected=f"a deflated data set of at most {MAX_INFLATE_RATIO}:1 and {MAX_INFLATED >> 30} GB",
                     found="more",
                     fix="inflate the file yourself if you trust it",
                 )
+    content.write(inflater.flush())  # what did not fit into the last chunk
     if not inflater.eof:
         raise ReadError("", expected="a complete deflated data set", found="one cut short", fix="copy the file again")
-    return io.BytesIO(bytes(content)), syntax
+    content.seek(0)
+    return content, syntax
 
 
 def guessed_syntax(dataset: Dataset) -> str:
@@ -590,9 +600,18 @@ class _Load:
     def __call__(self) -> np.ndarray:
         try:
             array = self._selected() if self.frames is not None else self._decoded(self.value.read(self.source))
-            return array if self.palette is None else with_palette(self.palette, array)
+            if self.palette is None:
+                return array
+            return with_palette(read_palette(self.palette, signed=self.coding.signed), array)
         except ReadError as error:
             raise ReadError(self.source.name, expected=error.expected, found=error.found, fix=error.fix) from None
+        except MemoryError:
+            raise ReadError(
+                self.source.name,
+                expected="pixels that fit into the memory of this machine",
+                found=f"{self.pixels.frames} frames of {self.pixels.rows} x {self.pixels.columns}",
+                fix="read it on a larger one",
+            ) from None
 
     def _decoded(self, content: bytes) -> np.ndarray:
         return self.decode(content, self.pixels, self.coding)
@@ -771,7 +790,7 @@ def _pixel_header(head: _FrameHeader, syntax: str, keyword: str) -> PixelHeader:
         raise _refused("a Pixel Representation of 0 (unsigned) or 1 (signed)", str(representation))
     signed = _is_signed(dataset, samples)
     if photometric == "PALETTE COLOR":
-        stored, signed = _palette_bits(dataset), False
+        stored, signed = 8 * read_palette(dataset, signed=signed).entries.dtype.itemsize, False
     meaning = _pixel_meaning(head)
     padding = _number(dataset, "PixelPaddingValue")
     limit = _number(dataset, "PixelPaddingRangeLimit")
@@ -888,13 +907,6 @@ def _lookup_table(dataset: Dataset, keyword: str, signed: bool) -> LookupTable |
     if signed and first >= 32768:  # "US or SS": the sign follows what goes in
         first -= 65536
     return LookupTable(first_value=first, bits=max(bits, max(entries).bit_length()), entries=entries)
-
-
-def _palette_bits(dataset: Dataset) -> int:
-    descriptor = _all_floats(_get(dataset, "RedPaletteColorLookupTableDescriptor"))
-    if len(descriptor) != 3 or descriptor[2] not in (8, 16):
-        raise _refused("a palette with PALETTE COLOR", "none that is complete")
-    return int(descriptor[2])
 
 
 def _spacing(head: _FrameHeader) -> tuple[tuple[float, float] | None, str | None]:
