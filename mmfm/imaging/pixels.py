@@ -60,12 +60,12 @@ def to_physical(
     out = np.empty(stored.shape, np.float32) if out is None else out
     exact = _exact_in_float32(stored, header)
     steps, warnings = _modality_words(header)
-    lowest, padded, strange = math.inf, False, 0
+    lowest, padded, strange = math.inf, False, False
     for given, part in _blocks(stored, out):
         values = part if exact else np.empty(given.shape)
         np.copyto(values, given, casting="unsafe")
         values = _modality(values, header)
-        strange += _strange(given)
+        strange |= _has_strange(given)
         mask = _padding(given, header)
         if mask is not None:
             padded = True
@@ -113,10 +113,10 @@ def to_display(stored: np.ndarray, header: PixelHeader, *, out: np.ndarray | Non
     steps, warnings = _modality_words(header)
     show, window, more = _voi(stored, header)
     inverted = header.photometric == "MONOCHROME1" or header.presentation_inverse
-    padded, strange = False, 0
+    padded, strange = False, False
     for given, part in _blocks(stored, out):
         values = given.astype(np.float64)
-        strange += _strange(given)
+        strange |= _has_strange(given)
         missing = np.isnan(values) if given.dtype.kind == "f" else None
         if missing is not None:
             values[missing] = 0.0
@@ -160,17 +160,17 @@ def _blocks(stored: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, n
         yield given[start : start + _BLOCK], parts[start : start + _BLOCK]
 
 
-def _strange(values: np.ndarray) -> int:
-    """Returns how many values are no numbers, or too large for float32."""
-    return int(np.count_nonzero(~_ordinary(values))) if values.dtype.kind == "f" else 0
+def _has_strange(values: np.ndarray) -> bool:
+    """Returns whether there are values that are no numbers, or too large for float32."""
+    return values.dtype.kind == "f" and not _ordinary(values).all()
 
 
 def _ordinary(values: np.ndarray) -> np.ndarray:
     return np.abs(values) <= np.finfo(np.float32).max
 
 
-def _strange_words(count: int, treatment: str) -> tuple[str, ...]:
-    return (f"{count} values are infinite or no numbers: {treatment}",) if count else ()
+def _strange_words(strange: bool, treatment: str) -> tuple[str, ...]:
+    return (f"values that are infinite or no numbers: {treatment}",) if strange else ()
 
 
 def apply_window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:

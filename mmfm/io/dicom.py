@@ -540,10 +540,17 @@ def _unmatched_groups(dataset: Dataset, frames: int) -> tuple[str, ...]:
     return (f"functional groups of {len(own)} frames beside {frames} stored: what they say of each is not read",)
 
 
-def _unread(head: _FrameHeader) -> Iterator[str]:
-    """Yields a warning for each element that is stated, and cannot be used."""
+def _unread(head: _FrameHeader, pixels: PixelHeader, geometry: Geometry) -> Iterator[str]:
+    """Yields a warning for each element that is stated, and cannot be used: it is not in ``pixels`` or ``geometry``."""
+    read = {
+        "ImagePositionPatient": geometry.position,
+        "ImageOrientationPatient": geometry.orientation,
+        geometry.spacing_source: geometry.pixel_spacing,
+        "WindowCenter": pixels.window_centers,
+        "WindowWidth": pixels.window_widths,
+    }
     for group, keyword, count in _MEASURES:
-        value = head.get(group, keyword)
+        value = None if read.get(keyword) else head.get(group, keyword)
         if value is None or value == "":
             continue
         if not (_all_floats(value) if count is None else _floats(value, count)):
@@ -568,18 +575,21 @@ def _instance(
         for head in heads
         if len(heads) > 1
     )
+    geometry = _geometry(heads[0])
+    stated = [(frame.pixels, frame.geometry) for frame in frames] or [(header, geometry)]
+    unread = (note for head, values in zip(heads, stated, strict=True) for note in _unread(head, *values))
     return Instance(
         sop_instance_uid=uid,
         pixels=header,
-        geometry=_geometry(heads[0]),
+        geometry=geometry,
         kind=() if frames else _frame_kind(heads[0]),
-        frames=frames or _frames_by_vector(dataset, header, _geometry(heads[0])),
+        frames=frames or _frames_by_vector(dataset, header, geometry),
         number=_number(dataset, "InstanceNumber"),
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
         for_processing=_for_processing(dataset),
         overlays=len(_OVERLAYS & dataset.keys()),
-        notes=(*_unmatched_groups(dataset, count), *dict.fromkeys(note for head in heads for note in _unread(head))),
+        notes=(*_unmatched_groups(dataset, count), *dict.fromkeys(unread)),
         load=_Load(source=source, value=pixels, pixels=header, coding=coding, palette=palette, decode=decode),
     )
 

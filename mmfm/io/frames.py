@@ -185,6 +185,7 @@ def _channel(dataset: Dataset, colour: str, count: int) -> np.ndarray:
     """Returns the entries of one colour, in the bytes that each has."""
     element = dataset[f"{colour}PaletteColorLookupTableData"]
     data, little = element.value, dataset.original_encoding[1]
+    table: np.ndarray
     if not isinstance(data, bytes):  # VR US
         table = np.atleast_1d(np.asarray(data, np.int64)).astype(np.uint16)[:count]
     elif len(data) >= 2 * count:
