@@ -184,6 +184,8 @@ class Instance:
     """Raw detector data by Presentation Intent Type (0008,0068) or by the SOP class: not made to be looked at."""
     overlays: int = 0
     """Overlay planes (60xx, PS3.3 C.9.2): drawings over the picture, which are not read."""
+    notes: tuple[str, ...] = ()
+    """What its header states and could not be read: warnings for the receipt."""
     load: Callable[[], np.ndarray] | None = field(default=None, compare=False, repr=False, metadata={"json": False})
     """Returns stored values, (frames, rows, columns) or (frames, rows, columns, 3). ``None`` after JSON."""
 
@@ -197,6 +199,11 @@ class Instance:
     def is_localizer(self) -> bool:
         """Whether Image Type (0008,0008) calls it a scout that was made to plan other images."""
         return "LOCALIZER" in self.image_type
+
+    @property
+    def is_mosaic(self) -> bool:
+        """Whether Image Type calls it a mosaic: many slices side by side in one picture."""
+        return "MOSAIC" in self.image_type
 
     @property
     def is_screenshot(self) -> bool:

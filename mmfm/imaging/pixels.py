@@ -7,6 +7,7 @@ that the same picture stored in two ways gives displays that are affine function
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,10 @@ PADDING_HU = -1024.0
 """HU given to padding: the lowest value of a 12-bit CT, air or less."""
 
 
+_BLOCK = 1 << 18
+"""Pixels that are computed at a time: a CT slice."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
     """Pixels of one instance, and the words for the receipt."""
@@ -40,6 +45,7 @@ class Rendering:
     warnings: tuple[str, ...] = ()
 
 
+@np.errstate(over="ignore")
 def to_physical(
     stored: np.ndarray, header: PixelHeader, *, padding: float | None = None, out: np.ndarray | None = None
 ) -> Rendering:
@@ -52,17 +58,33 @@ def to_physical(
         out: float32 of the same shape, where the result is to be; a new array where ``None``.
     """
     out = np.empty(stored.shape, np.float32) if out is None else out
-    values = out if _exact_in_float32(stored, header) else np.empty(stored.shape)
-    np.copyto(values, stored, casting="unsafe")
-    values, steps, warnings = _modality(values, header)
-    if (mask := _padding(stored, header)) is not None:
+    exact = _exact_in_float32(stored, header)
+    steps, warnings = _modality_words(header)
+    lowest, padded, strange = math.inf, False, False
+    for given, part in _blocks(stored, out):
+        values = part if exact else np.empty(given.shape)
+        np.copyto(values, given, casting="unsafe")
+        values = _modality(values, header)
+        strange |= _has_strange(given)
+        mask = _padding(given, header)
+        if mask is not None:
+            padded = True
+            if padding is None:
+                lowest = min(lowest, float(values.min(where=~mask, initial=math.inf)))
+            else:
+                values[mask] = padding
+        elif padding is None and header.padding_value is not None:
+            lowest = min(lowest, float(values.min()))
+        if values is not part:
+            np.copyto(part, values, casting="same_kind")
+    if padded:
         if padding is None:
-            padding = float(values[~mask].min()) if not mask.all() else 0.0
-        values[mask] = padding
+            padding = lowest if math.isfinite(lowest) else 0.0
+            for given, part in _blocks(stored, out):
+                if (mask := _padding(given, header)) is not None:
+                    part[mask] = padding
         steps = (*steps, f"padding ({header.padding_value}) set to {padding:g}")
-    if values is not out:
-        np.copyto(out, values, casting="same_kind")
-    return Rendering(array=out, steps=steps, warnings=warnings)
+    return Rendering(array=out, steps=steps, warnings=(*warnings, *_strange_words(strange, "kept")))
 
 
 def _exact_in_float32(stored: np.ndarray, header: PixelHeader) -> bool:
@@ -72,32 +94,83 @@ def _exact_in_float32(stored: np.ndarray, header: PixelHeader) -> bool:
     return small and slope.is_integer() and intercept.is_integer()
 
 
-def to_display(stored: np.ndarray, header: PixelHeader) -> Rendering:
+@np.errstate(over="ignore")
+def to_display(stored: np.ndarray, header: PixelHeader, *, out: np.ndarray | None = None) -> Rendering:
     """Renders 0 black to 1 white.
 
     Grey: modality LUT or rescale; then the VOI LUT, else the first window, else the whole range that the stored bits
     can hold; then MONOCHROME1 or an inverse presentation turned once (PS3.3 C.8.11.3 demands that they agree); then
     padding black. Colour: divided by the highest value, or grey where the three channels are equal.
+
+    Args:
+        stored: (frames, rows, columns) or (frames, rows, columns, 3) as ``Instance.load`` gives.
+        header: of the same instance.
+        out: as in ``to_physical``; not used for colour.
     """
     if header.samples == 3:
-        top = 2**header.bits_stored - 1
-        if np.array_equal(stored[..., 0], stored[..., 1]) and np.array_equal(stored[..., 0], stored[..., 2]):
-            stored, step = stored[..., 0], "three equal channels taken as one grey"
-        else:
-            step = "RGB colour kept"
-        return Rendering(array=(stored / top).astype(np.float32), steps=(step,), window=f"all of 0 to {top}")
-    values, steps, warnings = _modality(stored.astype(np.float64), header)
-    values, window, more = _voi(values, header)
+        return _colour(stored, header)
+    out = np.empty(stored.shape, np.float32) if out is None else out
+    steps, warnings = _modality_words(header)
+    show, window, more = _voi(stored, header)
     inverted = header.photometric == "MONOCHROME1" or header.presentation_inverse
+    padded, strange = False, False
+    for given, part in _blocks(stored, out):
+        values = given.astype(np.float64)
+        strange |= _has_strange(given)
+        missing = np.isnan(values) if given.dtype.kind == "f" else None
+        if missing is not None:
+            values[missing] = 0.0
+        values = show(_modality(values, header))
+        part[:] = 1.0 - values if inverted else values
+        for mask in (missing, _padding(given, header)):
+            if mask is not None:
+                part[mask] = 0.0
+                padded |= mask is not missing
     if inverted:
-        values = 1.0 - values
         steps = (*steps, "inverted so that more is brighter")
-    if (mask := _padding(stored, header)) is not None:
-        values = np.where(mask, 0.0, values)
+    if padded:
         steps = (*steps, f"padding ({header.padding_value}) shown black")
     return Rendering(
-        array=values.astype(np.float32), window=window, inverted=inverted, steps=steps, warnings=warnings + more
+        array=out,
+        window=window,
+        inverted=inverted,
+        steps=steps,
+        warnings=(*warnings, *more, *_strange_words(strange, "shown black or white")),
     )
+
+
+def _colour(stored: np.ndarray, header: PixelHeader) -> Rendering:
+    top = 2**header.bits_stored - 1
+    step = "RGB colour kept"
+    if all(np.all(given == given[:, :1]) for given, _ in _blocks(stored, stored)):
+        stored, step = stored[..., 0], "three equal channels taken as one grey"
+    out = np.empty(stored.shape, np.float32)
+    for given, part in _blocks(stored, out):
+        part[:] = given / top
+    return Rendering(array=out, steps=(step,), window=f"all of 0 to {top}")
+
+
+def _blocks(stored: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the same pixels of both, some at a time: (pixels,) or (pixels, 3), those of ``out`` to be written.
+
+    What is computed in double precision then takes little memory, however large the picture is.
+    """
+    given, parts = (array.reshape(-1, *array.shape[3:]) for array in (stored, out))
+    for start in range(0, len(given), _BLOCK):
+        yield given[start : start + _BLOCK], parts[start : start + _BLOCK]
+
+
+def _has_strange(values: np.ndarray) -> bool:
+    """Returns whether there are values that are no numbers, or too large for float32."""
+    return values.dtype.kind == "f" and not _ordinary(values).all()
+
+
+def _ordinary(values: np.ndarray) -> np.ndarray:
+    return np.abs(values) <= np.finfo(np.float32).max
+
+
+def _strange_words(strange: bool, treatment: str) -> tuple[str, ...]:
+    return (f"values that are infinite or no numbers: {treatment}",) if strange else ()
 
 
 def apply_window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
@@ -118,27 +191,35 @@ def apply_window(values: np.ndarray, center: float, width: float, function: str 
     return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
 
 
-def _modality(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+def _modality_words(header: PixelHeader) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the step and the warning of ``_modality``."""
+    if header.modality_lut is not None:
+        return ("modality LUT applied",), ()
+    if header.rescale_slope == 0:
+        return (), ("rescale slope 0 cannot be used: stored values are kept",)
+    if (header.rescale_slope, header.rescale_intercept) == (1.0, 0.0):
+        return (), ()
+    return (f"rescaled: x {header.rescale_slope:g} + {header.rescale_intercept:g}",), ()
+
+
+def _modality(values: np.ndarray, header: PixelHeader) -> np.ndarray:
     """Applies the modality LUT or the rescale to ``values``, in place where it can."""
     if header.modality_lut is not None:
-        return _look_up(values, header.modality_lut), ("modality LUT applied",), ()
-    if header.rescale_slope == 0:
-        return values, (), ("rescale slope 0 cannot be used: stored values are kept",)
-    if (header.rescale_slope, header.rescale_intercept) == (1.0, 0.0):
-        return values, (), ()
-    step = f"rescaled: x {header.rescale_slope:g} + {header.rescale_intercept:g}"
-    values *= header.rescale_slope
-    values += header.rescale_intercept
-    return values, (step,), ()
+        return _look_up(values, header.modality_lut)
+    if header.rescale_slope != 0 and (header.rescale_slope, header.rescale_intercept) != (1.0, 0.0):
+        values *= header.rescale_slope
+        values += header.rescale_intercept
+    return values
 
 
-def _voi(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, str, tuple[str, ...]]:
+def _voi(stored: np.ndarray, header: PixelHeader) -> tuple[Callable[[np.ndarray], np.ndarray], str, tuple[str, ...]]:
+    """Returns what maps the output of ``_modality`` to 0..1, the words for it, and warnings."""
     warnings: tuple[str, ...] = ()
     if header.voi_lut is not None:
         table = header.voi_lut
         others = f"; preferred to {len(header.window_widths)} window(s)" if header.window_widths else ""
-        shown = _look_up(values, table) / (2.0**table.bits - 1.0)
-        return shown, f"VOI LUT of {len(table.entries)} entries (first item{others})", ()
+        words = f"VOI LUT of {len(table.entries)} entries (first item{others})"
+        return lambda values: _look_up(values, table) / (2.0**table.bits - 1.0), words, ()
     function = header.voi_function
     if header.window_widths and function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         warnings += (f"VOI LUT function {function} is not known: LINEAR is used",)
@@ -149,37 +230,49 @@ def _voi(values: np.ndarray, header: PixelHeader) -> tuple[np.ndarray, str, tupl
             name = f", {header.window_names[0]}" if header.window_names else ""
             which = f"first of {len(header.window_widths)}" if len(header.window_widths) > 1 else "WindowCenter/Width"
             return (
-                apply_window(values, center, width, function),
+                lambda values: apply_window(values, center, width, function),
                 f"center {center:g} width {width:g} {function} ({which}{name})",
                 warnings,
             )
         warnings += (f"window width {width:g} cannot be used: the whole range is shown",)
-    low, high = _whole_range(values, header)
+    low, high = _whole_range(stored, header)
+    words = f"all of {low:g} to {high:g} (no window stated)"
     if high == low:
-        return np.zeros_like(values), f"all of {low:g} to {high:g} (no window stated)", warnings
+        return np.zeros_like, words, warnings
     # A codestream may hold more than the stored bits can.
-    return np.clip((values - low) / (high - low), 0.0, 1.0), f"all of {low:g} to {high:g} (no window stated)", warnings
+    return lambda values: np.clip((values - low) / (high - low), 0.0, 1.0), words, warnings
 
 
-def _whole_range(values: np.ndarray, header: PixelHeader) -> tuple[float, float]:
+def _whole_range(stored: np.ndarray, header: PixelHeader) -> tuple[float, float]:
     """Returns what the stored bits can hold, after the modality transform."""
     if header.modality_lut is not None:
         return 0.0, 2.0**header.modality_lut.bits - 1.0
-    low, high = (-(2.0 ** (header.bits_stored - 1)), 2.0 ** (header.bits_stored - 1) - 1.0)
-    if not header.signed:
-        low, high = 0.0, 2.0**header.bits_stored - 1.0
     if header.bits_stored >= 32:  # counts and floats do not fill such ranges: what is there is the range
-        return float(values.min()), float(values.max())
+        low, high = _extremes(stored)
+    elif header.signed:
+        low, high = (-(2.0 ** (header.bits_stored - 1)), 2.0 ** (header.bits_stored - 1) - 1.0)
+    else:
+        low, high = 0.0, 2.0**header.bits_stored - 1.0
     slope = header.rescale_slope or 1.0
     intercept = header.rescale_intercept if header.rescale_slope else 0.0
     ends = sorted((low * slope + intercept, high * slope + intercept))
     return ends[0], ends[1]
 
 
+def _extremes(stored: np.ndarray) -> tuple[float, float]:
+    if stored.dtype.kind != "f":
+        return float(stored.min()), float(stored.max())
+    parts = [given[_ordinary(given)] for given, _ in _blocks(stored, stored)]
+    parts = [part for part in parts if part.size]
+    if not parts:
+        return 0.0, 0.0
+    return float(min(part.min() for part in parts)), float(max(part.max() for part in parts))
+
+
 def _look_up(values: np.ndarray, table: LookupTable) -> np.ndarray:
     entries = np.asarray(table.entries, dtype=np.float64)
-    index = np.clip(np.rint(values).astype(np.int64) - table.first_value, 0, len(entries) - 1)
-    return entries[index]
+    index = np.fmax(np.fmin(np.rint(values) - table.first_value, len(entries) - 1), 0)  # of which NaN comes out as one
+    return entries[index.astype(np.int64)]
 
 
 def _padding(stored: np.ndarray, header: PixelHeader) -> np.ndarray | None:

@@ -85,11 +85,14 @@ class Volume:
             )
         _check_alike(series)
         stack = _stack(series)
+        if quantity != "display":
+            _check_one(series, "unit of values", [i.pixels.rescale_type or "not stated" for i in series.instances])
         array, renderings = _rendered(series, stack.instances, quantity)
         windows = list(dict.fromkeys(r.window for r in renderings))
         if window is not None:
             center, width = NAMED_WINDOWS[window]
-            array = apply_window(array.astype(np.float64), center, width).astype(np.float32)
+            for one in array:
+                one[:] = apply_window(one.astype(np.float64), center, width)
             quantity, windows = "display", [f"{window}: center {center:g} width {width:g} LINEAR (by name)"]
         steps = (*_counted(renderings, lambda r: r.steps), *stack.steps)
         receipt = Receipt(
@@ -197,7 +200,12 @@ def _nature(series: Series) -> tuple[str, ...]:
         ),
         ("overlay not drawn: marks that a viewer would show are missing", any(i.overlays for i in series.instances)),
     )
-    return tuple(text for text, holds in facts if holds)
+    notes = Counter(note for instance in series.instances for note in instance.notes)
+    total = len(series.instances)
+    return (
+        *(text for text, holds in facts if holds),
+        *(note if count == total else f"{note} ({count} of {total} slices)" for note, count in notes.items()),
+    )
 
 
 def _check_alike(series: Series) -> None:
@@ -240,11 +248,7 @@ def _rendered(
         part = None if whole is None else whole[end - instance.pixels.frames : end]
         if quantity != "display":
             return to_physical(stored, instance.pixels, padding=PADDING_HU if quantity == "HU" else None, out=part)
-        rendering = to_display(stored, instance.pixels)
-        if part is None:
-            return rendering
-        part[:] = rendering.array
-        return replace(rendering, array=part)
+        return to_display(stored, instance.pixels, out=part)
 
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1, len(instances))) as pool:
         renderings = tuple(pool.map(render, instances, ends))
@@ -263,11 +267,17 @@ def _stack(series: Series) -> _Stack:
     if len(instances) == 1 and instances[0].pixels.frames > 1:
         reason = f"{instances[0].pixels.frames} frames in stored order; their positions are not read"
         return _Stack(instances=instances, steps=steps, warnings=(*warnings, reason))
+    if any(i.is_mosaic for i in instances):
+        return _Stack(
+            instances=instances, steps=steps, warnings=(*warnings, "a mosaic: slices in one picture, without a place")
+        )
     axes = [_axes(i) for i in instances]
     stated = [a for a in axes if a is not None]
     if not stated:
-        if any(i.geometry.orientation for i in instances):
+        if any(i.geometry.orientation and i.geometry.position for i in instances):
             warnings += ("ImageOrientationPatient is not two unit vectors at a right angle: no place in the patient",)
+        elif any(i.geometry.orientation or i.geometry.position for i in instances):
+            warnings += ("one of position and orientation is not stated: no place in the patient",)
         return _unplaced(series, spacing, steps, warnings)
     if len(stated) < len(instances):
         raise _not_one(
@@ -381,6 +391,14 @@ def _placed(
             )
         if np.count_nonzero(uneven) > 3:
             warnings += (f"{np.count_nonzero(uneven)} uneven steps in all, from {gaps.min():g} to {gaps.max():g} mm",)
+        line = origin + np.multiply.outer((places - places[0]) / (places[-1] - places[0]), last - origin)
+        beside = np.linalg.norm([positions[i.sop_instance_uid] for i in instances] - line, axis=1)
+        if beside.max() > max(POSITION_TOLERANCE_MM, 0.02 * median):
+            index = int(np.argmax(beside))
+            warnings += (
+                f"slice {index + 1} of {len(instances)} lies {beside[index]:.3g} mm beside the line from the first to "
+                "the last: the affine is not exact there",
+            )
         cosine = float(np.clip(step @ axes[0] / np.linalg.norm(step), -1, 1))
         tilt = math.degrees(math.acos(cosine))
         if tilt > TILT_TOLERANCE_DEGREES:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
@@ -33,7 +35,7 @@ from pydicom.uid import (
 )
 
 from mmfm.errors import ReadError
-from mmfm.io.frames import Coding, Decode, can_decode, select, with_palette
+from mmfm.io.frames import Coding, Decode, can_decode, read_palette, select, with_palette
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
 from mmfm.io.nesting import check_nesting, too_deep
@@ -60,6 +62,10 @@ MAX_INFLATED = 1 << 30
 MAX_INFLATE_RATIO = 200
 _CHUNK = 1 << 20
 _SHORT = 1 << 15
+_MAX_RESCALE = 1e19
+"""Largest rescale slope or intercept: with 64 bits allocated, what comes out is still a number in float32."""
+_MAX_MM = 1e9
+"""Larger numbers are no place in a patient, and their differences might overflow."""
 
 _PHOTOMETRIC = {
     "MONOCHROME1": 1,
@@ -107,13 +113,30 @@ Positions tell apart what repeats a volume in the same place, such as directions
 """
 
 
+_MEASURES = (
+    ("PlanePositionSequence", "ImagePositionPatient", 3),
+    ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+    ("PixelMeasuresSequence", "PixelSpacing", 2),
+    ("PixelMeasuresSequence", "ImagerPixelSpacing", 2),
+    ("FrameVOILUTSequence", "WindowCenter", None),
+    ("FrameVOILUTSequence", "WindowWidth", None),
+)
+"""What a reader must know not to have been read: functional group, element, and how many numbers it holds."""
+
+
 @cache
 def _tag(keyword: str) -> BaseTag:
     return Tag(keyword)
 
 
+@cache
+def _vr(tag: BaseTag) -> str:
+    return dictionary_VR(tag)
+
+
 _PLAIN_VRS = {"AS", "CS", "DA", "DS", "IS", "UI"}
 """Texts in the default repertoire, whatever Specific Character Set says (PS3.5 6.1.2.3)."""
+_UNSTATED_VRS = {None, "UN"}
 _PIXEL_VRS = {None, "OB", "OW", "OF", "OD", "OL", "OV", "UN"}
 """All with a length of 32 bits; ``None`` where VRs are not written."""
 _PALETTE_KEYWORDS = [
@@ -423,6 +446,12 @@ def _parse_header(stream: BinaryIO) -> tuple[Dataset, str, _PixelValue | None]:
         raise ReadError(
             "", expected=f"{length} bytes of pixels", found=f"{left} (cut short)", fix="copy the file again"
         )
+    if length + 8 <= left:  # most files end here
+        stream.seek(offset + length)
+        order = "<HH" if dataset.original_encoding[1] else ">HH"
+        group, element = struct.unpack(order, stream.read(4))
+        if group << 16 | element in _TAGS:
+            raise _refused("elements in ascending order", "some of the header behind the pixels")
     return dataset, syntax, _PixelValue(PIXEL_TAGS[tag], vr or "OW", offset, length, deflated)
 
 
@@ -436,24 +465,27 @@ def inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
     if syntax != DeflatedExplicitVRLittleEndian:
         stream.seek(0)
         return stream, syntax
-    content = bytearray(128) + b"DICM" + b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
+    content = io.BytesIO()
+    content.write(bytes(128) + b"DICM\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     packed = 0
     while chunk := stream.read(_CHUNK):
         packed += len(chunk)
         while chunk and not inflater.eof:
-            content += inflater.decompress(chunk, _CHUNK)
+            content.write(inflater.decompress(chunk, _CHUNK))
             chunk = inflater.unconsumed_tail
-            if len(content) > min(MAX_INFLATED, max(_CHUNK, MAX_INFLATE_RATIO * packed)):
+            if content.tell() > min(MAX_INFLATED, max(_CHUNK, MAX_INFLATE_RATIO * packed)):
                 raise ReadError(
                     "",
                     expected=f"a deflated data set of at most {MAX_INFLATE_RATIO}:1 and {MAX_INFLATED >> 30} GB",
                     found="more",
                     fix="inflate the file yourself if you trust it",
                 )
+    content.write(inflater.flush())  # what did not fit into the last chunk
     if not inflater.eof:
         raise ReadError("", expected="a complete deflated data set", found="one cut short", fix="copy the file again")
-    return io.BytesIO(bytes(content)), syntax
+    content.seek(0)
+    return content, syntax
 
 
 def guessed_syntax(dataset: Dataset) -> str:
@@ -494,16 +526,46 @@ def _frame_headers(dataset: Dataset, frames: int) -> list[_FrameHeader]:
     return [_FrameHeader(dataset, (one, *shared)) for one in own] or [_FrameHeader(dataset, shared)]
 
 
+def _unmatched_groups(dataset: Dataset, frames: int) -> tuple[str, ...]:
+    """Returns a warning where functional groups are there for another number of frames.
+
+    Raises:
+        ReadError: they rescale the values.
+    """
+    own = _get(dataset, "PerFrameFunctionalGroupsSequence") or ()
+    if len(own) in (0, frames):
+        return ()
+    if any(_get(groups, "PixelValueTransformationSequence") for groups in own):
+        raise _refused(f"functional groups with the rescale of {frames} frames", f"those of {len(own)}")
+    return (f"functional groups of {len(own)} frames beside {frames} stored: what they say of each is not read",)
+
+
+def _unread(head: _FrameHeader, pixels: PixelHeader, geometry: Geometry) -> Iterator[str]:
+    """Yields a warning for each element that is stated, and cannot be used: it is not in ``pixels`` or ``geometry``."""
+    read = {
+        "ImagePositionPatient": geometry.position,
+        "ImageOrientationPatient": geometry.orientation,
+        geometry.spacing_source: geometry.pixel_spacing,
+        "WindowCenter": pixels.window_centers,
+        "WindowWidth": pixels.window_widths,
+    }
+    for group, keyword, count in _MEASURES:
+        value = None if read.get(keyword) else head.get(group, keyword)
+        if value is None or value == "":
+            continue
+        if not (_all_floats(value) if count is None else _floats(value, count)):
+            yield f"{keyword} is not stated in numbers that can be used: not read"
+
+
 def _instance(
     source: Source, dataset: Dataset, syntax: str, pixels: _PixelValue | None, uid: str, decode: Decode
 ) -> Instance:
-    heads = _frame_headers(dataset, _number_of_frames(source, dataset))
+    count = _number_of_frames(dataset)
+    heads = _frame_headers(dataset, count)
     if pixels is None:
-        raise ReadError(
-            source.name, expected="pixel data", found="none (cut short, or sent without)", fix="copy the file again"
-        )
-    header = _pixel_header(source, heads[0], syntax)
-    coding = _coding(dataset, syntax, pixels, header.frames)
+        raise ReadError("", expected="pixel data", found="none (cut short, or sent without)", fix="copy the file again")
+    header = _pixel_header(heads[0], syntax, pixels.keyword)
+    coding = _coding(dataset, syntax, pixels, header)
     palette = dataset.group_dataset(0x0028) if header.photometric == "PALETTE COLOR" else None
 
     frames = tuple(
@@ -513,17 +575,21 @@ def _instance(
         for head in heads
         if len(heads) > 1
     )
+    geometry = _geometry(heads[0])
+    stated = [(frame.pixels, frame.geometry) for frame in frames] or [(header, geometry)]
+    unread = (note for head, values in zip(heads, stated, strict=True) for note in _unread(head, *values))
     return Instance(
         sop_instance_uid=uid,
         pixels=header,
-        geometry=_geometry(heads[0]),
+        geometry=geometry,
         kind=() if frames else _frame_kind(heads[0]),
-        frames=frames or _frames_by_vector(dataset, header, _geometry(heads[0])),
+        frames=frames or _frames_by_vector(dataset, header, geometry),
         number=_number(dataset, "InstanceNumber"),
         patient_orientation=tuple(_texts(_get(dataset, "PatientOrientation"))),
         image_type=tuple(_texts(_get(dataset, "ImageType"))),
         for_processing=_for_processing(dataset),
         overlays=len(_OVERLAYS & dataset.keys()),
+        notes=(*_unmatched_groups(dataset, count), *dict.fromkeys(unread)),
         load=_Load(source=source, value=pixels, pixels=header, coding=coding, palette=palette, decode=decode),
     )
 
@@ -544,9 +610,18 @@ class _Load:
     def __call__(self) -> np.ndarray:
         try:
             array = self._selected() if self.frames is not None else self._decoded(self.value.read(self.source))
-            return array if self.palette is None else with_palette(self.palette, array)
+            if self.palette is None:
+                return array
+            return with_palette(read_palette(self.palette, signed=self.coding.signed), array)
         except ReadError as error:
             raise ReadError(self.source.name, expected=error.expected, found=error.found, fix=error.fix) from None
+        except MemoryError:
+            raise ReadError(
+                self.source.name,
+                expected="pixels that fit into the memory of this machine",
+                found=f"{self.pixels.frames} frames of {self.pixels.rows} x {self.pixels.columns}",
+                fix="read it on a larger one",
+            ) from None
 
     def _decoded(self, content: bytes) -> np.ndarray:
         return self.decode(content, self.pixels, self.coding)
@@ -603,7 +678,7 @@ def _frames_by_vector(dataset: Dataset, header: PixelHeader, first: Geometry) ->
         return ()
     normal = np.cross(first.orientation[:3], first.orientation[3:])
     places = np.add(first.position, np.multiply.outer(along, normal)).tolist()
-    if not np.all(np.isfinite(places)):
+    if not np.all(np.abs(places) <= _MAX_MM):
         return ()
     pixels = replace(header, frames=1)
     return tuple(
@@ -662,12 +737,13 @@ def _geometry(head: _FrameHeader) -> Geometry:
     if position is None and (detectors := _get(head.dataset, "DetectorInformationSequence")):
         # Reconstructed NM states the place of its first slice with the detector (PS3.3 C.8.4.11).
         position, orientation = (_get(detectors[0], key) for key in ("ImagePositionPatient", "ImageOrientationPatient"))
+    thickness = _floats(head.get("PixelMeasuresSequence", "SliceThickness"), 1)
     return Geometry(
         position=_floats(position, 3),
         orientation=_floats(orientation, 6),
         pixel_spacing=spacing,
         spacing_source=spacing_source,
-        slice_thickness=_float(head.get("PixelMeasuresSequence", "SliceThickness")),
+        slice_thickness=thickness[0] if thickness else None,
     )
 
 
@@ -684,48 +760,47 @@ def _frame_kind(head: _FrameHeader) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def _pixel_header(source: Source, head: _FrameHeader, syntax: str) -> PixelHeader:
+def _pixel_header(head: _FrameHeader, syntax: str, keyword: str) -> PixelHeader:
     dataset = head.dataset
-
-    def refuse(expected: str, found: str) -> ReadError:
-        return ReadError(source.name, expected=expected, found=found, fix="ask its source for a valid file")
-
     rows, columns = _number(dataset, "Rows"), _number(dataset, "Columns")
     if not (rows and columns and 0 < rows <= 65535 and 0 < columns <= 65535):
-        raise refuse("Rows and Columns of 1 to 65535", f"{rows} and {columns}")
-    frames = _number_of_frames(source, dataset)
-    photometric = _text(_get(dataset, "PhotometricInterpretation"))
+        raise _refused("Rows and Columns of 1 to 65535", f"{rows} and {columns}")
+    frames = _number_of_frames(dataset)
+    photometric = _capitals(_get(dataset, "PhotometricInterpretation"))
     if photometric not in _PHOTOMETRIC:
-        raise refuse(f"a Photometric Interpretation among {', '.join(_PHOTOMETRIC)}", str(photometric))
+        raise _refused(f"a Photometric Interpretation among {', '.join(_PHOTOMETRIC)}", str(photometric))
     samples = _number(dataset, "SamplesPerPixel") if "SamplesPerPixel" in dataset else _PHOTOMETRIC[photometric]
     if samples != _PHOTOMETRIC[photometric]:
-        raise refuse(f"{_PHOTOMETRIC[photometric]} samples per pixel in {photometric}", str(samples))
+        raise _refused(f"{_PHOTOMETRIC[photometric]} samples per pixel in {photometric}", str(samples))
     allocated = _number(dataset, "BitsAllocated")
     if allocated not in (1, 8, 16, 32, 64):
-        raise refuse("Bits Allocated of 1, 8, 16, 32 or 64", str(allocated))
+        raise _refused("Bits Allocated of 1, 8, 16, 32 or 64", str(allocated))
     stored = _number(dataset, "BitsStored") if "BitsStored" in dataset else allocated
     if stored is None or not 1 <= stored <= allocated:
-        raise refuse(f"Bits Stored of 1 to {allocated}", str(stored))
+        raise _refused(f"Bits Stored of 1 to {allocated}", str(stored))
     high = _number(dataset, "HighBit")
     transfer = UID(syntax)
     if high is not None and high != stored - 1 and not (transfer.is_transfer_syntax and transfer.is_encapsulated):
-        raise refuse(f"High Bit {stored - 1} for {stored} Bits Stored", str(high))
+        raise _refused(f"High Bit {stored - 1} for {stored} Bits Stored", str(high))
     size = rows * columns * frames * (3 if photometric == "PALETTE COLOR" else samples) * max(1, allocated // 8)
     if size > MAX_PIXEL_BYTES:
-        raise refuse(
+        raise _refused(
             f"at most {MAX_PIXEL_BYTES >> 30} GB of pixels",
             f"{rows} x {columns} x {samples} samples x {frames} frames of {allocated} bits",
         )
     if not can_decode(syntax):
         raise ReadError(
-            source.name,
+            "",
             expected="a transfer syntax that can be decoded (see mmfm doctor)",
             found=f"{UID(syntax).name}",
             fix="convert the file, for instance to Explicit VR Little Endian",
         )
-    signed = _number(dataset, "PixelRepresentation") == 1
+    representation = _number(dataset, "PixelRepresentation")
+    if representation not in (0, 1) and samples == 1 and keyword == "PixelData":
+        raise _refused("a Pixel Representation of 0 (unsigned) or 1 (signed)", str(representation))
+    signed = _is_signed(dataset, samples)
     if photometric == "PALETTE COLOR":
-        stored, signed = _palette_bits(source, dataset), False
+        stored, signed = 8 * read_palette(dataset, signed=signed).entries.dtype.itemsize, False
     meaning = _pixel_meaning(head)
     padding = _number(dataset, "PixelPaddingValue")
     limit = _number(dataset, "PixelPaddingRangeLimit")
@@ -737,22 +812,27 @@ def _pixel_header(source: Source, head: _FrameHeader, syntax: str) -> PixelHeade
         bits_stored=stored,
         signed=signed,
         photometric=photometric,
-        modality_lut=_lookup_table(source, dataset, "ModalityLUTSequence", signed),
-        voi_lut=_lookup_table(source, dataset, "VOILUTSequence", signed or meaning["rescale_intercept"] < 0),
-        presentation_inverse=_text(_get(dataset, "PresentationLUTShape")) == "INVERSE",
+        modality_lut=_lookup_table(dataset, "ModalityLUTSequence", signed),
+        voi_lut=_lookup_table(dataset, "VOILUTSequence", signed or meaning["rescale_intercept"] < 0),
+        presentation_inverse=_capitals(_get(dataset, "PresentationLUTShape")) == "INVERSE",
         padding_value=_as_stored(padding, signed),
         padding_limit=_as_stored(limit, signed),
         **meaning,
     )
 
 
-def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, frames: int) -> Coding:
+def _is_signed(dataset: Dataset, samples: int) -> bool:
+    """Returns whether stored values have a sign: colours have none, whatever is written (PS3.3 C.7.6.3.1.2)."""
+    return samples == 1 and _number(dataset, "PixelRepresentation") == 1
+
+
+def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, header: PixelHeader) -> Coding:
     allocated = _number(dataset, "BitsAllocated") or 8
     offsets = None
     if "ExtendedOffsetTable" in dataset:
-        tables = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-        if any(len(table) != 8 * frames for table in tables):
-            raise ReadError("", expected=f"{frames} extended offsets", found="another number", fix="export it again")
+        tables = [_get(dataset, key) for key in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+        if not all(isinstance(table, bytes) and len(table) == 8 * header.frames for table in tables):
+            raise _refused(f"{header.frames} extended offsets, and as many lengths", "another number")
         starts, lengths = (tuple(np.frombuffer(table, "<u8").tolist()) for table in tables)
         offsets = starts, lengths
     return Coding(
@@ -761,21 +841,16 @@ def _coding(dataset: Dataset, syntax: str, pixels: _PixelValue, frames: int) -> 
         vr=pixels.vr,
         bits_allocated=allocated,
         bits_stored=_number(dataset, "BitsStored") or allocated,
-        signed=_number(dataset, "PixelRepresentation") == 1,
+        signed=_is_signed(dataset, 1 if header.photometric == "PALETTE COLOR" else header.samples),
         planar=_number(dataset, "PlanarConfiguration") or 0,
         offsets=offsets,
     )
 
 
-def _number_of_frames(source: Source, dataset: Dataset) -> int:
+def _number_of_frames(dataset: Dataset) -> int:
     frames = _number(dataset, "NumberOfFrames") if _get(dataset, "NumberOfFrames") not in (None, "") else 1
     if frames is None or frames < 0:
-        raise ReadError(
-            source.name,
-            expected="a Number of Frames of at least 1",
-            found="another value",
-            fix="ask its source for a valid file",
-        )
+        raise _refused("a Number of Frames of at least 1", "another value")
     return frames or 1  # 0 is seen in single images
 
 
@@ -792,57 +867,56 @@ def _pixel_meaning(head: _FrameHeader) -> dict[str, Any]:
         "window_centers": centers[:pairs],
         "window_widths": widths[:pairs],
         "window_names": tuple(_texts(head.get("FrameVOILUTSequence", "WindowCenterWidthExplanation"))[:pairs]),
-        "voi_function": _text(head.get("FrameVOILUTSequence", "VOILUTFunction")) or "LINEAR",
+        "voi_function": _capitals(head.get("FrameVOILUTSequence", "VOILUTFunction")) or "LINEAR",
     }
 
 
 def _rescale(head: _FrameHeader) -> tuple[float, float, str | None]:
-    """Returns slope, intercept and type: "HU" on a CT that states a rescale and no other type (PS3.3 C.8.2.1.1)."""
+    """Returns slope, intercept and type: "HU" on a CT that states both and no other type (PS3.3 C.8.2.1.1).
+
+    Raises:
+        ReadError: one is stated that cannot be used: without it, the values would mean something else.
+    """
     group = "PixelValueTransformationSequence"
-    slope, intercept = (_float(head.get(group, key)) for key in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (_rescale_number(head.get(group, key), key) for key in ("RescaleSlope", "RescaleIntercept"))
     kind = _text(head.get(group, "RescaleType"))
-    stated = slope is not None or intercept is not None
-    if stated and kind is None and _text(_get(head.dataset, "Modality")) == "CT":
+    both = slope is not None and intercept is not None
+    if both and kind is None and _text(_get(head.dataset, "Modality")) == "CT":
         kind = "HU"
+    if not both and kind == "HU":
+        kind = None
     return 1.0 if slope is None else slope, intercept or 0.0, kind
 
 
-def _lookup_table(source: Source, dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
+def _rescale_number(value: Any, keyword: str) -> float | None:
+    if value is None or value == "":
+        return None
+    number = _float(value)
+    if number is None or abs(number) > _MAX_RESCALE:
+        raise _refused(f"one number of at most {_MAX_RESCALE:g} as {keyword}", "another value")
+    return number
+
+
+def _lookup_table(dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
     """Returns the first table of ``keyword`` (PS3.3 C.11.1.1.1 and C.11.2.1.1)."""
     items = _get(dataset, keyword)
     if not items:
         return None
-    descriptor = [int(value) for value in items[0].LUTDescriptor]
-    data = items[0].LUTData
-    count = descriptor[0] % 65536 or 65536
+    descriptor, data = _all_floats(_get(items[0], "LUTDescriptor")), _get(items[0], "LUTData")
+    if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
+        raise _refused(f"a LUT Descriptor of 3 numbers, the last 1 to 16, in {keyword}", "another")
+    count, first, bits = (int(value) for value in descriptor)
+    count = count % 65536 or 65536
     if isinstance(data, bytes):
         width = 1 if len(data) < 2 * count else 2
         order = "<" if dataset.original_encoding[1] else ">"
-        data = np.frombuffer(data, dtype=f"{order}u{width}")
-    entries = tuple(int(value) % 65536 for value in np.atleast_1d(np.asarray(data))[:count])
+        data = np.frombuffer(data[: len(data) // width * width], dtype=f"{order}u{width}")
+    entries = tuple(int(value) % 65536 for value in np.atleast_1d(np.asarray([] if data is None else data))[:count])
     if len(entries) < count:
-        raise ReadError(
-            source.name,
-            expected=f"{count} entries in {keyword}",
-            found=str(len(entries)),
-            fix="ask its source for a valid file",
-        )
-    first = descriptor[1]
+        raise _refused(f"{count} entries in {keyword}", str(len(entries)))
     if signed and first >= 32768:  # "US or SS": the sign follows what goes in
         first -= 65536
-    return LookupTable(first_value=first, bits=max(descriptor[2], max(entries).bit_length()), entries=entries)
-
-
-def _palette_bits(source: Source, dataset: Dataset) -> int:
-    descriptor = _all_floats(_get(dataset, "RedPaletteColorLookupTableDescriptor"))
-    if len(descriptor) != 3 or descriptor[2] not in (8, 16):
-        raise ReadError(
-            source.name,
-            expected="a palette with PALETTE COLOR",
-            found="none that is complete",
-            fix="ask its source for a valid file",
-        )
-    return int(descriptor[2])
+    return LookupTable(first_value=first, bits=max(bits, max(entries).bit_length()), entries=entries)
 
 
 def _spacing(head: _FrameHeader) -> tuple[tuple[float, float] | None, str | None]:
@@ -911,11 +985,13 @@ def _get(dataset: Dataset, keyword: str) -> Any:
         if tag not in dataset.keys():  # noqa: SIM118 - `in dataset` makes a tag of the tag each time
             return None
         raw: Any = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and raw.VR in _PLAIN_VRS:
-            values = (raw.value or b"").decode("latin-1").rstrip(" \0").split("\\")
-            return values if len(values) > 1 else values[0]
-        if isinstance(raw, RawDataElement) and raw.VR == "US" and raw.is_little_endian and raw.length == 2:
-            return int.from_bytes(raw.value or b"", "little")
+        if isinstance(raw, RawDataElement):
+            vr = raw.VR if raw.VR not in _UNSTATED_VRS else _vr(tag)
+            if vr in _PLAIN_VRS:
+                values = (raw.value or b"").decode("latin-1").rstrip(" \0").split("\\")
+                return values if len(values) > 1 else values[0]
+            if vr == "US" and raw.is_little_endian and raw.length == 2:
+                return int.from_bytes(raw.value or b"", "little")
         return dataset[tag].value
     except Exception:  # pydicom converts on access and raises many kinds of error on malformed values
         return None
@@ -929,6 +1005,12 @@ def _text(value: Any) -> str | None:
     if not text.isprintable():
         text = "".join(character for character in text if character.isprintable())
     return text.strip()[:200] or None
+
+
+def _capitals(value: Any) -> str | None:
+    """Returns a code, which some write in small letters."""
+    text = _text(value)
+    return text.upper() if text else None
 
 
 def _texts(value: Any) -> list[str]:
@@ -967,8 +1049,9 @@ def _all_floats(value: Any) -> tuple[float, ...]:
 
 
 def _floats(value: Any, count: int) -> Any:
+    """Returns a place, direction or length of ``count`` numbers."""
     numbers = _all_floats(value)
-    return numbers if len(numbers) == count else None
+    return numbers if len(numbers) == count and max(map(abs, numbers)) <= _MAX_MM else None
 
 
 def _one_of(kind: Any, text: str | None) -> Any:
@@ -980,6 +1063,10 @@ def _as_stored(value: int | None, signed: bool) -> int | None:
     if value is None:
         return None
     return value - 65536 if signed and value >= 32768 else value + 65536 if not signed and value < 0 else value
+
+
+def _refused(expected: str, found: str) -> ReadError:
+    return ReadError("", expected=expected, found=found, fix="ask its source for a valid file")
 
 
 def _bad(source: Source, found: str) -> ReadError:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID, JPEGLSTransferSyntaxes, RLELossless
+from pydicom.uid import UID, ExplicitVRBigEndian, JPEGLSTransferSyntaxes, RLELossless
 
 from mmfm.errors import ReadError
 from mmfm.io import codecs
@@ -25,6 +25,8 @@ from mmfm.study import PixelHeader
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
 """Of pydicom, in the order to be tried."""
 
+_BLOCK = 1 << 20
+"""Indices of a palette that are looked up at a time."""
 _ALL_PLUGINS = "Unable to decode as exceptions were raised by all available plugins: "
 
 
@@ -128,34 +130,82 @@ def select(content: bytes, header: PixelHeader, coding: Coding, frames: Sequence
         raise _bad(_words(error)) from None
 
 
-def with_palette(dataset: Dataset, array: np.ndarray) -> np.ndarray:
-    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5).
+@dataclass(frozen=True, kw_only=True)
+class Palette:
+    """What indices of PALETTE COLOR stand for (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6)."""
+
+    first: int
+    """Index of the first entry."""
+    entries: np.ndarray
+    """(entries, 3) RGB, uint8 or uint16: the range that they are to fill, whatever the descriptor says."""
+
+
+def read_palette(dataset: Dataset, *, signed: bool) -> Palette:
+    """Returns the palette of ``dataset``.
+
+    Args:
+        dataset: with the elements of the palette, of which nothing is trusted.
+        signed: whether indices have a sign.
 
     Raises:
-        ReadError: the palette of ``dataset`` does not hold what it says.
+        ReadError: it does not hold what it says.
     """
-    if "SegmentedRedPaletteColorLookupTableData" in dataset:
-        _check_segments(dataset)
-        # Applied once to all indices there are: pydicom keeps indices in the type of the entries, which may be 8 bit.
-        entries = np.arange(256, dtype=np.uint16)
-        if int(array.max(initial=0)) > 255 and dataset.RedPaletteColorLookupTableDescriptor[2] == 8:
-            raise _bad("indices above 255 into a segmented palette of 8 bits")
-        if int(array.max(initial=0)) > 255:
-            entries = np.arange(65536, dtype=np.uint16)
-        return apply_color_lut(entries, dataset)[..., :3][np.maximum(array, 0)]
+    try:
+        if "SegmentedRedPaletteColorLookupTableData" in dataset:
+            return _segmented_palette(dataset)
+        count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
+        tables = [_channel(dataset, colour, count % 65536 or 65536) for colour in ("Red", "Green", "Blue")]
+    except ReadError:
+        raise
+    except Exception:  # elements are converted when they are asked for
+        raise _bad_palette() from None
+    if bits not in (8, 16) or len({table.dtype for table in tables}) > 1:
+        raise _bad_palette()
+    entries = np.stack(tables, axis=-1)
+    if entries.dtype.itemsize == 2 and bits == 8 and entries.max() < 256:  # bytes, each in a word of its own
+        entries = entries.astype(np.uint8)
+    if signed and first >= 32768:  # "US or SS"
+        first -= 65536
+    return Palette(first=first, entries=entries)
+
+
+def with_palette(palette: Palette, array: np.ndarray) -> np.ndarray:
+    """Returns (..., 3) RGB of palette indices; an index beyond the ends takes the end (PS3.3 C.7.6.3.1.5)."""
+    shown = np.empty((array.size, 3), palette.entries.dtype)
+    indices = array.reshape(-1)
+    for start in range(0, array.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        shown[part] = palette.entries[
+            np.clip(indices[part].astype(np.int64) - palette.first, 0, len(palette.entries) - 1)
+        ]
+    return shown.reshape(*array.shape, 3)
+
+
+def _channel(dataset: Dataset, colour: str, count: int) -> np.ndarray:
+    """Returns the entries of one colour, in the bytes that each has."""
+    element = dataset[f"{colour}PaletteColorLookupTableData"]
+    data, little = element.value, dataset.original_encoding[1]
+    table: np.ndarray
+    if not isinstance(data, bytes):  # VR US
+        table = np.atleast_1d(np.asarray(data, np.int64)).astype(np.uint16)[:count]
+    elif len(data) >= 2 * count:
+        table = np.frombuffer(data, "<u2" if little else ">u2", count).astype(np.uint16)
+    else:
+        if element.VR == "OW" and not little:  # two bytes in a word, which is the other way round
+            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+        table = np.frombuffer(data, np.uint8)[:count]
+    if len(table) < count:
+        raise _bad(f"{len(table)} of {count} entries in the palette")
+    return table
+
+
+def _segmented_palette(dataset: Dataset) -> Palette:
+    _check_segments(dataset)
     count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
-    count = count % 65536 or 65536
-    order = "<" if dataset.original_encoding[1] else ">"
-    index = np.clip(array.astype(np.int32) - first, 0, count - 1)
-    channels = []
-    for colour in ("Red", "Green", "Blue"):
-        data = dataset[f"{colour}PaletteColorLookupTableData"].value
-        width = 2 if len(data) >= 2 * count else 1
-        table = np.frombuffer(data, dtype=f"{order}u{width}")[:count]
-        if len(table) < count:
-            raise _bad(f"{len(table)} of {count} entries in the palette")
-        channels.append(table.astype(np.uint8 if bits == 8 and table.max() < 256 else np.uint16)[index])
-    return np.stack(channels, axis=-1)
+    if bits == 8 and first + (count % 65536 or 65536) > 256:  # pydicom keeps indices in the type of the entries
+        raise _bad("a segmented palette of 8 bits with indices above 255")
+    indices = np.arange(256, dtype=np.uint16) if bits == 8 else np.arange(65536, dtype=np.uint16)
+    return Palette(first=0, entries=apply_color_lut(indices, dataset)[..., :3])
 
 
 def _plain(content: bytes, shape: tuple[int, ...], coding: Coding) -> np.ndarray:
@@ -200,6 +250,9 @@ def _decoded(content: bytes, header: PixelHeader, coding: Coding, samples: int) 
         "pixel_keyword": coding.keyword,
         "pixel_vr": coding.vr,
     }
+    if coding.syntax == ExplicitVRBigEndian and coding.bits_allocated == 1 and coding.vr == "OW":
+        # pydicom takes bits out of bytes, which in words are the other way round.
+        content = np.frombuffer(content, ">u2", len(content) // 2).astype("<u2").tobytes()
     if UID(coding.syntax).is_encapsulated:
         options["extended_offsets"] = coding.lists_of_offsets()
         if coding.syntax not in (RLELossless, *JPEGLSTransferSyntaxes):
@@ -295,6 +348,15 @@ def _expanded_length(words: list[int]) -> int:
 
 def _bad(found: str) -> ReadError:
     return ReadError("", expected="pixels as the header states", found=found, fix="copy or export it again")
+
+
+def _bad_palette() -> ReadError:
+    return ReadError(
+        "",
+        expected="a palette with PALETTE COLOR",
+        found="none that is complete",
+        fix="ask its source for a valid file",
+    )
 
 
 def _words(error: BaseException) -> str:

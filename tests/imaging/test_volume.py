@@ -1,5 +1,6 @@
 """Volume.from_series: geometry, quantities, windows, and what does not make one volume."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfm.errors import ConfigError, ReadError
-from mmfm.imaging import NAMED_WINDOWS, Volume, apply_window
+from mmfm.imaging import NAMED_WINDOWS, Volume, apply_window, pixels
 from mmfm.study import Frame, Geometry, Instance, LookupTable, PixelHeader, Receipt, Series, ViewPosition
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -27,6 +28,10 @@ def ct(z: float, *, number: int = 1, orientation=AXIAL, y: float = 0.0, slope: f
         geometry=Geometry(position=(10.0, y, z), orientation=orientation, pixel_spacing=spacing, **geometry),
         load=lambda: array,
     )  # fmt: skip
+
+
+def raw(instance: Instance) -> Instance:
+    return replace(instance, pixels=replace(instance.pixels, rescale_type=None, rescale_intercept=0.0))
 
 
 def ct_series(*instances: Instance) -> Series:
@@ -67,6 +72,28 @@ def test_gap_and_tilt_are_told_with_numbers():
     volume, receipt = Volume.from_series(ct_series(*tilted))
     assert "sheared by 20.0 degrees" in receipt.warnings[0]
     np.testing.assert_allclose((volume.affine @ [2, 0, 0, 1])[:3], tilted[2].geometry.position)
+
+
+@pytest.mark.parametrize("aside", [0, 2, 4])
+def test_a_slice_beside_the_line_of_the_others_is_told(aside):
+    slices = [ct(z, y=40.0 if z == aside else 0.0) for z in (0.0, 2.0, 4.0, 6.0)]
+    _, receipt = Volume.from_series(ct_series(*slices))
+    assert any("mm beside the line from the first to the last" in warning for warning in receipt.warnings)
+
+
+def test_a_mosaic_has_no_place():
+    volume, receipt = Volume.from_series(ct_series(replace(ct(0), image_type=("ORIGINAL", "PRIMARY", "M", "MOSAIC"))))
+    assert volume.affine is None
+    assert receipt.spacing is None
+    assert receipt.warnings == ("a mosaic: slices in one picture, without a place",)
+
+
+@pytest.mark.parametrize("missing", ["position", "orientation"])
+def test_half_a_place_is_none(missing):
+    one = ct(0)
+    volume, receipt = Volume.from_series(ct_series(replace(one, geometry=replace(one.geometry, **{missing: None}))))
+    assert volume.affine is None
+    assert receipt.warnings == ("one of position and orientation is not stated: no place in the patient",)
 
 
 def test_frames_are_slices_and_decoded_once():
@@ -110,6 +137,7 @@ def test_a_grey_frame_among_frames_in_colour_stays_in_colour():
         (ct(2, orientation=(0, 1, 0, 0, 0, -1)), "orientation"),
         (ct(2, shape=(4, 4)), "4 x 3 \\(2 slices\\), 4 x 4"),
         (ct(2, pixel_spacing=(0.5, 0.8)), "pixel spacing"),
+        (raw(ct(2)), "one unit of values in a volume; found HU \\(2 slices\\), not stated"),
     ],
 )
 def test_what_is_not_one_volume_is_refused(other, words):
@@ -140,6 +168,52 @@ def test_named_window_makes_a_display_of_hu():
     with pytest.raises(ConfigError):
         Volume.from_series(grey([[1]]), window="lung")
     assert set(NAMED_WINDOWS) >= {"lung", "mediastinum", "bone", "brain"}
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("window", [{}, {"window_centers": (2.0,), "window_widths": (3.0,)}])
+def test_values_that_are_no_numbers_are_told_and_the_range_is_that_of_the_others(inverse, window):
+    stored = np.array([[np.nan, np.inf, -np.inf, 1e300, 0.5, 2.0, 3.5]])
+    series = grey(stored, bits_stored=64, presentation_inverse=inverse, voi_function="LINEAR_EXACT", **window)
+    volume, receipt = Volume.from_series(series)
+    assert receipt.warnings == ("values that are infinite or no numbers: shown black or white",)
+    shown = np.array([1.0, 0.0, 1.0, 0.0, 0.5, 1.0])
+    np.testing.assert_allclose(volume.array[0, 0], [0.0, *(1 - shown if inverse else shown)])
+    volume, receipt = Volume.from_series(replace(series, modality="MR"))
+    assert receipt.warnings == ("values that are infinite or no numbers: kept",)
+    np.testing.assert_array_equal(volume.array[0], [[np.nan, np.inf, -np.inf, np.inf, 0.5, 2.0, 3.5]])
+
+
+def test_a_lookup_table_of_what_is_no_number_has_an_end():
+    table = LookupTable(first_value=0, bits=8, entries=(7, 9))
+    stored = np.array([[np.nan, -np.inf, 1e300]])
+    volume, _ = Volume.from_series(grey(stored, modality="MR", bits_stored=64, modality_lut=table))
+    assert volume.array[0, 0, 1:].tolist() == [7, 9]
+
+
+@pytest.mark.parametrize("modality", ["DX", "MR"])
+@pytest.mark.parametrize("padded", [None, 3])
+def test_pixels_are_computed_some_at_a_time(monkeypatch, modality, padded):
+    stored = np.random.default_rng(0).integers(0, 4096, (37, 41)).astype(np.uint16)
+    stored[5:9] = 3
+    series = grey(stored, modality=modality, bits_stored=12, rescale_slope=0.3, padding_value=padded)
+    whole = Volume.from_series(series)
+    monkeypatch.setattr(pixels, "_BLOCK", 100)
+    parts = Volume.from_series(series)
+    np.testing.assert_array_equal(parts[0].array, whole[0].array)
+    assert parts[1] == whole[1]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_rendering_takes_little_memory_beside_its_result(samples):
+    stored = np.zeros((1, 2048, 1024) + ((3,) if samples == 3 else ()), np.uint8)
+    stored[..., :1] = 7
+    header = PixelHeader(rows=2048, columns=1024, samples=samples, photometric="MONOCHROME1")
+    tracemalloc.start()
+    array = pixels.to_display(stored, header).array
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < array.nbytes + 32 * pixels._BLOCK * samples
 
 
 def test_ct_without_rescale_is_not_called_hu():

@@ -393,12 +393,19 @@ def test_a_place_that_some_frames_lack_is_refused(write_enhanced):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_frames_have_no_place_where_groups_are_of_another_number(write_enhanced, count):
+    """Nor values, if the groups rescale them: whose slope is it?"""
     frames = [frame(i) for i in range(3)]
     data = b"".join(array.tobytes() for array, _ in (frames + frames)[:count])
+    (file,) = read(write_enhanced("x.dcm", frames, SHARED, NumberOfFrames=count, PixelData=data)).files
+    words = f"expected functional groups with the rescale of {count} frames, found those of 3"
+    assert (file.status, file.reason) == ("refused", words)
+    for _, groups in frames:
+        del groups["PixelValueTransformationSequence"]
     path = write_enhanced("x.dcm", frames, SHARED, NumberOfFrames=count, PixelData=data)
     volume, receipt = volume_of(path)
     assert len(volume.array) == count
     assert any("position" in warning for warning in receipt.warnings), receipt.warnings
+    assert f"functional groups of 3 frames beside {count} stored: what they say of each is not read" in receipt.warnings
 
 
 def test_enhanced_objects_of_one_frame_are_slices_of_one_series(write_enhanced, tmp_path):
@@ -440,6 +447,66 @@ def test_overlays_are_told_and_their_bits_cleared(write_dicom, syntax, signed):
     np.testing.assert_array_equal(volume.array[0], stored)
     assert "overlay not drawn: marks that a viewer would show are missing" in receipt.warnings
     assert read_studies(path)[0].series[0].instances[0].overlays == 2
+
+
+CT = {"Modality": "CT", "RescaleSlope": "1", "RescaleIntercept": "-1024", "PixelSpacing": SPACING} | OBLIQUE
+UNUSABLE = "is not stated in numbers that can be used: not read"
+
+
+def stated(path: Path, keyword: str, value: bytes, *, implicit: bool) -> Path:
+    """Puts ``value`` into the file as it is, which pydicom would not write."""
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, keyword, None)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    dataset.save_as(path, implicit_vr=implicit, little_endian=True)
+    tag = pydicom.tag.Tag(keyword)
+    head = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little") + (b"" if implicit else b"DS")
+    size = 4 if implicit else 2
+    value += b" " * (len(value) % 2)
+    content = path.read_bytes()
+    assert content.count(head + bytes(size)) == 1
+    path.write_bytes(content.replace(head + bytes(size), head + len(value).to_bytes(size, "little") + value))
+    return path
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("value", [b"0,5", b"NaN", b"1e400", b"2\\2", b"two", b"1e300"])
+def test_a_rescale_that_cannot_be_used_is_refused(write_dicom, implicit, keyword, value):
+    path = stated(write_dicom("x.dcm", STORED[0], **CT), keyword, value, implicit=implicit)
+    (file,) = read(path).files
+    assert (file.status, file.reason) == (
+        "refused", f"expected one number of at most 1e+19 as {keyword}, found another value",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_half_a_rescale_makes_no_hounsfield_units(write_dicom, keyword):
+    for kind in (None, "HU"):
+        attributes = {key: value for key, value in CT.items() if key != keyword} | {"RescaleType": kind}
+        volume, receipt = volume_of(write_dicom("x.dcm", STORED[0], **attributes))
+        assert volume.quantity == "stored"
+        assert "no rescale to Hounsfield units is stated: values are not HU" in receipt.warnings
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("WindowWidth", b"400,0"),
+        ("PixelSpacing", b"0,5\\0,5"),
+        ("PixelSpacing", b"0.5"),
+        ("ImagePositionPatient", b"nan\\0\\0"),
+        ("ImagePositionPatient", b"1.7e308\\0\\0"),
+        ("ImageOrientationPatient", b"1\\0\\0\\0\\1"),
+    ],
+)
+def test_measures_that_cannot_be_used_are_told(write_dicom, implicit, keyword, value):
+    path = write_dicom("x.dcm", STORED[0], WindowCenter=40, WindowWidth=400, **CT)
+    volume, receipt = volume_of(stated(path, keyword, value, implicit=implicit))
+    assert volume.quantity == "HU"
+    assert f"{keyword} {UNUSABLE}" in receipt.warnings
+    assert not any("right angle" in warning for warning in receipt.warnings)
 
 
 @given(

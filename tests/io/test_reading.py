@@ -335,6 +335,13 @@ def test_any_cut_or_flip_raises_nothing_else(write_dicom, picture):
                     continue
 
 
+def lut(descriptor: list[int], data: bytes | None) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", descriptor)
+    item.add_new("LUTData", "OW", data)
+    return item
+
+
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
@@ -343,12 +350,35 @@ def test_any_cut_or_flip_raises_nothing_else(write_dicom, picture):
         ({"BitsStored": 20}, "Bits Stored"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "palette"),
         ({"Rows": 0}, "Rows and Columns"),
+        ({"PixelRepresentation": None}, "a Pixel Representation of 0 (unsigned) or 1 (signed), found None"),
+        ({"PixelRepresentation": 2}, "a Pixel Representation of 0 (unsigned) or 1 (signed), found 2"),
+        ({"ModalityLUTSequence": [Dataset()]}, "a LUT Descriptor of 3 numbers"),
+        ({"VOILUTSequence": [lut([4, 0], bytes(4))]}, "a LUT Descriptor of 3 numbers"),
+        ({"VOILUTSequence": [lut([4, 0, 0], bytes(4))]}, "the last 1 to 16, in VOILUTSequence"),
+        ({"ModalityLUTSequence": [lut([4, 0, 60000], bytes(4))]}, "the last 1 to 16, in ModalityLUTSequence"),
+        ({"ModalityLUTSequence": [lut([4, 0, 8], bytes(2))]}, "4 entries in ModalityLUTSequence, found 2"),
+        ({"ModalityLUTSequence": [lut([4, 0, 8], None)]}, "4 entries in ModalityLUTSequence, found 0"),
+        ({"ExtendedOffsetTable": bytes(8)}, "1 extended offsets, and as many lengths"),
     ],
 )
 def test_headers_that_cannot_be_right_are_refused_before_decoding(write_dicom, picture, attributes, reason):
     status, found = outcomes(write_dicom("x.dcm", picture, **attributes))["x.dcm"]
     assert status == "refused"
     assert reason in found
+
+
+def test_codes_in_small_letters(write_dicom, picture):
+    grey = write_dicom("x.dcm", picture, PhotometricInterpretation="monochrome2", PresentationLUTShape="inverse")
+    np.testing.assert_allclose(display(grey)[0], 1 - picture / 255, atol=1e-6)
+    colour = write_dicom("y.dcm", np.stack([picture] * 3, axis=-1), PhotometricInterpretation="rgb")
+    np.testing.assert_allclose(display(colour)[0], picture / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("representation", [1, None])
+def test_colours_have_no_sign(write_dicom, picture, representation):
+    colours = np.stack([picture, picture, np.zeros_like(picture)], axis=-1)
+    path = write_dicom("x.dcm", colours, PixelRepresentation=representation)
+    np.testing.assert_array_equal(read_studies(path)[0].series[0].instances[0].load()[0], colours)
 
 
 def test_a_deflated_bomb_is_refused(write_dicom):
