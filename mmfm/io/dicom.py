@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -121,7 +122,20 @@ _PALETTE_KEYWORDS = [
     for colour in ("Red", "Green", "Blue")
     for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-_PASSES = ("AcquisitionNumber", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime")
+_PASSES = (
+    "AcquisitionNumber",
+    "EchoTime",
+    "InversionTime",
+    "DiffusionBValue",
+    "TemporalPositionIdentifier",
+    "FrameReferenceTime",
+    "TriggerTime",
+    "ConvolutionKernel",
+    "AcquisitionTime",
+)
+_HARMLESS = (b"\0\0\0\0", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Starts of a preamble: nothing, TIFF and BigTIFF (PS3.10 7.1)."""
+_NAME = re.compile(rb"[0-9A-Z_]{12,}\0*")
 _HEADER_KEYWORDS = [
     "TransferSyntaxUID",
     "MediaStorageSOPClassUID",
@@ -218,7 +232,7 @@ class DicomHeader:
     rows: int | None
     columns: int | None
     frames: int | None
-    passes: tuple[float | None, ...]
+    passes: tuple[float | str | None, ...]
     """Values of ``_PASSES``: what can tell slices of one position apart."""
     frame_passes: tuple[tuple[float, ...], ...]
     """Dimension Index Values (0020,9157) of each frame, which can do the same; empty where they are not stated."""
@@ -242,10 +256,16 @@ def is_dicom(stream: BinaryIO) -> bool:
 
 
 def preamble_note(stream: BinaryIO) -> str | None:
-    """Returns a warning where the 128-byte preamble starts like a program, a script or another document."""
+    """Returns a warning where the 128-byte preamble is neither empty nor TIFF: what else is there may be run or opened.
+
+    What starts with four zeros, or is a mere name in capitals and digits, is as good as empty: devices write both.
+    """
     stream.seek(0)
-    head = stream.read(16)
+    head = stream.read(132)
     stream.seek(0)
+    if head.startswith(_HARMLESS) or head[128:] != b"DICM" or _NAME.fullmatch(head, 0, 128):
+        return None
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()  # as who opens it may do
     kinds = {
         b"MZ": "a Windows program",
         b"\x7fELF": "a Linux program",
@@ -258,8 +278,8 @@ def preamble_note(stream: BinaryIO) -> str | None:
         b"PK": "a zip",
         b"%PDF": "a PDF",
     }
-    kind = next((kind for magic, kind in kinds.items() if head.startswith(magic)), None)
-    return f"the preamble looks like {kind}: do not pass this file on as it is" if kind else None
+    kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "another kind of file")
+    return f"the preamble looks like {kind}: do not pass this file on as it is"
 
 
 def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) -> DicomHeader:
@@ -318,7 +338,7 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         rows=shape.rows if shape else _number(dataset, "Rows"),
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
-        passes=tuple(_float(_get(dataset, keyword)) for keyword in _PASSES),
+        passes=tuple(_number_or_text(_get(dataset, keyword)) for keyword in _PASSES),
         frame_passes=_frame_passes(dataset, len(instance.frames)) if instance and instance.frames else (),
         concatenation=_concatenation(dataset),
         instance=instance,
@@ -953,6 +973,11 @@ def _float(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _number_or_text(value: Any) -> float | str | None:
+    number = _float(value)
+    return _text(value) if number is None else number
 
 
 def _all_floats(value: Any) -> tuple[float, ...]:
