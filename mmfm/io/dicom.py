@@ -135,7 +135,7 @@ _PASSES = (
 )
 _HARMLESS = (b"\0\0\0\0", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Starts of a preamble: nothing, TIFF and BigTIFF (PS3.10 7.1)."""
-_NAME = re.compile(rb"[0-9A-Z_]{12,}\0*")
+_NAMES = re.compile(rb"[0-9A-Z_]{12,}\0[0-9A-Z_\0-]*")
 _HEADER_KEYWORDS = [
     "TransferSyntaxUID",
     "MediaStorageSOPClassUID",
@@ -258,12 +258,12 @@ def is_dicom(stream: BinaryIO) -> bool:
 def preamble_note(stream: BinaryIO) -> str | None:
     """Returns a warning where the 128-byte preamble is neither empty nor TIFF: what else is there may be run or opened.
 
-    What starts with four zeros, or is a mere name in capitals and digits, is as good as empty: devices write both.
+    What starts with four zeros, or is a name or more in capitals and digits, is as good as empty: devices write both.
     """
     stream.seek(0)
     head = stream.read(132)
     stream.seek(0)
-    if head.startswith(_HARMLESS) or head[128:] != b"DICM" or _NAME.fullmatch(head, 0, 128):
+    if head.startswith(_HARMLESS) or head[128:] != b"DICM" or _NAMES.fullmatch(head, 0, 128):
         return None
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()  # as who opens it may do
     kinds = {

@@ -248,13 +248,15 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         yield Refusal(name=str(path), reason="expected an archive of images, found an empty one")
         return
     offsets = sorted(entry.header_offset for entry in entries)
-    ends = dict(reversed(list(pairwise(offsets))))  # of entries that share an offset, each ends where it starts
+    ends = dict(
+        reversed(list(pairwise([*offsets, archive.start_dir])))
+    )  # of entries that share an offset, each ends where it starts
     left = MAX_UNPACKED
     for entry in entries:
         if entry.is_dir():
             continue
         name = f"{path}!{entry.filename}"
-        if reason := _unsafe(entry, ends.get(entry.header_offset)):
+        if reason := _unsafe(entry, ends[entry.header_offset]):
             yield Refusal(name=name, archive=path, reason=reason)
             continue
         if left <= 0:
@@ -279,8 +281,8 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         yield Source(name=name, path=path, member=member), stream
 
 
-def _unsafe(entry: zipfile.ZipInfo, end: int | None) -> str | None:
-    """Returns why ``entry`` is not opened, if so. ``end`` is where the next one starts."""
+def _unsafe(entry: zipfile.ZipInfo, end: int) -> str | None:
+    """Returns why ``entry`` is not opened, if so. ``end`` is where the next one or the directory starts."""
     name = entry.filename.replace("\\", "/")
     if name.startswith("/") or name[1:2] == ":" or ".." in PurePosixPath(name).parts:
         return "expected a name inside the archive, found one that is absolute or climbs with '..'"
@@ -290,8 +292,8 @@ def _unsafe(entry: zipfile.ZipInfo, end: int | None) -> str | None:
         return f"expected a stored or deflated member, found compression method {entry.compress_type}"
     if entry.flag_bits & 0x1:
         return "expected a member without a password, found an encrypted one"
-    if end is not None and entry.header_offset + _LOCAL_HEADER.size + entry.compress_size > end:
-        return "expected members one after another, found one that overlaps the next"
+    if entry.header_offset + _LOCAL_HEADER.size + entry.compress_size > end:
+        return "expected members one after another, found one that overlaps the next or the directory"
     return None
 
 

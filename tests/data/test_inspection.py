@@ -227,6 +227,7 @@ def test_every_odd_and_hostile_file_opens_or_is_refused(shared_data, collection,
         pytest.skip(f"no {collection} beside the checkout")
     with open(folder / "manifest.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
+    together = {file["file"]: file for file in inspect(folder / "files")["files"]}
     for row in rows:
         start = time.monotonic()
         result = inspect(folder / row["file"])
@@ -246,6 +247,10 @@ def test_every_odd_and_hostile_file_opens_or_is_refused(shared_data, collection,
             assert "ok" not in statuses, row["file"]
         elif decodes == "decodes":
             assert statuses == ["ok"], (row["file"], result["files"][0]["reason"])
+        for file in result["files"]:  # in a folder with the others, but for a second file of one instance
+            other = together.get(file["file"], file)
+            is_second = other["reason"] == "the SOP instance UID of a file that stands before it"
+            assert is_second or other["status"] == file["status"], file["file"]
     assert "Traceback" not in capfd.readouterr().err
 
 

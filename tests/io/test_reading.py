@@ -250,6 +250,18 @@ def test_members_that_overlap_are_refused(write_dicom, picture, tmp_path):
     assert "overlaps the next" in found["one"][1]
 
 
+def test_a_member_that_claims_more_than_the_archive_holds_is_refused(tmp_path):
+    """By what it claims to be packed in, a bomb would be none."""
+    path = zipped(tmp_path / "a.zip", bomb=bytes(8 << 20))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 20
+    content[at : at + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    (outcome,) = outcomes(path).values()
+    assert outcome[0] == "refused"
+    assert "overlaps the next or the directory" in outcome[1]
+
+
 def test_a_member_is_limited_by_what_memory_holds(tmp_path, monkeypatch):
     path = zipped(tmp_path / "a.zip", stored=bytes(3000), packed=b"text")
     monkeypatch.setattr(sources, "MAX_MEMBER", 2000)
@@ -630,7 +642,7 @@ def test_a_preamble_that_is_neither_empty_nor_tiff_is_told(write_dicom, picture,
 
 
 @pytest.mark.parametrize(
-    "preamble", [b"", b"II*\0\x08", b"MM\0*\0\0\0\x08", b"II+\0", bytes(17) + b"\x01", b"R_1F7AAEBA350A455F"]
+    "preamble", [b"", b"II*\0\x08", b"MM\0*\0\0\0\x08", b"II+\0", bytes(17) + b"\x01", b"R_1F7AAEBA35\0\0WFM02\0NAME-2"]
 )
 def test_a_harmless_preamble_is_not(write_dicom, picture, preamble):
     path = write_dicom("x.dcm", picture)
