@@ -338,12 +338,24 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         rows=shape.rows if shape else _number(dataset, "Rows"),
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
-        passes=tuple(_number_or_text(_get(dataset, keyword)) for keyword in _PASSES),
+        passes=tuple(_pass(dataset, keyword) for keyword in _PASSES),
         frame_passes=_frame_passes(dataset, len(instance.frames)) if instance and instance.frames else (),
         concatenation=_concatenation(dataset),
         instance=instance,
         refused=refused,
     )
+
+
+def _pass(dataset: Dataset, keyword: str) -> float | str | None:
+    """Returns a value that is compared and never shown: text as its bytes stand, since pydicom takes long for it."""
+    raw = dataset.get_item(_tag(keyword)) if _tag(keyword) in dataset.keys() else None  # noqa: SIM118 - as in _get
+    value: Any
+    if isinstance(raw, RawDataElement) and raw.VR in ("SH", "TM"):
+        value = (raw.value or b"").decode("latin-1")
+    else:
+        value = _get(dataset, keyword)
+    number = _float(value)
+    return _text(value) if number is None else number
 
 
 def directory(stream: BinaryIO) -> tuple[tuple[str, ...], ...]:
@@ -973,11 +985,6 @@ def _float(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _number_or_text(value: Any) -> float | str | None:
-    number = _float(value)
-    return _text(value) if number is None else number
 
 
 def _all_floats(value: Any) -> tuple[float, ...]:

@@ -105,14 +105,17 @@ def _header(stream: BinaryIO) -> PixelHeader:
 def _opened(stream: BinaryIO) -> ImageFile.ImageFile:
     try:
         image = Image.open(stream, formats=("PNG", "JPEG"))
-        # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
     except UnidentifiedImageError:
         raise _bad("damage in its header") from None
     except Image.DecompressionBombError:
         raise _bad("more pixels than a radiograph has", fix="give a smaller picture") from None
     except Exception as error:  # a parser over untrusted bytes raises many kinds
         raise _bad(_words(error)) from None
+    try:
+        # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+    except Exception:
+        raise _bad("damaged EXIF data") from None
     size = image.width * image.height * len(image.getbands()) * 2
     if image.mode not in _GREY | _COLOUR:
         raise _bad(f"colour mode {image.mode}", fix="save it as grey or RGB")

@@ -248,9 +248,8 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         yield Refusal(name=str(path), reason="expected an archive of images, found an empty one")
         return
     offsets = sorted(entry.header_offset for entry in entries)
-    ends = dict(
-        reversed(list(pairwise([*offsets, archive.start_dir])))
-    )  # of entries that share an offset, each ends where it starts
+    following = pairwise([*offsets, archive.start_dir])
+    ends = dict(reversed(list(following)))  # of entries that share an offset, each ends where it starts
     left = MAX_UNPACKED
     for entry in entries:
         if entry.is_dir():
