@@ -348,12 +348,11 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
 
 def _pass(dataset: Dataset, keyword: str) -> float | str | None:
     """Returns a value that is compared and never shown: text as its bytes stand, since pydicom takes long for it."""
-    raw = dataset.get_item(_tag(keyword)) if _tag(keyword) in dataset.keys() else None  # noqa: SIM118 - as in _get
-    value: Any
-    if isinstance(raw, RawDataElement) and raw.VR in ("SH", "TM"):
-        value = (raw.value or b"").decode("latin-1")
-    else:
-        value = _get(dataset, keyword)
+    raw: Any = None
+    if keyword in ("ConvolutionKernel", "AcquisitionTime") and _tag(keyword) in dataset:
+        raw = dataset.get_item(_tag(keyword))
+    explicit = isinstance(raw, RawDataElement) and raw.VR in ("SH", "TM")
+    value = (raw.value or b"").decode("latin-1") if explicit else _get(dataset, keyword)
     number = _float(value)
     return _text(value) if number is None else number
 
