@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -144,7 +145,20 @@ _PALETTE_KEYWORDS = [
     for colour in ("Red", "Green", "Blue")
     for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
 ]
-_PASSES = ("AcquisitionNumber", "EchoTime", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime")
+_PASSES = (
+    "AcquisitionNumber",
+    "EchoTime",
+    "InversionTime",
+    "DiffusionBValue",
+    "TemporalPositionIdentifier",
+    "FrameReferenceTime",
+    "TriggerTime",
+    "ConvolutionKernel",
+    "AcquisitionTime",
+)
+_HARMLESS = (b"\0\0\0\0", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""Starts of a preamble: nothing, TIFF and BigTIFF (PS3.10 7.1)."""
+_NAMES = re.compile(rb"[0-9A-Z_]{12,}\0[0-9A-Z_\0-]*")
 _HEADER_KEYWORDS = [
     "TransferSyntaxUID",
     "MediaStorageSOPClassUID",
@@ -241,7 +255,7 @@ class DicomHeader:
     rows: int | None
     columns: int | None
     frames: int | None
-    passes: tuple[float | None, ...]
+    passes: tuple[float | str | None, ...]
     """Values of ``_PASSES``: what can tell slices of one position apart."""
     frame_passes: tuple[tuple[float, ...], ...]
     """Dimension Index Values (0020,9157) of each frame, which can do the same; empty where they are not stated."""
@@ -265,10 +279,16 @@ def is_dicom(stream: BinaryIO) -> bool:
 
 
 def preamble_note(stream: BinaryIO) -> str | None:
-    """Returns a warning where the 128-byte preamble starts like a program, a script or another document."""
+    """Returns a warning where the 128-byte preamble is neither empty nor TIFF: what else is there may be run or opened.
+
+    What starts with four zeros, or is a name or more in capitals and digits, is as good as empty: devices write both.
+    """
     stream.seek(0)
-    head = stream.read(16)
+    head = stream.read(132)
     stream.seek(0)
+    if head.startswith(_HARMLESS) or head[128:] != b"DICM" or _NAMES.fullmatch(head, 0, 128):
+        return None
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()  # as who opens it may do
     kinds = {
         b"MZ": "a Windows program",
         b"\x7fELF": "a Linux program",
@@ -281,8 +301,8 @@ def preamble_note(stream: BinaryIO) -> str | None:
         b"PK": "a zip",
         b"%PDF": "a PDF",
     }
-    kind = next((kind for magic, kind in kinds.items() if head.startswith(magic)), None)
-    return f"the preamble looks like {kind}: do not pass this file on as it is" if kind else None
+    kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), "another kind of file")
+    return f"the preamble looks like {kind}: do not pass this file on as it is"
 
 
 def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) -> DicomHeader:
@@ -341,12 +361,23 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         rows=shape.rows if shape else _number(dataset, "Rows"),
         columns=shape.columns if shape else _number(dataset, "Columns"),
         frames=shape.frames if shape else _number(dataset, "NumberOfFrames"),
-        passes=tuple(_float(_get(dataset, keyword)) for keyword in _PASSES),
+        passes=tuple(_pass(dataset, keyword) for keyword in _PASSES),
         frame_passes=_frame_passes(dataset, len(instance.frames)) if instance and instance.frames else (),
         concatenation=_concatenation(dataset),
         instance=instance,
         refused=refused,
     )
+
+
+def _pass(dataset: Dataset, keyword: str) -> float | str | None:
+    """Returns a value that is compared and never shown: text as its bytes stand, since pydicom takes long for it."""
+    raw: Any = None
+    if keyword in ("ConvolutionKernel", "AcquisitionTime") and _tag(keyword) in dataset:
+        raw = dataset.get_item(_tag(keyword))
+    explicit = isinstance(raw, RawDataElement) and raw.VR in ("SH", "TM")
+    value = (raw.value or b"").decode("latin-1") if explicit else _get(dataset, keyword)
+    number = _float(value)
+    return _text(value) if number is None else number
 
 
 def directory(stream: BinaryIO) -> tuple[tuple[str, ...], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from mmfm.errors import ReadError
 from mmfm.io.sources import Source
 from mmfm.study import Instance, PixelHeader
+
+# Sizes are judged here, and what is odd is told in words; Pillow's own warnings would go to standard error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_PIXEL_BYTES = 2 << 30
 """Rows x Columns x Samples x Bytes x Frames of one instance, checked before anything is decoded."""
@@ -105,17 +109,21 @@ def _opened(stream: BinaryIO) -> ImageFile.ImageFile:
         raise _bad("damage in its header") from None
     except Image.DecompressionBombError:
         raise _bad("more pixels than a radiograph has", fix="give a smaller picture") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # a parser over untrusted bytes raises many kinds
         raise _bad(_words(error)) from None
+    try:
+        # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+    except Exception:
+        raise _bad("damaged EXIF data") from None
     size = image.width * image.height * len(image.getbands()) * 2
     if image.mode not in _GREY | _COLOUR:
         raise _bad(f"colour mode {image.mode}", fix="save it as grey or RGB")
     if size > MAX_PIXEL_BYTES:
         raise _bad(f"{image.height} x {image.width} pixels", fix="give a smaller picture")
-    # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
-    orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
     if orientation != 1:
-        raise _bad(f"EXIF orientation {orientation} (turned or mirrored)", fix="save it upright without the tag")
+        shown = orientation if orientation in range(2, 9) else "that is not defined"
+        raise _bad(f"EXIF orientation {shown} (turned or mirrored)", fix="save it upright without the tag")
     return image
 
 
@@ -154,7 +162,9 @@ def decode_picture(content: bytes, header: PixelHeader) -> np.ndarray:
     """
     try:
         array = _array(io.BytesIO(content), header)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except ReadError:
+        raise
+    except Exception as error:  # as above
         raise _bad(_words(error)) from None
     if array.shape[:2] != (header.rows, header.columns):
         raise _bad(f"{array.shape[0]} x {array.shape[1]} pixels, other than when first read")

@@ -7,7 +7,7 @@ with a reason, or ``ignored`` because it is a DICOM object that holds no image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -55,7 +55,9 @@ class FileOutcome:
     frames: int | None = None
     photometric: str | None = None
     preamble_suspicious: bool = False
-    """The 128 bytes before the data set start like a program or another document."""
+    """The 128 bytes before the data set are neither empty nor TIFF: they may be a program or another document."""
+    archive: str | None = field(default=None, metadata={"json": False})
+    """That the file is a member of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +135,16 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
     places = [walk(path)]
     for item in (item for place in places for item in place):  # a DICOMDIR adds the place that it lists
         if isinstance(item, Refusal):
-            files.append(FileOutcome(file=item.name, status="refused", reason=item.reason))
+            archive = None if item.archive is None else str(item.archive)
+            files.append(FileOutcome(file=item.name, status="refused", reason=item.reason, archive=archive))
             continue
         source, stream = item
+        first = not files
         try:
             if is_dicom(stream):
                 outcome, image = _dicom(source, stream, len(files), worker.shared.decode if isolate else decode)
                 images += [image] if image else []
-                if outcome.status == "ignored" and source == Source(name=str(path), path=path):
+                if outcome.status == "ignored" and first and source == Source(name=str(path), path=path):
                     places.append(listed(path.parent, directory(stream)))
             elif picture := picture_format(stream):
                 instance = read_stream(source, stream, worker.shared.decode_picture if isolate else decode_picture)
@@ -161,7 +165,10 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
             outcome = FileOutcome(
                 file=source.name, status="refused", reason=f"expected {error.expected}, found {error.found}"
             )
-        files.append(outcome)
+        except OSError as error:
+            reason = f"expected a readable file, found: {error.strerror or 'an error'}"
+            outcome = FileOutcome(file=source.name, status="refused", reason=reason)
+        files.append(replace(outcome, archive=str(source.path)) if source.member else outcome)
     studies = _dicom_studies(images, files) + _picture_study(pictures, files)
     return Reading(files=tuple(files), studies=tuple(studies))
 
@@ -422,14 +429,24 @@ def _instances(group: list[_Image], number: int) -> tuple[Instance, ...]:
 def _volumes(slices: list[_Image]) -> list[list[_Image]]:
     """Groups the slices of a series by what must not be mixed in a volume, in the order of the first of each.
 
-    They stay together where that would make more than ``MAX_VOLUMES``.
+    Slices that state no frame of reference are of the only one that the others state. They stay together where that
+    would make more than ``MAX_VOLUMES``.
     """
+    only = _agreed(image.header.frame_of_reference_uid for image in slices)
     groups: list[list[_Image]] = []
     alike: dict[tuple[Any, ...], list[list[_Image]]] = {}
     for image in slices:
         instance = image.instance
         size = (instance.pixels.rows, instance.pixels.columns)
-        facts = (size, instance.is_localizer, instance.kind, image.header.frame_of_reference_uid)
+        facts = (
+            image.header.modality,
+            size,
+            instance.is_localizer,
+            instance.kind,
+            image.header.frame_of_reference_uid or only,
+            instance.pixels.rescale_type,
+            instance.pixels.modality_lut is None,
+        )
         candidates = alike.setdefault(facts, [])
         group = next((group for group in candidates if _in_one_grid(group[0].instance, instance)), None)
         if group is None:
@@ -458,19 +475,20 @@ def _in_one_grid(first: Instance, other: Instance) -> bool:
 def _passes(slices: list[_Image]) -> list[list[_Image]]:
     """Splits slices that were acquired in several passes over the same places.
 
-    Passes are told apart by one of the values of ``DicomHeader.passes``, where that gives as many passes as slices
-    share a place, or acquisitions that lie interleaved, and leaves no place repeated within a pass. Values that differ
-    from slice to slice (an acquisition each, a measured time) tell no passes apart.
+    Passes are told apart by one of the values of ``DicomHeader.passes``, or by Image Type (magnitude and phase), where
+    that gives as many passes as slices share a place, or acquisitions that lie interleaved, and leaves no place
+    repeated within a pass. Values that differ from slice to slice (an acquisition each, a measured time) tell no passes
+    apart.
     """
     places = [_along_normal(image) for image in slices]
     if len(slices) < 2 or None in places:
         return [slices] if slices else []
     place = dict(zip(map(id, slices), np.array(places, float), strict=True))
     most = _most_at_one_place([place[id(image)] for image in slices])
-    for which in range(len(slices[0].header.passes)):
-        passes: dict[float | None, list[_Image]] = {}
+    for which in range(len(slices[0].header.passes) + 1):
+        passes: dict[object, list[_Image]] = {}
         for image in slices:
-            passes.setdefault(image.header.passes[which], []).append(image)
+            passes.setdefault((*image.header.passes, image.instance.image_type)[which], []).append(image)
         spans = [[place[id(image)] for image in one] for one in passes.values()]
         if len(passes) < 2 or any(_most_at_one_place(span) > 1 for span in spans):
             continue

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -22,6 +23,8 @@ from mmfm.errors import ReadError
 
 MAX_UNPACKED = 4 << 30
 """Bytes that one archive may unpack to, all members together."""
+MAX_MEMBER = 2 << 30
+"""Bytes that one member may unpack to: it is held in memory."""
 MAX_RATIO = 100
 """Unpacked bytes for each packed byte of a member."""
 RATIO_FREE = 1 << 20
@@ -29,6 +32,7 @@ RATIO_FREE = 1 << 20
 MAX_MEMBERS = 5_000
 """An archive holds fewer entries than this."""
 _CHUNK = 1 << 20
+_NO_FILE = "expected a regular file, found a device, pipe or socket"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Magic number, lengths of the name and of the extra field (APPNOTE.TXT 4.3.7)."""
 
@@ -40,6 +44,10 @@ _ARCHIVES = {
     b"Rar!": "rar",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x9d": "compress",
+    b"MSCF": "cab",
 }
 
 
@@ -86,6 +94,8 @@ class Refusal:
 
     name: str
     reason: str
+    archive: Path | None = None
+    """That it is a member of."""
 
 
 class _ClampedReader(io.BufferedReader):
@@ -103,16 +113,25 @@ def walk(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
     A zip inside a folder is opened, an archive inside an archive is not. Links to folders are not followed.
 
     Raises:
-        ReadError: ``path`` does not exist.
+        ReadError: ``path`` does not exist, or cannot be reached.
     """
-    if not path.exists():
-        raise ReadError(str(path), expected="a folder, a zip or a file", found="nothing there", fix="check the path")
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        absent = isinstance(error, (FileNotFoundError, NotADirectoryError, ValueError))
+        found = "nothing there" if absent else getattr(error, "strerror", None) or "an error"
+        raise ReadError(str(path), expected="a folder, a zip or a file", found=found, fix="check the path") from None
     for file in _files(path):
         if isinstance(file, Refusal):
             yield file
             continue
         for item in _opened(file):
-            if not isinstance(item, Refusal) and archive_kind(item[1]) == "zip":
+            try:
+                is_zip = not isinstance(item, Refusal) and archive_kind(item[1]) == "zip"
+            except OSError as error:
+                yield Refusal(name=str(file), reason=f"expected a readable file, found: {error.strerror}")
+                continue
+            if is_zip:
                 yield from _members(file)
             else:
                 yield item
@@ -123,6 +142,7 @@ def listed(root: Path, names: Iterable[Sequence[str]]) -> Iterator[tuple[Source,
 
     Case is ignored where no file is named exactly so: media are written in capitals and copied in small letters.
     """
+    entries = cache(_entries_by_name)
     for parts in dict.fromkeys(tuple(name) for name in names):
         shown = "/".join(parts)
         if any(part in ("", ".", "..") or set(part) & set("/\\:") for part in parts):
@@ -130,8 +150,8 @@ def listed(root: Path, names: Iterable[Sequence[str]]) -> Iterator[tuple[Source,
             continue
         place: Path | None = root
         for part in parts:
-            place = place and _child(place, part)
-        if place is None or not place.is_file() or not place.resolve().is_relative_to(root.resolve()):
+            place = place and entries(place).get(part, entries(place).get(part.casefold()))
+        if place is None or not _is_file_below(root, place):
             yield Refusal(name=shown, reason="expected a listed file below the DICOMDIR, found nothing there")
             continue
         yield from _opened(place)
@@ -149,14 +169,20 @@ def _opened(file: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         yield source, stream
 
 
-def _child(folder: Path, name: str) -> Path | None:
+def _entries_by_name(folder: Path) -> dict[str, Path]:
+    """Returns what lies in a folder by its name, and by its name in small letters."""
     try:
-        if (folder / name).exists():
-            return folder / name
-        entries = sorted(folder.iterdir())
+        entries = sorted(folder.iterdir(), reverse=True)
     except OSError:
-        return None
-    return next((entry for entry in entries if entry.name.casefold() == name.casefold()), None)
+        return {}
+    return {entry.name.casefold(): entry for entry in entries} | {entry.name: entry for entry in entries}
+
+
+def _is_file_below(root: Path, place: Path) -> bool:
+    try:
+        return place.is_file() and place.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a folder that may not be entered, links in a circle
+        return False
 
 
 def archive_kind(stream: BinaryIO) -> str | None:
@@ -172,22 +198,37 @@ def archive_kind(stream: BinaryIO) -> str | None:
 
 
 def _files(path: Path) -> Iterator[Path | Refusal]:
+    """Yields the files at ``path``, those of each folder by name; folders may be nested as deep as the system lets."""
     if not path.is_dir():
-        if not path.is_file():  # a pipe would wait for ever
-            yield Refusal(name=str(path), reason="expected a regular file, found a device, pipe or socket")
-        else:
-            yield path
+        yield path if path.is_file() else Refusal(name=str(path), reason=_NO_FILE)
         return
+    opened = [_entries(path)]
+    while opened:
+        entry = next(opened[-1], None)
+        if entry is None:
+            opened.pop()
+        elif isinstance(entry, Refusal):
+            yield entry
+        else:
+            try:
+                if entry.is_symlink() and not entry.is_file():
+                    yield Refusal(name=entry.path, reason="a link to a folder, or to nothing, is not followed")
+                elif entry.is_dir():
+                    opened.append(_entries(entry.path))
+                else:  # a pipe would wait for ever
+                    yield Path(entry.path) if entry.is_file() else Refusal(name=entry.path, reason=_NO_FILE)
+            except OSError as error:
+                yield Refusal(name=entry.path, reason=f"expected a readable file or folder, found: {error.strerror}")
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str] | Refusal]:
     try:
-        entries = sorted(path.iterdir())
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        yield Refusal(name=str(path), reason=f"expected a readable folder, found: {error.strerror}")
+        yield Refusal(name=str(folder), reason=f"expected a readable folder, found: {error.strerror}")
         return
-    for entry in entries:
-        if entry.is_symlink() and not entry.is_file():
-            yield Refusal(name=str(entry), reason="a link to a folder, or to nothing, is not followed")
-        else:
-            yield from _files(entry)
+    yield from entries
 
 
 def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
@@ -203,18 +244,22 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
             name=str(path), reason=f"expected an archive of fewer than {MAX_MEMBERS} members, found {len(entries)}"
         )
         return
+    if all(entry.is_dir() for entry in entries):
+        yield Refusal(name=str(path), reason="expected an archive of images, found an empty one")
+        return
     offsets = sorted(entry.header_offset for entry in entries)
-    ends = dict(reversed(list(pairwise(offsets))))  # of entries that share an offset, each ends where it starts
+    following = pairwise([*offsets, archive.start_dir])
+    ends = dict(reversed(list(following)))  # of entries that share an offset, each ends where it starts
     left = MAX_UNPACKED
     for entry in entries:
         if entry.is_dir():
             continue
         name = f"{path}!{entry.filename}"
-        if reason := _unsafe(entry, ends.get(entry.header_offset)):
-            yield Refusal(name=name, reason=reason)
+        if reason := _unsafe(entry, ends[entry.header_offset]):
+            yield Refusal(name=name, archive=path, reason=reason)
             continue
         if left <= 0:
-            yield Refusal(name=name, reason=f"the archive unpacks to more than {MAX_UNPACKED >> 30} GB")
+            yield Refusal(name=name, archive=path, reason=f"the archive unpacks to more than {MAX_UNPACKED >> 30} GB")
             continue
         member = Member(
             offset=entry.header_offset,
@@ -225,18 +270,18 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
         try:
             stream = _unpack(path, member, name, left)
         except ReadError as error:
-            yield Refusal(name=name, reason=f"expected {error.expected}, found {error.found}")
+            yield Refusal(name=name, archive=path, reason=f"expected {error.expected}, found {error.found}")
             left -= MAX_UNPACKED if "in total" in error.expected else 0
             continue
         left -= stream.getbuffer().nbytes
         if kind := archive_kind(stream):
-            yield Refusal(name=name, reason=f"an archive ({kind}) inside an archive is not opened")
+            yield Refusal(name=name, archive=path, reason=f"an archive ({kind}) inside an archive is not opened")
             continue
         yield Source(name=name, path=path, member=member), stream
 
 
-def _unsafe(entry: zipfile.ZipInfo, end: int | None) -> str | None:
-    """Returns why ``entry`` is not opened, if so. ``end`` is where the next one starts."""
+def _unsafe(entry: zipfile.ZipInfo, end: int) -> str | None:
+    """Returns why ``entry`` is not opened, if so. ``end`` is where the next one or the directory starts."""
     name = entry.filename.replace("\\", "/")
     if name.startswith("/") or name[1:2] == ":" or ".." in PurePosixPath(name).parts:
         return "expected a name inside the archive, found one that is absolute or climbs with '..'"
@@ -246,8 +291,8 @@ def _unsafe(entry: zipfile.ZipInfo, end: int | None) -> str | None:
         return f"expected a stored or deflated member, found compression method {entry.compress_type}"
     if entry.flag_bits & 0x1:
         return "expected a member without a password, found an encrypted one"
-    if end is not None and entry.header_offset + _LOCAL_HEADER.size + entry.compress_size > end:
-        return "expected members one after another, found one that overlaps the next"
+    if entry.header_offset + _LOCAL_HEADER.size + entry.compress_size > end:
+        return "expected members one after another, found one that overlaps the next or the directory"
     return None
 
 
@@ -270,6 +315,13 @@ def _unpack(path: Path, member: Member, name: str, limit: int) -> io.BytesIO:
                         expected=f"an archive of at most {MAX_UNPACKED >> 30} GB in total",
                         found="more",
                         fix="unpack it",
+                    )
+                if size > MAX_MEMBER:
+                    raise ReadError(
+                        name,
+                        expected=f"a member of at most {MAX_MEMBER >> 30} GB",
+                        found="more",
+                        fix="unpack the archive and read the folder",
                     )
                 if size > max(RATIO_FREE, MAX_RATIO * member.packed_bytes):
                     raise ReadError(

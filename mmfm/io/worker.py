@@ -3,12 +3,14 @@
 Native decoders have ended the process that called them, on valid files too. ``decode`` here does what
 ``mmfm.io.frames.decode`` does, and ``decode_picture`` what that of ``mmfm.io.images`` does, in a process that is
 started when it is first wanted, killed when a file takes too long or too much memory, and started anew for the next
-one. What comes back is numbers and words, and is checked.
+one. What comes back is numbers and words, and is checked. It is no sandbox: code that a file makes a decoder run there
+has the rights of this user, files and network among them, though not what the environment says.
 """
 
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import math
 import os
@@ -20,11 +22,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, Timer
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
-from mmfm.errors import ReadError
+from mmfm.errors import ConfigError, ReadError
 from mmfm.io.frames import Coding
 from mmfm.io.frames import decode as decode_here
 from mmfm.io.images import decode_picture
@@ -37,7 +39,18 @@ FILE_SECONDS = 120.0
 FRAME_BYTES = 3 << 29
 """Memory that decoding may take besides the file and three times the pixels that come out (1.5 GB)."""
 _START_SECONDS = 60.0
+_READY = b"ready\n"
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
+_ENVIRONMENT = (
+    "DYLD_LIBRARY_PATH",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+    "PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "SYSTEMROOT",
+)
+"""What is handed on: no password or token of a server."""
 _SERVE = """
 import sys
 # This mmfm before an installed one, and never before the standard library.
@@ -66,6 +79,7 @@ class Worker:
 
         Raises:
             ReadError: as there; or the process ended, or was killed at a limit.
+            ConfigError: it does not start.
         """
         return self._answered(content, header, coding)
 
@@ -84,7 +98,7 @@ class Worker:
                 with _killed_after(process, seconds) as late:
                     process.stdin.write(json.dumps(request).encode() + b"\n" + content)
                     process.stdin.flush()
-                    answer = _answer(process.stdout, header)
+                    answer = _answer(process.stdout, header, coding)
             except Exception:  # what comes back is trusted no more than the file was
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(1)  # it may be on its way out: by what?
@@ -102,18 +116,26 @@ class Worker:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
-            self._process = subprocess.Popen(
-                # -P: nothing is imported from the folder that someone's files may lie in.
-                [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[2])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # decoders may print what a header holds
-            )
+            try:
+                self._process = subprocess.Popen(
+                    # -P: nothing is imported from the folder that someone's files may lie in.
+                    [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[2])],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # decoders may print what a header holds
+                    env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
+                )
+            except OSError as error:
+                raise _no_start(error.strerror or "an error") from None
             self._owner = os.getpid()  # a fork of this process must not share the pipes
             atexit.register(self.end)
             assert self._process.stdout is not None, "it is a pipe"
-            with _killed_after(self._process, _START_SECONDS):
-                self._process.stdout.readline()  # until it is ready, its time does not count
+            with _killed_after(self._process, _START_SECONDS) as late:
+                ready = self._process.stdout.readline()  # until it is ready, its time does not count
+            if ready != _READY:
+                code = self._process.wait()
+                self.end()
+                raise _no_start(f"more than {_START_SECONDS:g} s" if late.is_set() else f"exit code {code}")
         return self._process
 
     def end(self) -> None:
@@ -152,7 +174,7 @@ def serve() -> None:
     """Answers requests on standard input until it is closed; runs in the process of its own."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
-    answers.write(b"ready\n")
+    answers.write(_READY)
     answers.flush()
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
@@ -174,6 +196,8 @@ def serve() -> None:
         except ReadError as error:
             answers.write(json.dumps({"expected": error.expected, "found": error.found}).encode() + b"\n")
         answers.flush()
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)  # it may wait for the next file as long as it likes
 
 
 def _limit_memory(wanted: int) -> None:
@@ -189,7 +213,7 @@ def _limit_memory(wanted: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _answer(stream: IO[bytes], header: PixelHeader) -> np.ndarray | ReadError:
+def _answer(stream: IO[bytes], header: PixelHeader, coding: Coding | None) -> np.ndarray | ReadError:
     """Returns what the process answered, which is trusted no more than the file was."""
     line = stream.readline(1 << 16)
     if not line.endswith(b"\n"):
@@ -203,10 +227,24 @@ def _answer(stream: IO[bytes], header: PixelHeader) -> np.ndarray | ReadError:
     if words["shape"] != list(shape) or words["dtype"] not in _DTYPES:
         raise ValueError("an array of another shape or type")
     dtype = np.dtype(words["dtype"])
-    content = stream.read(math.prod(shape) * dtype.itemsize)
-    if len(content) < math.prod(shape) * dtype.itemsize:
+    bits = coding.bits_allocated if coding else header.bits_stored
+    is_float = coding is not None and coding.keyword != "PixelData"
+    if dtype.itemsize > max(1, bits // 8) or (dtype.kind == "f") != is_float:
+        raise ValueError("values that the request cannot give")
+    content = bytearray(math.prod(shape) * dtype.itemsize)  # not bytes: who asks may write to the pixels
+    if cast(io.BufferedIOBase, stream).readinto(content) < len(content):
         raise EOFError
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _no_start(found: str) -> ConfigError:
+    """Returns what ends the reading of all files: none of them is at fault."""
+    return ConfigError(
+        "the process that decodes files of unknown origin",
+        expected="one that starts",
+        found=found,
+        fix="run `mmfm doctor`, and look at the limits of memory and processes",
+    )
 
 
 def _printable(text: str) -> str:

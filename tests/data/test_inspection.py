@@ -19,8 +19,11 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
 
+from mmfm.data import inspection
 from mmfm.data.inspection import inspect, render
-from mmfm.errors import ReadError
+from mmfm.errors import ConfigError, ReadError
+from mmfm.imaging import pixels, volume
+from mmfm.io import worker
 from mmfm.study import Receipt
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +76,9 @@ def test_headers_alone_decode_nothing(tmp_path):
     broken(tmp_path / "x.dcm", 0)
     result = inspect(tmp_path, headers_only=True)
     assert result["files"][0]["status"] == "ok"
-    assert result["studies"][0]["series"] == [{"series_uid": "1.2.3.4", "modality": "CT", "receipt": None}]
+    assert result["studies"][0]["series"] == [
+        {"series_uid": "1.2.3.4", "modality": "CT", "receipt": None, "reason": None}
+    ]
     assert "not decoded" in render(result)
 
 
@@ -84,16 +89,96 @@ def test_a_series_with_no_file_left_has_no_receipt(tmp_path):
     assert result["studies"] == []
 
 
-def test_a_series_that_makes_no_volume_is_refused_with_numbers(tmp_path):
+def test_a_series_that_makes_no_volume_says_why_and_its_files_are_as_they_are_alone(tmp_path):
     write_ct(tmp_path / "a.dcm", 0)
     write_ct(tmp_path / "b.dcm", 0.001)
     dataset = pydicom.dcmread(tmp_path / "b.dcm")
     dataset.SOPInstanceUID = "1.2.77"
     dataset.save_as(tmp_path / "b.dcm")
     result = inspect(tmp_path)
-    assert {f["status"] for f in result["files"]} == {"refused"}
-    assert "1 of 2 at the position of another" in result["files"][0]["reason"]
-    assert result["studies"] == []
+    assert {(f["status"], f["reason"]) for f in result["files"]} == {("ok", "its series makes no volume")}
+    (series,) = result["studies"][0]["series"]
+    assert series["receipt"] is None
+    assert "1 of 2 at the position of another" in series["reason"]
+    assert "no volume: expected slices at different positions" in render(result)
+    assert inspect(tmp_path / "a.dcm")["files"][0]["status"] == "ok"
+
+
+def test_a_slice_that_cannot_be_shown_leaves_the_volume_to_the_others(tmp_path, monkeypatch):
+    for z in (0, 2, 4, 6):
+        write_ct(tmp_path / f"{z}.dcm", z)
+    dataset = pydicom.dcmread(tmp_path / "4.dcm")
+    dataset.RescaleIntercept = 13
+    dataset.save_as(tmp_path / "4.dcm")
+    real = pixels.to_physical
+
+    def fails(stored, header, **options):
+        if header.rescale_intercept == 13:
+            raise OverflowError("bits")
+        return real(stored, header, **options)
+
+    monkeypatch.setattr(volume, "to_physical", fails)
+    monkeypatch.setattr(inspection, "MAX_KEPT_BYTES", 1000)  # of one slice: the others are decoded again
+    result = inspect(tmp_path)
+    assert [f["status"] for f in result["files"]] == ["ok", "ok", "refused", "ok"]
+    assert result["files"][2]["reason"].endswith("(OverflowError)")
+    assert result["studies"][0]["series"][0]["receipt"]["slices_used"] == 3
+
+
+@pytest.mark.parametrize(("error", "reason"), [(KeyError("x"), "KeyError"), (MemoryError(), "fit into memory")])
+@pytest.mark.parametrize("at", ["load", "volume"])
+def test_whatever_goes_wrong_with_one_series_is_one_line(tmp_path, monkeypatch, error, reason, at):
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "good.png")
+    write_ct(tmp_path / "x.dcm", 0)
+
+    def fails(*_, **__):
+        raise error
+
+    if at == "load":
+        monkeypatch.setattr("mmfm.io.worker.shared.decode", fails)
+    else:
+        monkeypatch.setattr(volume, "to_physical", fails)
+    result = inspect(tmp_path)
+    assert [f["status"] for f in result["files"]] == ["ok", "refused"]
+    assert reason in result["files"][1]["reason"]
+    assert len(result["studies"]) == 1
+
+
+def test_a_process_that_does_not_start_ends_it_with_one_error(tmp_path, monkeypatch):
+    for z in (0, 2):
+        write_ct(tmp_path / f"{z}.dcm", z)
+    monkeypatch.setattr("mmfm.io.worker.shared", worker.Worker())
+    monkeypatch.setattr(worker, "_SERVE", "raise SystemExit(3)")
+    with pytest.raises(ConfigError, match="expected one that starts; found exit code 3"):
+        inspect(tmp_path)
+
+
+def test_an_archive_is_one_entry_before_its_members(tmp_path):
+    good, bad = write_ct(tmp_path / "a.dcm", 0).read_bytes(), broken(tmp_path / "b.dcm", 2).read_bytes()
+    expected = {}
+    for name, members in {
+        "none": [],
+        "folder/": [b""],
+        "bad": [bad, b"text"],
+        "good": [bad, good],
+        "text": [b"text"],
+    }.items():
+        path = tmp_path / f"{name.strip('/')}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for number, member in enumerate(members):
+                archive.writestr(name if name.endswith("/") else str(number), member)
+        expected[name] = [file["status"] for file in inspect(path)["files"]]
+        assert inspect(path)["files"][0]["file"] == str(path)
+    assert expected == {
+        "none": ["refused"],
+        "folder/": ["refused"],
+        "bad": ["refused"] * 3,
+        "good": ["ok", "refused", "ok"],
+        "text": ["refused"] * 2,
+    }
+    reason = inspect(tmp_path / "text.zip")["files"][0]["reason"]
+    assert reason == "none of its 1 members can be read; the first: expected DICOM, PNG, JPEG or zip, found text"
+    assert inspect(tmp_path / "none.zip")["files"][0]["reason"] == "expected an archive of images, found an empty one"
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -104,8 +189,8 @@ def test_members_of_one_name_each_have_an_outcome(tmp_path):
             archive.writestr("same.dcm", path.read_bytes())
         archive.writestr("same.dcm", "text")
     result = inspect(tmp_path / "z.zip")
-    assert [file["status"] for file in result["files"]] == ["ok", "refused", "ok", "refused"]
-    assert "4 files: 2 ok, 2 refused, 0 ignored" in render(result)
+    assert [file["status"] for file in result["files"]] == ["ok", "ok", "refused", "ok", "refused"]
+    assert "5 files: 3 ok, 2 refused, 0 ignored" in render(result)
     assert Receipt.from_json(result["studies"][0]["series"][0]["receipt"]).slices_used == 2
 
 
@@ -142,6 +227,7 @@ def test_every_odd_and_hostile_file_opens_or_is_refused(shared_data, collection,
         pytest.skip(f"no {collection} beside the checkout")
     with open(folder / "manifest.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
+    together = {file["file"]: file for file in inspect(folder / "files")["files"]}
     for row in rows:
         start = time.monotonic()
         result = inspect(folder / row["file"])
@@ -161,6 +247,10 @@ def test_every_odd_and_hostile_file_opens_or_is_refused(shared_data, collection,
             assert "ok" not in statuses, row["file"]
         elif decodes == "decodes":
             assert statuses == ["ok"], (row["file"], result["files"][0]["reason"])
+        for file in result["files"]:  # in a folder with the others, but for a second file of one instance
+            other = together.get(file["file"], file)
+            is_second = other["reason"] == "the SOP instance UID of a file that stands before it"
+            assert is_second or other["status"] == file["status"], file["file"]
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +22,7 @@ from pydicom.uid import (
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
-from mmfm.io import attach, read, read_image, read_studies
+from mmfm.io import attach, read, read_image, read_studies, sources
 from mmfm.io.sources import walk
 from mmfm.study import Laterality, Sex, Study, ViewPosition
 
@@ -246,6 +248,110 @@ def test_members_that_overlap_are_refused(write_dicom, picture, tmp_path):
     assert found["six"][0] == "ok"
     assert found["one"] == found["two"] == ("refused", found["one"][1])
     assert "overlaps the next" in found["one"][1]
+
+
+def test_a_member_that_claims_more_than_the_archive_holds_is_refused(tmp_path):
+    """By what it claims to be packed in, a bomb would be none."""
+    path = zipped(tmp_path / "a.zip", bomb=bytes(8 << 20))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 20
+    content[at : at + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    (outcome,) = outcomes(path).values()
+    assert outcome[0] == "refused"
+    assert "overlaps the next or the directory" in outcome[1]
+
+
+def test_a_member_is_limited_by_what_memory_holds(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "a.zip", stored=bytes(3000), packed=b"text")
+    monkeypatch.setattr(sources, "MAX_MEMBER", 2000)
+    found = {name.split("!")[1]: reason for name, (_, reason) in outcomes(path).items()}
+    assert "a member of at most" in found["stored"]
+    assert "found text" in found["packed"]
+
+
+def test_an_archive_without_members_is_refused(tmp_path):
+    for names in ((), ("one/", "one/two/")):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, b"")
+        assert outcomes(tmp_path / "a.zip") == {
+            "a.zip": ("refused", "expected an archive of images, found an empty one")
+        }
+
+
+@pytest.mark.parametrize(
+    ("magic", "kind"),
+    [(b"\x28\xb5\x2f\xfd", "zstd"), (b"MSCF", "cab"), (b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d", "compress")],
+)
+def test_archives_of_other_kinds_are_named(tmp_path, magic, kind):
+    (tmp_path / "x").write_bytes(magic + bytes(100))
+    assert outcomes(tmp_path) == {
+        "x": ("refused", f"expected DICOM, PNG, JPEG or zip, found an archive of another kind ({kind})")
+    }
+
+
+def test_folders_may_be_nested_deeper_than_calls(write_dicom, picture, tmp_path):
+    here, good = os.getcwd(), write_dicom("x.dcm", picture)
+    os.chdir(tmp_path)
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    good.rename("deep.dcm")
+    os.chdir(here)
+    found = outcomes(tmp_path)
+    os.chdir(tmp_path / "/".join("d" * 1500))
+    os.remove("deep.dcm")
+    for _ in range(1500):  # what removes the folders of tests calls itself for each
+        os.chdir("..")
+        os.rmdir("d")
+    os.chdir(here)
+    assert found == {"deep.dcm": ("ok", None)}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="who may enter every folder is not refused")
+def test_a_folder_that_may_not_be_entered_is_one_line(write_dicom, picture, tmp_path):
+    write_dicom("good.dcm", picture)
+    for mode in (0o000, 0o400, 0o100):
+        write_dicom(f"{mode}/x.dcm", picture).parent.chmod(mode)
+    try:
+        found = read(tmp_path).files
+    finally:
+        for mode in (0o000, 0o400, 0o100):
+            (tmp_path / str(mode)).chmod(0o700)
+    assert sorted(file.status for file in found) == ["ok", "refused", "refused", "refused"]
+    assert all("ermission denied" in file.reason for file in found if file.status == "refused")
+
+
+def test_an_entry_that_cannot_be_looked_at_is_one_line(write_dicom, picture, tmp_path, monkeypatch):
+    """As in a folder that may be listed but not entered, whoever runs this."""
+    write_dicom("s/a.dcm", picture)
+
+    class Closed:
+        name, path = "b", str(tmp_path / "s/b")
+
+        def is_symlink(self):
+            raise PermissionError(13, "Permission denied")
+
+    real = sources._entries
+    monkeypatch.setattr(sources, "_entries", lambda folder: iter([Closed(), *real(folder)]))
+    found = outcomes(tmp_path / "s")
+    assert found["a.dcm"][0] == "ok"
+    assert found["b"] == ("refused", "expected a readable file or folder, found: Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("path", "found"), [("y" * 300, "name too long"), ("y/" * 3000, "name too long"), ("\0", "nothing")]
+)
+def test_paths_that_no_system_has_are_one_line(tmp_path, path, found):
+    with pytest.raises(ReadError, match=rf"expected a folder, a zip or a file; found .*{found}"):
+        read(tmp_path / path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
+def test_a_file_that_cannot_be_read_is_one_line():
+    (file,) = read("/proc/self/mem").files
+    assert (file.status, file.reason) == ("refused", "expected a readable file, found: Input/output error")
 
 
 @pytest.mark.parametrize("at", [3, 200, -200])
@@ -523,6 +629,20 @@ def test_a_turned_photograph_is_refused(tmp_path, picture):
         read_image(tmp_path / "x.jpg")
 
 
+def test_damaged_exif_is_one_line(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "x.png", exif=b"neither byte order")
+    status, reason = outcomes(tmp_path)["x.png"]
+    assert status == "refused"
+    assert reason == "expected a complete PNG or JPEG, found damaged EXIF data"
+
+
+def test_a_large_picture_prints_nothing(tmp_path):
+    Image.fromarray(np.zeros((10_000, 9_500), np.uint8)).save(tmp_path / "x.png")
+    code = "import sys; from mmfm.io import read; print(read(sys.argv[1]).files[0].status)"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.png"], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
 def test_truncated_picture(tmp_path, picture):
     Image.fromarray(picture).save(tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:-100])
@@ -537,6 +657,30 @@ def test_a_preamble_that_is_a_program_is_told(write_dicom, picture):
     assert status == "ok"
     assert "Windows program" in reason
     assert read(path).files[0].preamble_suspicious
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [b"ZM", b"\n#!/bin/sh", b"\xef\xbb\xbf<html>", b"@echo off\r\n", b"{\\rtf1", b"Rar!\x1a\x07", b"\x1f\x8b\x08",
+     b"GIF89a", b"\x89PNG\r\n", b"\0asm", b"L\0\0\0\x01\x14\x02\0", b"\0\0\0 ftyp", b"javascript:",
+     b"SQLite format 3\0"],
+)  # fmt: skip
+def test_a_preamble_that_is_neither_empty_nor_tiff_is_told(write_dicom, picture, preamble):
+    path = write_dicom("x.dcm", picture)
+    path.write_bytes(preamble.ljust(128, b"\0") + path.read_bytes()[128:])
+    assert read(path).files[0].preamble_suspicious
+
+
+@pytest.mark.parametrize(
+    "preamble", [b"", b"II*\0\x08", b"MM\0*\0\0\0\x08", b"II+\0", bytes(17) + b"\x01", b"R_1F7AAEBA35\0\0WFM02\0NAME-2"]
+)
+def test_a_harmless_preamble_is_not(write_dicom, picture, preamble):
+    path = write_dicom("x.dcm", picture)
+    path.write_bytes(preamble.ljust(128, b"\0") + path.read_bytes()[128:])
+    assert outcomes(path)["x.dcm"] == ("ok", None)
+    bare = path.read_bytes()[132:]
+    path.write_bytes(bare)
+    assert not read(path).files[0].preamble_suspicious
 
 
 def test_slices_that_must_not_be_mixed_are_series_of_their_own(write_dicom, picture, tmp_path):
@@ -580,9 +724,20 @@ def write_slices(write_dicom, picture):
         ([{"z": z, "DiffusionBValue": b} for b in (0.0, 500.0, 1000.0) for z in range(3)], [3, 3, 3]),
         ([{"z": z + a / 2, "AcquisitionNumber": a} for a in (0, 1) for z in range(5)], [5, 5]),
         ([{"z": z, "FrameOfReferenceUID": f"1.2.{z // 3}"} for z in range(6)], [3, 3]),
+        ([{"z": z, "InversionTime": t} for t in (100, 200) for z in range(3)], [3, 3]),
+        ([{"z": z, "FrameReferenceTime": t, "Modality": "PT"} for t in (0, 1000) for z in range(3)], [3, 3]),
+        ([{"z": z, "AcquisitionTime": t} for t in ("120000", "120001.5") for z in range(3)], [3, 3]),
+        ([{"z": z, "ConvolutionKernel": k, "Modality": "CT"} for k in ("B30f", "B70f") for z in range(3)], [3, 3]),
+        ([{"z": z, "ImageType": ["ORIGINAL", "PRIMARY", k]} for k in "MP" for z in range(3)], [3, 3]),
+        ([{"z": z, "Modality": "CT" if z < 4 else "MR"} for z in range(6)], [4, 2]),
+        ([{"z": z, "Modality": "CT"} | ({"RescaleSlope": 1, "RescaleIntercept": -5} if z else {}) for z in range(4)],
+         [1, 3]),
+        ([{"z": z, "FrameOfReferenceUID": uid} for z, uid in enumerate(("1.2", "1.3", "", "1.2"))], [2, 1, 1]),
     ],
-    ids=["two passes", "two echoes", "three b-values", "interleaved acquisitions", "two frames of reference"],
-)
+    ids=["two passes", "two echoes", "three b-values", "interleaved acquisitions", "two frames of reference",
+         "two inversion times", "two times of a dynamic PET", "two acquisition times", "two kernels",
+         "magnitude and phase", "two modalities", "one without rescale", "of which frame of reference is not known"],
+)  # fmt: skip
 def test_what_must_not_be_mixed_is_split(write_slices, slices, sizes):
     assert write_slices(*slices) == sizes
 
@@ -597,11 +752,42 @@ def test_what_must_not_be_mixed_is_split(write_slices, slices, sizes):
         [{"z": z, "AcquisitionNumber": z} for z in (0, 1, 2, 3, 3)],
         [{"z": z, "AcquisitionNumber": z // 3} for z in range(6)],
         [{"z": z, "TriggerTime": 100 * phase + z + phase / 7} for z in range(4) for phase in range(3)],
+        [{"z": z, "FrameOfReferenceUID": "" if z == 2 else "1.2.3"} for z in range(5)],
+        [{"z": z, "AcquisitionTime": f"1200{z:02d}", "ImageType": ["ORIGINAL", "PRIMARY", f"X{z}"]} for z in range(5)],
     ],
-    ids=["directions", "spacing", "echo drifts", "times", "one slice twice", "blocks", "measured trigger times"],
+    ids=[
+        "directions",
+        "spacing",
+        "echo drifts",
+        "times",
+        "one slice twice",
+        "blocks",
+        "measured trigger times",
+        "one without a frame of reference",
+        "measured times",
+    ],
 )
 def test_what_belongs_together_is_not_split(write_slices, slices):
     assert write_slices(*slices) == [len(slices)]
+
+
+def dicomdir(path: Path, *names: list[str]) -> Path:
+    directory = Dataset()
+    directory.DirectoryRecordSequence = [Dataset() for _ in names]
+    for record, name in zip(directory.DirectoryRecordSequence, names, strict=True):
+        record.ReferencedFileID = name
+    directory.SOPClassUID, directory.SOPInstanceUID = MediaStorageDirectoryStorage, "1.2.3"
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir"])
+def test_a_dicomdir_that_lists_itself_is_followed_once(write_dicom, picture, tmp_path, name):
+    write_dicom("x.dcm", picture)
+    found = read(dicomdir(tmp_path / "DICOMDIR", [name], ["x.dcm"])).files
+    assert [file.status for file in found] == ["ignored", "ignored", "ok"]
 
 
 def test_a_dicomdir_stands_for_the_files_that_it_lists(write_dicom, picture, tmp_path):
@@ -626,11 +812,5 @@ def test_a_dicomdir_opens_nothing_outside_its_folder(write_dicom, picture, tmp_p
     write_dicom("x.dcm", picture)
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "link").symlink_to(tmp_path)
-    directory, record = Dataset(), Dataset()
-    record.ReferencedFileID = name
-    directory.DirectoryRecordSequence = [record]
-    directory.SOPClassUID, directory.SOPInstanceUID = MediaStorageDirectoryStorage, "1.2.3"
-    directory.file_meta = FileMetaDataset()
-    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    directory.save_as(tmp_path / "media" / "DICOMDIR", enforce_file_format=True)
-    assert [file.status for file in read(tmp_path / "media" / "DICOMDIR").files][1:] == ["refused"]
+    path = dicomdir(tmp_path / "media" / "DICOMDIR", name)
+    assert [file.status for file in read(path).files][1:] == ["refused"]

@@ -3,13 +3,15 @@
 import io
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmfm.errors import ReadError
+from mmfm.errors import ConfigError, ReadError
 from mmfm.io import frames, images, read, worker
 from mmfm.study import PixelHeader
 
@@ -37,6 +39,7 @@ def test_the_process_decodes_as_this_one_does(process):
     answer = process.decode(ARRAY.tobytes(), HEADER, CODING)
     np.testing.assert_array_equal(answer, ARRAY)
     assert answer.dtype == ARRAY.dtype
+    assert answer.flags.writeable
 
 
 def test_a_refusal_there_is_a_refusal_here(process):
@@ -63,14 +66,23 @@ def test_an_interrupted_request_leaves_no_answer_for_the_next(process, monkeypat
     np.testing.assert_array_equal(process.decode(other.tobytes(), HEADER, CODING), other)
 
 
-NONSENSE = (b"{}", b"5", b'{"shape": 5}', b"[" * 60_000, b'{"shape": [1, 4, 3], "dtype": "<i2"}', b'{"found": "x"}')
+NONSENSE = (
+    b"{}",
+    b"5",
+    b'{"shape": 5}',
+    b"[" * 60_000,
+    b'{"shape": [1, 4, 3], "dtype": "<i2"}',
+    b'{"shape": [1, 3, 4], "dtype": "<i8"}',
+    b'{"shape": [1, 3, 4], "dtype": "<f4"}',
+    b'{"found": "x"}',
+)
 
 
 @pytest.mark.parametrize("answer", NONSENSE)
 def test_nonsense_is_no_answer(process, monkeypatch, answer):
     real = worker._answer
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "_answer", lambda stream, header: real(io.BytesIO(answer + b"\n"), header))
+        patch.setattr(worker, "_answer", lambda _, *request: real(io.BytesIO(answer + b"\n" + bytes(200)), *request))
         with pytest.raises(ReadError, match="answered nonsense"):
             process.decode(ARRAY.tobytes(), HEADER, CODING)
     np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
@@ -79,6 +91,37 @@ def test_nonsense_is_no_answer(process, monkeypatch, answer):
 def test_nothing_is_imported_from_the_working_directory(process, tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+
+
+def test_it_waits_for_the_next_file_as_long_as_it_likes(process, monkeypatch):
+    soon = "import mmfm.io.worker as w; w.FILE_SECONDS = -59\nserve()"  # it would end itself after 1 s
+    monkeypatch.setattr(worker, "_SERVE", worker._SERVE.replace("serve()", soon))
+    process.decode(ARRAY.tobytes(), HEADER, CODING)
+    first = process._process
+    time.sleep(1.2)
+    assert first.poll() is None
+    np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
+    assert process._process is first
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the environment of a process is not shown here")
+def test_it_is_told_no_password(process, monkeypatch):
+    monkeypatch.setenv("MMFM_PACS_AUTH", "reader:secret")
+    process.decode(ARRAY.tobytes(), HEADER, CODING)
+    assert b"secret" not in Path(f"/proc/{process._process.pid}/environ").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"_SERVE": "raise SystemExit(3)"}, "exit code 3"), ({"_SERVE": "while 1: pass", "_START_SECONDS": 0.2}, "0.2 s")],
+)
+def test_one_that_does_not_start_is_no_file_s_fault(process, monkeypatch, change, found):
+    for name, value in change.items():
+        monkeypatch.setattr(worker, name, value)
+    with pytest.raises(ConfigError, match=f"expected one that starts; found .*{found}"):
+        process.decode(ARRAY.tobytes(), HEADER, CODING)
+    monkeypatch.undo()
     np.testing.assert_array_equal(process.decode(ARRAY.tobytes(), HEADER, CODING), ARRAY)
 
 
