@@ -35,7 +35,8 @@ def inspect(path: str | Path, *, headers_only: bool = False) -> dict[str, Any]:
         [{"series_uid", "modality", "receipt", "reason"}]}]}``.
         A file is ``refused`` where its own pixels cannot be decoded or shown, whatever lies beside it. A series whose
         files are ``ok`` but make no volume has no receipt, and says why in ``reason``; one that has no such file is
-        left out of ``studies``. An archive is a file too, before its members: ``ok`` where one of them is.
+        left out of ``studies``. A second file of one SOP Instance UID is ``ok`` where it has the pixels of the first,
+        and in no series. An archive is a file too, before its members: ``ok`` where one of them is.
 
     Raises:
         ReadError: ``path`` does not exist.
@@ -57,6 +58,13 @@ def inspect(path: str | Path, *, headers_only: bool = False) -> dict[str, Any]:
                 series.append(entry | {key: value})
         if series:
             studies.append({"study_uid": study.study_uid, "series": series})
+    for repeat in () if headers_only else reading.repeats:
+        pixels, first = _tried(repeat.instance), _tried(repeat.first)
+        if isinstance(pixels, str):
+            files[repeat.place] = replace(files[repeat.place], reason=pixels)
+        elif not isinstance(first, str) and np.array_equal(pixels, first):
+            note = "the pixels and the SOP Instance UID of a file before it: read once"
+            files[repeat.place] = replace(files[repeat.place], status="ok", reason=note)
     return {"files": [to_json(outcome) for outcome in _with_archives(files)], "studies": studies}
 
 

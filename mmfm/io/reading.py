@@ -61,11 +61,23 @@ class FileOutcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """A file that was refused because a file before it states the same SOP Instance UID."""
+
+    place: int
+    """Among the files."""
+    instance: Instance
+    first: Instance
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """All that was found at one path."""
 
     files: tuple[FileOutcome, ...]
     studies: tuple[Study, ...]
+    repeats: tuple[Repeat, ...] = ()
+    """Objects that are in no study because an earlier one has their name. Only pixels can tell whether it is the same."""
 
     @property
     def refusals(self) -> str | None:
@@ -169,8 +181,9 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
             reason = f"expected a readable file, found: {error.strerror or 'an error'}"
             outcome = FileOutcome(file=source.name, status="refused", reason=reason)
         files.append(replace(outcome, archive=str(source.path)) if source.member else outcome)
+    images, repeats = _without_repeats(_without_mixed_patients(images, files), files)
     studies = _dicom_studies(images, files) + _picture_study(pictures, files)
-    return Reading(files=tuple(files), studies=tuple(studies))
+    return Reading(files=tuple(files), studies=tuple(studies), repeats=tuple(repeats))
 
 
 def read_studies(path: str | Path) -> tuple[Study, ...]:
@@ -252,7 +265,6 @@ def _stray(stream: BinaryIO) -> str:
 
 
 def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study]:
-    images = _without_duplicates(_without_mixed_patients(images, files), files)
     studies = []
     for study_uid in dict.fromkeys(image.header.study_uid for image in images):
         members = [image for image in images if image.header.study_uid == study_uid]
@@ -328,12 +340,16 @@ def _is_one_acquisition(images: list[_Image]) -> bool:
     return len(distinct) == len(images) >= 3 and all(map(_is_slice, images)) and stated and len(facts) == 1
 
 
-def _without_duplicates(images: list[_Image], files: list[FileOutcome]) -> list[_Image]:
+def _without_repeats(images: list[_Image], files: list[FileOutcome]) -> tuple[list[_Image], list[Repeat]]:
+    """Refuses all but the first image of each SOP Instance UID."""
     first: dict[str, _Image] = {}
+    repeats = []
     for image in images:
-        if first.setdefault(image.instance.sop_instance_uid, image) is not image:
-            _refuse(files, image, "the SOP instance UID of a file that stands before it")
-    return list(first.values())
+        known = first.setdefault(image.instance.sop_instance_uid, image)
+        if known is not image:
+            _refuse(files, image, "expected a SOP Instance UID of its own, found that of a file before it")
+            repeats.append(Repeat(place=image.place, instance=image.instance, first=known.instance))
+    return list(first.values()), repeats
 
 
 def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
