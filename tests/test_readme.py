@@ -12,7 +12,7 @@ import typer
 from mmfm.cli import app
 from mmfm.data.synthetic import draw_study, write_dicom
 from mmfm.imaging import volume as volumes
-from mmfm.io import dicom, images, nesting, reading, sources, worker
+from mmfm.io import images, nesting, parsing, reading, sources, worker
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -119,7 +119,7 @@ def test_the_page_on_dicom_runs_and_states_the_limits_that_hold(root, tmp_path):
     for limit in (
         f"fewer than {sources.MAX_MEMBERS:,} members, {sources.MAX_UNPACKED >> 30} GB unpacked",
         f"{sources.MAX_RATIO}:1 for each member above {sources.RATIO_FREE >> 20} MB",
-        f"{dicom.MAX_INFLATED >> 30} GB, {dicom.MAX_INFLATE_RATIO}:1",
+        f"{parsing.MAX_INFLATED >> 30} GB, {parsing.MAX_INFLATE_RATIO}:1",
         f"at most {nesting.MAX_DEPTH} deep, at most {nesting.MAX_ELEMENTS:,} elements",
         f"frames at most {images.MAX_PIXEL_BYTES >> 30} GB",
         f"{volumes.MAX_VOLUME_BYTES >> 30} GB; at most {reading.MAX_VOLUMES:,} volumes",

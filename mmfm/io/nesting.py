@@ -11,6 +11,7 @@ from struct import Struct
 from typing import BinaryIO
 
 from mmfm.errors import ReadError
+from mmfm.io.elements import refusal
 
 MAX_DEPTH = 64
 """Sequences inside each other; one at the top of the data set is the first."""
@@ -45,11 +46,7 @@ def check_nesting(stream: BinaryIO) -> None:
 
 def too_deep() -> ReadError:
     """Returns the refusal of a file whose sequences are nested deeper than ``MAX_DEPTH``."""
-    return _refusal(f"sequences nested at most {MAX_DEPTH} deep", f"sequences nested deeper than {MAX_DEPTH}")
-
-
-def _refusal(expected: str, found: str) -> ReadError:
-    return ReadError("", expected=expected, found=found, fix="ask its source for a valid file")
+    return refusal(f"sequences nested at most {MAX_DEPTH} deep", f"sequences nested deeper than {MAX_DEPTH}")
 
 
 def _walk(stream: BinaryIO) -> None:
@@ -73,7 +70,7 @@ def _walk(stream: BinaryIO) -> None:
             return
         elements += 1
         if elements > MAX_ELEMENTS:
-            raise _refusal(f"at most {MAX_ELEMENTS} elements before the pixels", "more")
+            raise refusal(f"at most {MAX_ELEMENTS} elements before the pixels", "more")
         group, element, length = tag.unpack_from(window, here)
         at += 8
         if group == 0xFFFE:

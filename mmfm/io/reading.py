@@ -16,9 +16,10 @@ import numpy as np
 
 from mmfm.errors import ReadError
 from mmfm.io import worker
-from mmfm.io.dicom import DicomHeader, directory, is_dicom, preamble_note, read_header, with_frames
+from mmfm.io.dicom import DicomHeader, read_header, with_frames
 from mmfm.io.frames import Decode, decode
 from mmfm.io.images import content_uid, decode_picture, picture_format, read_stream
+from mmfm.io.parsing import directory, is_dicom, preamble_note
 from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
 from mmfm.study import (
     ORIENTATION_TOLERANCE,
@@ -77,7 +78,7 @@ class Reading:
     files: tuple[FileOutcome, ...]
     studies: tuple[Study, ...]
     repeats: tuple[Repeat, ...] = ()
-    """Objects that are in no study because an earlier one has their name. Only pixels can tell whether it is the same."""
+    """Objects that are in no study because an earlier one has their UID. Pixels can tell whether it is the same."""
 
     @property
     def refusals(self) -> str | None:

@@ -11,7 +11,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
-from mmfm.io import dicom, read, read_studies
+from mmfm.io import parsing, read, read_studies
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, silenced by a filter that pytest resets
 
@@ -126,13 +126,13 @@ def test_a_header_that_goes_on_behind_the_pixels_is_refused(write_dicom, picture
 
 def test_deflated_data_sets_of_every_size(monkeypatch):
     """Where they end in a run, the inflater holds back what goes beyond a chunk."""
-    monkeypatch.setattr(dicom, "_CHUNK", 64)
-    monkeypatch.setattr(dicom, "MAX_INFLATE_RATIO", 2000)
+    monkeypatch.setattr(parsing, "_CHUNK", 64)
+    monkeypatch.setattr(parsing, "MAX_INFLATE_RATIO", 2000)
     syntax = DeflatedExplicitVRLittleEndian.encode()
     head = bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI" + len(syntax).to_bytes(2, "little") + syntax
     for size in range(3000, 3100):
         deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        content, _ = dicom.inflated(io.BytesIO(head + deflater.compress(bytes(size)) + deflater.flush()))
+        content, _ = parsing.inflated(io.BytesIO(head + deflater.compress(bytes(size)) + deflater.flush()))
         assert content.read().endswith(b"1.2.840.10008.1.2.1\0" + bytes(size))
 
 
@@ -142,6 +142,6 @@ def test_too_little_memory_is_one_line(write_dicom, picture, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr(dicom._PixelValue, "read", fail)
+    monkeypatch.setattr(parsing.PixelValue, "read", fail)
     with pytest.raises(ReadError, match="expected pixels that fit into the memory"):
         study.series[0].instances[0].load()

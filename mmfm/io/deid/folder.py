@@ -29,7 +29,8 @@ from mmfm.io.deid.key import Key
 from mmfm.io.deid.pixels import clean_pixels, is_searchable, may_show_identity
 from mmfm.io.deid.profile import BASIC, EDITION, FULL_DATES, MODIFIED_DATES, checked_options, method_codes
 from mmfm.io.deid.streams import PIXEL_KEYWORDS, strip_pixels
-from mmfm.io.dicom import guessed_syntax, inflated, is_dicom, read_header
+from mmfm.io.dicom import read_header
+from mmfm.io.parsing import guessed_syntax, inflated, is_dicom
 from mmfm.io.sources import Refusal, Source, walk
 from mmfm.io.worker import shared
 from mmfm.jsonable import to_json
