@@ -118,7 +118,7 @@ def test_the_page_on_dicom_runs_and_states_the_limits_that_hold(root, tmp_path):
     page = " ".join((root / "docs/dicom.md").read_text().split())
     for limit in (
         f"fewer than {sources.MAX_MEMBERS:,} members, {sources.MAX_UNPACKED >> 30} GB unpacked",
-        f"{sources.MAX_RATIO}:1 for each member above {sources.RATIO_FREE >> 20} MB",
+        f"{sources.MAX_RATIO}:1 for each above {sources.RATIO_FREE >> 20} MB",
         f"{parsing.MAX_INFLATED >> 30} GB, {parsing.MAX_INFLATE_RATIO}:1",
         f"at most {nesting.MAX_DEPTH} deep, at most {nesting.MAX_ELEMENTS:,} elements",
         f"frames at most {images.MAX_PIXEL_BYTES >> 30} GB",
