@@ -6,8 +6,8 @@ numbers depend on:
 
     {"content": the SHA-256 that the manifest states, "modality": ..., "preprocessing": {...}, "view": ...}
 
-``preprocessing`` holds what was chosen, and the SHA-256 of the code that reads and renders: whoever changes that code
-need not remember to raise a version.
+``preprocessing`` holds what was chosen, the SHA-256 of the code that reads and renders, and the versions of the
+decoders: whoever changes one of them need not remember to raise a version.
 
 So nothing has to be looked up, hashed again or locked: a file that stands there is whole (it is renamed into its
 place) and right, several processes may write it at once, and one may delete it while another reads. Entries that were
@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from mmfm.study import Receipt, Series
 _DTYPES = {"F16": "<f2", "F32": "<f4", "I16": "<i2", "U8": "u1"}
 _LONGEST_HEADER = 100 << 20
 """Of a safetensors file, by its specification."""
+_DECODERS = ("imagecodecs", "numpy", "pillow", "pydicom", "pyjpegls", "pylibjpeg-openjpeg")
 _ABANDONED_S = 24 * 3600.0
 """A part of a file that is so old was left by a process that was killed."""
 
@@ -125,7 +127,7 @@ class VolumeCache:
         parts = {
             "content": series.sha256,
             "modality": series.modality,
-            "preprocessing": {"code": _code(), **preprocessing},
+            "preprocessing": {"code": _code(), "decoders": _decoders(), **preprocessing},
             "view": series.view,
         }
         name = hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -200,7 +202,13 @@ def _read(place: Path) -> tuple[np.ndarray, Receipt] | None:
 
 
 @cache
+def _decoders() -> dict[str, str]:
+    return {name: version(name) for name in _DECODERS}
+
+
+@cache
 def _code() -> str:
     """Returns the SHA-256 of the code between a file and a Volume."""
     folders = (resources.files("mmfm.io"), resources.files("mmfm.imaging"))
-    return sha256_of(file for folder in folders for file in folder.iterdir() if file.name.endswith(".py"))
+    files = [file for folder in folders for file in folder.iterdir() if file.name.endswith(".py")]
+    return sha256_of([*files, resources.files("mmfm") / "study.py"])

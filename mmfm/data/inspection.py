@@ -62,8 +62,12 @@ def inspect(path: str | Path, *, headers_only: bool = False) -> dict[str, Any]:
         pixels, first = _tried(repeat.instance), _tried(repeat.first)
         if isinstance(pixels, str):
             files[repeat.place] = replace(files[repeat.place], reason=pixels)
-        elif not isinstance(first, str) and np.array_equal(pixels, first):
-            note = "the pixels and the SOP Instance UID of a file before it: read once"
+        elif places.get(repeat.first.sop_instance_uid) is None or isinstance(first, str):
+            continue  # the first was refused
+        elif np.array_equal(pixels, first):
+            note = (
+                "the pixels and the SOP Instance UID of a file before it: read once, other header values not compared"
+            )
             files[repeat.place] = replace(files[repeat.place], status="ok", reason=note)
     return {"files": [to_json(outcome) for outcome in _with_archives(files)], "studies": studies}
 

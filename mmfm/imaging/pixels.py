@@ -222,7 +222,7 @@ def _voi(stored: np.ndarray, header: PixelHeader) -> tuple[Callable[[np.ndarray]
         return lambda values: _look_up(values, table) / (2.0**table.bits - 1.0), words, ()
     function = header.voi_function
     if header.window_widths and function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        warnings += (f"VOI LUT function {function} is not known: LINEAR is used",)
+        warnings += ("the VOI LUT function is not known: LINEAR is used",)
         function = "LINEAR"
     if header.window_widths:
         center, width = header.window_centers[0], header.window_widths[0]
@@ -283,8 +283,3 @@ def _padding(stored: np.ndarray, header: PixelHeader) -> np.ndarray | None:
     low, high = sorted((header.padding_value, limit))
     mask = (stored >= low) & (stored <= high)
     return mask if mask.any() else None
-
-
-def usable(number: float | None) -> bool:
-    """Returns whether ``number`` can be a length: finite and above 0."""
-    return number is not None and math.isfinite(number) and number > 0

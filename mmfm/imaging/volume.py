@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from threading import Lock
 import numpy as np
 
 from mmfm.errors import ConfigError, ReadError
-from mmfm.imaging.pixels import NAMED_WINDOWS, PADDING_HU, Rendering, apply_window, to_display, to_physical, usable
+from mmfm.imaging.pixels import NAMED_WINDOWS, PADDING_HU, Rendering, apply_window, to_display, to_physical
 from mmfm.study import (
     ORIENTATION_TOLERANCE,
     POSITION_TOLERANCE_MM,
@@ -29,6 +30,7 @@ MAX_VOLUME_BYTES = 4 << 30
 MAX_THREADS = 8
 """That decode the slices of one volume."""
 TILT_TOLERANCE_DEGREES = 0.5
+_UNITS = {"OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT"}
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 
 
@@ -86,7 +88,7 @@ class Volume:
         _check_alike(series)
         stack = _stack(series)
         if quantity != "display":
-            _check_one(series, "unit of values", [i.pixels.rescale_type or "not stated" for i in series.instances])
+            _check_one(series, "unit of values", [_unit(i) for i in series.instances])
         array, renderings = _rendered(series, stack.instances, quantity)
         windows = list(dict.fromkeys(r.window for r in renderings))
         if window is not None:
@@ -228,6 +230,12 @@ def _check_one(series: Series, name: str, values: list) -> None:
         raise _not_one(series, f"one {name} in a volume", found)
 
 
+def _unit(instance: Instance) -> str:
+    """Returns Rescale Type where it is a code of PS3.3 C.11.1.1.2: what else stands there may be a name."""
+    stated = instance.pixels.rescale_type
+    return "not stated" if stated is None else stated if stated in _UNITS else f"unit {zlib.crc32(stated.encode()):08x}"
+
+
 def _kinds(series: Series) -> dict[str, list[str]]:
     """Returns what instances state of the kind of slice that they are, one value for each instance."""
     stated = [dict(i.kind) for i in series.instances]
@@ -264,8 +272,8 @@ def _load(instance: Instance, series: Series) -> np.ndarray:
 def _stack(series: Series) -> _Stack:
     instances = series.instances
     spacing, steps, warnings = _in_plane(instances[0])
-    if len(instances) == 1 and instances[0].pixels.frames > 1:
-        reason = f"{instances[0].pixels.frames} frames in stored order; their positions are not read"
+    if unplaced := sum(i.pixels.frames for i in instances if i.pixels.frames > 1):
+        reason = f"{unplaced} frames in stored order; their positions are not read"
         return _Stack(instances=instances, steps=steps, warnings=(*warnings, reason))
     if any(i.is_mosaic for i in instances):
         return _Stack(
@@ -298,7 +306,7 @@ def _in_plane(instance: Instance) -> tuple[tuple[float, float] | None, tuple[str
     geometry = instance.geometry
     if geometry.pixel_spacing is None:
         return None, (), ()
-    if not all(usable(value) for value in geometry.pixel_spacing):
+    if not all(_is_length(value) for value in geometry.pixel_spacing):
         values = " x ".join(f"{value:g}" for value in geometry.pixel_spacing)
         return None, (), (f"{geometry.spacing_source} {values} cannot be used: nothing can be measured",)
     at = " (at the detector, not in the patient)" if geometry.spacing_source == "ImagerPixelSpacing" else ""
@@ -365,9 +373,9 @@ def _placed(
     orientation = "".join(axis_letter(axis) for axis in axes)
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
-        if not usable(thickness):
+        if not _is_length(thickness):
             steps += ("slice thickness is not stated: 1 mm taken for the single slice",)
-        step = axes[0] * (thickness if thickness is not None and usable(thickness) else 1.0)
+        step = axes[0] * (thickness if thickness is not None and _is_length(thickness) else 1.0)
     else:
         places = np.array([along[i.sop_instance_uid] for i in instances])
         gaps = np.diff(places)
@@ -451,3 +459,8 @@ def _not_one(series: Series, expected: str, found: str, fix: str = "split the se
     slices = sum(i.pixels.frames for i in series.instances)
     where = f"a {series.modality or series.source_format} series of {slices} slices"
     return ReadError(where, expected=expected, found=found, fix=fix)
+
+
+def _is_length(number: float | None) -> bool:
+    """Returns whether ``number`` is finite and above 0."""
+    return number is not None and math.isfinite(number) and number > 0

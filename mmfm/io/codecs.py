@@ -59,7 +59,7 @@ def decode_frame(frame: bytes, runner: Any) -> bytes:
 
     codec = _CODECS[runner.transfer_syntax]
     if codec == "dicomrle":
-        _check_segments(frame, runner.samples_per_pixel, runner.bits_allocated)
+        _check_run_lengths(frame, runner.samples_per_pixel, runner.bits_allocated)
         content = bytes(imagecodecs.dicomrle_decode(frame, dtype=f"<u{runner.bits_allocated // 8}"))
         runner.set_option("planar_configuration", 1)
     else:
@@ -116,7 +116,7 @@ def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
         at += 2 + max(2, length)
 
 
-def _check_segments(frame: bytes, samples: int, bits_allocated: int) -> None:
+def _check_run_lengths(frame: bytes, samples: int, bits_allocated: int) -> None:
     """Raises ValueError where the RLE header (PS3.5 G.5) points out of the frame: the codec would read there."""
     if bits_allocated % 8 or len(frame) < 64:
         raise ValueError(f"{len(frame)} bytes of run lengths, {bits_allocated} bits allocated")

@@ -301,7 +301,8 @@ class _Load:
         """Decodes what is asked for alone where frames can be told apart before: an object may hold many volumes."""
         assert self.frames is not None, "the caller asks"
         header = replace(self.pixels, frames=len(self.frames))
-        if self.coding.is_plain and self.value.length is not None and not self.value.deflated:
+        of_one_sample = self.palette is not None or self.pixels.samples == 1
+        if of_one_sample and self.coding.is_plain and self.value.length is not None and not self.value.deflated:
             size = self.pixels.rows * self.pixels.columns * self.coding.bits_allocated // 8
             content = self.value.read_parts(self.source, [index * size for index in self.frames], size)
             return self.decode(content, header, self.coding)
@@ -348,13 +349,16 @@ def _pixel_header(head: FrameHeader, syntax: str, keyword: str) -> PixelHeader:
     frames = _number_of_frames(dataset)
     photometric = as_capitals(get_value(dataset, "PhotometricInterpretation"))
     if photometric not in _PHOTOMETRIC:
-        raise refusal(f"a Photometric Interpretation among {', '.join(_PHOTOMETRIC)}", str(photometric))
+        raise refusal(f"a Photometric Interpretation among {', '.join(_PHOTOMETRIC)}", "another")
     samples = get_number(dataset, "SamplesPerPixel") if "SamplesPerPixel" in dataset else _PHOTOMETRIC[photometric]
     if samples != _PHOTOMETRIC[photometric]:
         raise refusal(f"{_PHOTOMETRIC[photometric]} samples per pixel in {photometric}", str(samples))
     allocated = get_number(dataset, "BitsAllocated")
     if allocated not in (1, 8, 16, 32, 64):
         raise refusal("Bits Allocated of 1, 8, 16, 32 or 64", str(allocated))
+    wanted = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword, allocated)
+    if allocated != wanted:
+        raise refusal(f"Bits Allocated of {wanted} with {keyword}", str(allocated))
     stored = get_number(dataset, "BitsStored") if "BitsStored" in dataset else allocated
     if stored is None or not 1 <= stored <= allocated:
         raise refusal(f"Bits Stored of 1 to {allocated}", str(stored))

@@ -60,9 +60,9 @@ def get_uid(dataset: Dataset, keyword: str) -> str | None:
 
 
 def get_number(dataset: Dataset, keyword: str) -> int | None:
-    """Returns the one whole number of an element, however it is written."""
+    """Returns the one whole number of at most 32 bits of an element, however it is written."""
     number = as_float(get_value(dataset, keyword))
-    return int(number) if number is not None and number.is_integer() else None
+    return int(number) if number is not None and number.is_integer() and abs(number) < 2**32 else None
 
 
 def as_text(value: Any) -> str | None:
@@ -88,7 +88,9 @@ def as_texts(value: Any) -> list[str]:
 
 
 def as_float(value: Any) -> float | None:
-    """Returns a finite number."""
+    """Returns a finite number, in the digits of PS3.5 6.2 alone: Python would take "1_0" and those of other scripts."""
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

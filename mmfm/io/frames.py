@@ -164,6 +164,8 @@ def read_palette(dataset: Dataset, *, signed: bool) -> Palette:
     entries = np.stack(tables, axis=-1)
     if entries.dtype.itemsize == 2 and bits == 8 and entries.max() < 256:  # bytes, each in a word of its own
         entries = entries.astype(np.uint8)
+    if not -32768 <= first <= 65535:
+        raise _bad_palette()
     if signed and first >= 32768:  # "US or SS"
         first -= 65536
     return Palette(first=first, entries=entries)
@@ -200,7 +202,7 @@ def _channel(dataset: Dataset, colour: str, count: int) -> np.ndarray:
 
 
 def _segmented_palette(dataset: Dataset) -> Palette:
-    _check_segments(dataset)
+    _check_palette_segments(dataset)
     count, first, bits = (int(value) for value in dataset.RedPaletteColorLookupTableDescriptor)
     if bits == 8 and first + (count % 65536 or 65536) > 256:  # pydicom keeps indices in the type of the entries
         raise _bad("a segmented palette of 8 bits with indices above 255")
@@ -214,6 +216,9 @@ def _plain(content: bytes, shape: tuple[int, ...], coding: Coding) -> np.ndarray
     dtype = np.dtype(f"<{kind}{coding.bits_allocated // 8}")
     if len(content) < math.prod(shape) * dtype.itemsize:
         raise _bad(f"{len(content)} of {math.prod(shape) * dtype.itemsize} bytes")
+    frame = math.prod(shape[1:]) * dtype.itemsize
+    if len(content) - math.prod(shape) * dtype.itemsize >= max(2, frame):  # one byte makes an odd length even
+        raise _bad(f"{len(content) // frame} frames for {shape[0]}")
     array = np.frombuffer(content, dtype, math.prod(shape)).reshape(shape)
     unused = coding.bits_allocated - coding.bits_stored
     return array << unused >> unused if unused and kind != "f" else array
@@ -309,7 +314,7 @@ def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> N
         raise _bad(f"{frames} of {header.frames} frames")
 
 
-def _check_segments(dataset: Dataset) -> None:
+def _check_palette_segments(dataset: Dataset) -> None:
     """Refuses segmented palettes that expand to another number of entries than they say (PS3.3 C.7.9.2).
 
     A few bytes can stand for millions of entries, so they are counted before anything is expanded.

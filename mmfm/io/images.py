@@ -111,20 +111,24 @@ def _opened(stream: BinaryIO) -> ImageFile.ImageFile:
         raise _bad("more pixels than a radiograph has", fix="give a smaller picture") from None
     except Exception as error:  # a parser over untrusted bytes raises many kinds
         raise _bad(_words(error)) from None
-    try:
-        # Turning or mirroring by a tag is what viewers do, and what swaps left and right unseen.
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
-    except Exception:
-        raise _bad("damaged EXIF data") from None
+    _check_upright(image)
     size = image.width * image.height * len(image.getbands()) * 2
     if image.mode not in _GREY | _COLOUR:
         raise _bad(f"colour mode {image.mode}", fix="save it as grey or RGB")
     if size > MAX_PIXEL_BYTES:
         raise _bad(f"{image.height} x {image.width} pixels", fix="give a smaller picture")
+    return image
+
+
+def _check_upright(image: ImageFile.ImageFile) -> None:
+    """Refuses pictures that a tag turns or mirrors: viewers heed it, and left and right would be swapped unseen."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+    except Exception:
+        raise _bad("damaged EXIF data") from None
     if orientation != 1:
         shown = orientation if orientation in range(2, 9) else "that is not defined"
         raise _bad(f"EXIF orientation {shown} (turned or mirrored)", fix="save it upright without the tag")
-    return image
 
 
 def _bits(image: ImageFile.ImageFile) -> int:
@@ -173,6 +177,8 @@ def decode_picture(content: bytes, header: PixelHeader) -> np.ndarray:
 
 def _array(stream: BinaryIO, header: PixelHeader) -> np.ndarray:
     with _opened(stream) as image:
+        image.load()
+        _check_upright(image)  # again, as a PNG may say so behind its pixels
         if header.samples == 3 and header.bits_stored == 16:
             # Pillow keeps the high byte of 16-bit colours; unpacked as if in the other byte order, it keeps the low.
             high = np.asarray(image)
@@ -185,6 +191,8 @@ def _array(stream: BinaryIO, header: PixelHeader) -> np.ndarray:
             return np.asarray(image.convert("L"))
         if image.mode == "P":
             return _on_black(np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB")), 255)
+        if "transparency" in image.info and image.mode in ("L", "RGB"):
+            return _on_black(np.asarray(image.convert(f"{image.mode}A")), 255)
         return _on_black(np.asarray(image), 255)
 
 

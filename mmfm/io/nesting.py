@@ -10,6 +10,8 @@ import io
 from struct import Struct
 from typing import BinaryIO
 
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
+
 from mmfm.errors import ReadError
 from mmfm.io.elements import refusal
 
@@ -20,8 +22,7 @@ MAX_ELEMENTS = 1_000_000
 _SMALL = 1 << 20
 _WINDOW = 1 << 16
 _UNDEFINED = 0xFFFFFFFF
-_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-"""Value representations whose length has 32 bits (PS3.5 7.1.2)."""
+_LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _VRS = frozenset(bytes((first, second)) for first in range(65, 91) for second in range(65, 91))
 """Two capitals, as every VR has them, those that are not known yet too."""
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")

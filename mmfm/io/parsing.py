@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -29,18 +28,18 @@ from mmfm.errors import ReadError
 from mmfm.io.elements import as_texts, get_uid, get_value, refusal, tag_of
 from mmfm.io.nesting import check_nesting
 from mmfm.io.scan import PIXEL_TAGS, scan
-from mmfm.io.sources import Source
+from mmfm.io.sources import CHUNK, Source, inflate
 
 MAX_INFLATED = 1 << 30
 """Bytes that a deflated dataset may inflate to."""
 MAX_INFLATE_RATIO = 200
-_CHUNK = 1 << 20
 _SHORT = 1 << 15
 _PIXEL_VRS = {None, "OB", "OW", "OF", "OD", "OL", "OV", "UN"}
 """All with a length of 32 bits; ``None`` where VRs are not written."""
 _HARMLESS = (b"\0\0\0\0", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Starts of a preamble: nothing, TIFF and BigTIFF (PS3.10 7.1)."""
-_NAMES = re.compile(rb"[0-9A-Z_]{12,}\0[0-9A-Z_\0-]*")
+_NAMES = re.compile(rb"(?!MZ)[0-9A-Z_]{12,}\0[0-9A-Z_\0-]*")
+"""MZ: a program can be written in capitals."""
 _PALETTE_KEYWORDS = [
     f"{segmented}{colour}PaletteColorLookupTable{part}"
     for colour in ("Red", "Green", "Blue")
@@ -280,23 +279,19 @@ def inflated(stream: BinaryIO) -> tuple[BinaryIO, str | None]:
         return stream, syntax
     content = io.BytesIO()
     content.write(bytes(128) + b"DICM\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0")
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    packed = 0
-    while chunk := stream.read(_CHUNK):
-        packed += len(chunk)
-        while chunk and not inflater.eof:
-            content.write(inflater.decompress(chunk, _CHUNK))
-            chunk = inflater.unconsumed_tail
-            if content.tell() > min(MAX_INFLATED, max(_CHUNK, MAX_INFLATE_RATIO * packed)):
+    try:
+        for part in inflate(iter(lambda: stream.read(CHUNK), b"")):
+            content.write(part)
+            if content.tell() > min(MAX_INFLATED, max(CHUNK, MAX_INFLATE_RATIO * stream.tell())):
                 raise ReadError(
                     "",
                     expected=f"a deflated data set of at most {MAX_INFLATE_RATIO}:1 and {MAX_INFLATED >> 30} GB",
                     found="more",
                     fix="inflate the file yourself if you trust it",
                 )
-    content.write(inflater.flush())  # what did not fit into the last chunk
-    if not inflater.eof:
-        raise ReadError("", expected="a complete deflated data set", found="one cut short", fix="copy the file again")
+    except EOFError:
+        found = "one cut short"
+        raise ReadError("", expected="a complete deflated data set", found=found, fix="copy the file again") from None
     content.seek(0)
     return content, syntax
 

@@ -266,15 +266,15 @@ def _stray(stream: BinaryIO) -> str:
 
 
 def _dicom_studies(images: list[_Image], files: list[FileOutcome]) -> list[Study]:
+    groups: dict[str, dict[str, list[_Image]]] = {}
+    for image in images:
+        groups.setdefault(image.header.study_uid, {}).setdefault(image.header.series_uid, []).append(image)
     studies = []
-    for study_uid in dict.fromkeys(image.header.study_uid for image in images):
-        members = [image for image in images if image.header.study_uid == study_uid]
-        series = []
-        for series_uid in dict.fromkeys(image.header.series_uid for image in members):
-            series += _series([image for image in members if image.header.series_uid == series_uid], files)
+    for study_uid, members in groups.items():
+        series = [one for group in members.values() for one in _series(group, files)]
         if not series:
             continue
-        headers = [image.header for image in members]
+        headers = [image.header for group in members.values() for image in group]
         studies.append(
             Study(
                 study_uid=study_uid,
@@ -401,7 +401,7 @@ def _objects(images: list[_Image], files: list[FileOutcome]) -> Iterator[list[_I
         stated = [image.header.concatenation or ("", 1, 1) for image in parts]
         numbers = sorted(number or 0 for _, number, _ in stated)
         total = max([total or 0 for _, _, total in stated] + numbers)
-        if numbers == list(range(1, total + 1)):
+        if len(numbers) == total and numbers == list(range(1, total + 1)):
             yield [image for _, image in sorted(zip(stated, parts, strict=True), key=lambda pair: pair[0][1] or 0)]
             if total > 1:
                 for image in parts:
@@ -509,10 +509,13 @@ def _passes(slices: list[_Image]) -> list[list[_Image]]:
         spans = [[place[id(image)] for image in one] for one in passes.values()]
         if len(passes) < 2 or any(_most_at_one_place(span) > 1 for span in spans):
             continue
-        interleaved = all(min(a) < max(b) and min(b) < max(a) for a, b in combinations(spans, 2))
-        if len(passes) == most or (most == 1 and which == 0 and interleaved):
+        if len(passes) == most or (most == 1 and which == 0 and _are_interleaved(spans)):
             return list(passes.values())
     return [slices]
+
+
+def _are_interleaved(spans: Sequence[Sequence[float]]) -> bool:
+    return all(min(a) < max(b) and min(b) < max(a) for a, b in combinations(spans, 2))
 
 
 def _along_normal(image: _Image) -> float | None:

@@ -31,7 +31,8 @@ RATIO_FREE = 1 << 20
 """A member this small (bytes) is not measured by its ratio: a small blank picture packs better than 100:1."""
 MAX_MEMBERS = 5_000
 """An archive holds fewer entries than this."""
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
+"""Bytes that are read, and inflated, at a time."""
 _NO_FILE = "expected a regular file, found a device, pipe or socket"
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Magic number, lengths of the name and of the extra field (APPNOTE.TXT 4.3.7)."""
@@ -98,11 +99,15 @@ class Refusal:
     """That it is a member of."""
 
 
+class _ArchiveTooLarge(ReadError):
+    """All members together unpack to too much: what follows is not opened either."""
+
+
 class _ClampedReader(io.BufferedReader):
     """Reads at most what the file holds: a length field of 4 GiB in a small file must not allocate 4 GiB."""
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is not None and size > _CHUNK:
+        if size is not None and size > CHUNK:
             size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
         return super().read(size)
 
@@ -271,7 +276,7 @@ def _members(path: Path) -> Iterator[tuple[Source, BinaryIO] | Refusal]:
             stream = _unpack(path, member, name, left)
         except ReadError as error:
             yield Refusal(name=name, archive=path, reason=f"expected {error.expected}, found {error.found}")
-            left -= MAX_UNPACKED if "in total" in error.expected else 0
+            left -= MAX_UNPACKED if isinstance(error, _ArchiveTooLarge) else 0
             continue
         left -= stream.getbuffer().nbytes
         if kind := archive_kind(stream):
@@ -307,10 +312,10 @@ def _unpack(path: Path, member: Member, name: str, limit: int) -> io.BytesIO:
                 raise ValueError
             stream.seek(name_length + extra_length, io.SEEK_CUR)
             chunks = _chunks(stream, member.packed_bytes)
-            for chunk in _inflated(chunks) if member.deflated else chunks:
+            for chunk in inflate(chunks) if member.deflated else chunks:
                 size, crc = content.tell() + len(chunk), zlib.crc32(chunk, crc)
                 if size > limit:
-                    raise ReadError(
+                    raise _ArchiveTooLarge(
                         name,
                         expected=f"an archive of at most {MAX_UNPACKED >> 30} GB in total",
                         found="more",
@@ -343,18 +348,23 @@ def _unpack(path: Path, member: Member, name: str, limit: int) -> io.BytesIO:
 
 def _chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
     while size:
-        chunk = stream.read(min(_CHUNK, size))
+        chunk = stream.read(min(CHUNK, size))
         if not chunk:
             raise EOFError
         size -= len(chunk)
         yield chunk
 
 
-def _inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields what raw deflated chunks inflate to, at most ``CHUNK`` bytes at a time.
+
+    Raises:
+        EOFError: it is cut short.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     for chunk in chunks:
         while chunk and not inflater.eof:
-            yield inflater.decompress(chunk, _CHUNK)
+            yield inflater.decompress(chunk, CHUNK)
             chunk = inflater.unconsumed_tail
     yield inflater.flush()  # what did not fit into the last chunk
     if not inflater.eof:

@@ -270,7 +270,7 @@ def decisions_text(decisions: Sequence[Finding]) -> str:
 
 
 def _percentiles(picture: Tensor, percents: tuple[float, float]) -> tuple[float, float]:
-    """Returns percentiles of the finite pixels; ``torch.quantile`` refuses large pictures, sorting does not."""
+    """Returns percentiles of the pixels; ``torch.quantile`` refuses large pictures, sorting does not."""
     ordered = picture.flatten().sort().values
     last = len(ordered) - 1
     low, high = (float(ordered[round(last * p / 100)]) for p in percents)

@@ -11,7 +11,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from mmfm.errors import ReadError
 from mmfm.imaging import Volume
-from mmfm.io import parsing, read, read_studies
+from mmfm.io import parsing, read, read_studies, sources
+from mmfm.io.elements import as_float
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, silenced by a filter that pytest resets
 
@@ -126,7 +127,8 @@ def test_a_header_that_goes_on_behind_the_pixels_is_refused(write_dicom, picture
 
 def test_deflated_data_sets_of_every_size(monkeypatch):
     """Where they end in a run, the inflater holds back what goes beyond a chunk."""
-    monkeypatch.setattr(parsing, "_CHUNK", 64)
+    monkeypatch.setattr(parsing, "CHUNK", 64)
+    monkeypatch.setattr(sources, "CHUNK", 64)
     monkeypatch.setattr(parsing, "MAX_INFLATE_RATIO", 2000)
     syntax = DeflatedExplicitVRLittleEndian.encode()
     head = bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI" + len(syntax).to_bytes(2, "little") + syntax
@@ -145,3 +147,25 @@ def test_too_little_memory_is_one_line(write_dicom, picture, monkeypatch):
     monkeypatch.setattr(parsing.PixelValue, "read", fail)
     with pytest.raises(ReadError, match="expected pixels that fit into the memory"):
         study.series[0].instances[0].load()
+
+
+def test_float_pixels_of_another_width_are_refused(write_dicom, picture):
+    path = write_dicom("x.dcm", picture)
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData
+    dataset.FloatPixelData = np.ones(picture.shape, "<f4").tobytes()
+    dataset.save_as(path)
+    (file,) = read(path).files
+    assert (file.status, file.reason) == ("refused", "expected Bits Allocated of 32 with FloatPixelData, found 8")
+
+
+@pytest.mark.parametrize("frames", [2, 3])
+def test_more_frames_than_are_stated_are_refused(write_dicom, picture, frames):
+    path = write_dicom("x.dcm", picture, PixelData=picture.tobytes() * frames)
+    with pytest.raises(ReadError, match=f"{frames} frames for 1"):
+        read_studies(path)[0].series[0].instances[0].load()
+
+
+@pytest.mark.parametrize("value", ["1_0", "\u0661", "1e400", "0x10"])
+def test_numbers_are_written_in_plain_digits(value):
+    assert as_float(value) is None

@@ -629,6 +629,27 @@ def test_a_turned_photograph_is_refused(tmp_path, picture):
         read_image(tmp_path / "x.jpg")
 
 
+def test_a_turn_that_stands_behind_the_pixels_is_refused_too(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 2
+    path = tmp_path / "x.png"
+    Image.fromarray(picture).save(path, exif=exif)
+    content = path.read_bytes()
+    at = content.index(b"eXIf") - 4
+    size = 12 + int.from_bytes(content[at : at + 4], "big")
+    end = content.index(b"IEND") - 4
+    path.write_bytes(content[:at] + content[at + size : end] + content[at : at + size] + content[end:])
+    (study,) = read_studies(path)
+    with pytest.raises(ReadError, match="EXIF orientation 2"):
+        study.series[0].instances[0].load()
+
+
+def test_a_colour_that_stands_for_transparency_is_black(tmp_path):
+    grey = np.array([[255, 10], [20, 255]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "x.png", transparency=255)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png").load()[0], [[0, 10], [20, 0]])
+
+
 def test_damaged_exif_is_one_line(tmp_path, picture):
     Image.fromarray(picture).save(tmp_path / "x.png", exif=b"neither byte order")
     status, reason = outcomes(tmp_path)["x.png"]
