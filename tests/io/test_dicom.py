@@ -282,6 +282,36 @@ def test_a_concatenation_that_lacks_a_part_is_refused(write_concatenation, numbe
     assert {file.reason for file in reading.files} == {f"expected all 3 parts of a concatenation, found {found}"}
 
 
+def test_parts_that_do_not_place_their_frames_have_no_place(write_enhanced):
+    place = {"ImagePositionPatient": position(0), "ImageOrientationPatient": [*COLUMNS, *ROWS], "PixelSpacing": SPACING}
+    for number in (1, 2):
+        stated = {"ConcatenationUID": "1.2.3.77", "InConcatenationNumber": number, "InConcatenationTotalNumber": 2}
+        frames = [(STORED[2 * number - 2], {}), (STORED[2 * number - 1], {})]
+        path = write_enhanced(f"c/{number}.dcm", frames, {}, **stated, **place, PerFrameFunctionalGroupsSequence=[])
+    volume, receipt = volume_of(path.parent)
+    assert volume.array.shape[0] == 4 and volume.affine is None
+    assert "4 frames in stored order; their positions are not read" in receipt.warnings
+
+
+def test_a_concatenation_of_endless_parts_is_refused(write_concatenation):
+    folder = write_concatenation(1)
+    dataset = pydicom.dcmread(folder / "0.dcm")
+    dataset.add_new("InConcatenationTotalNumber", "UL", 4_000_000_000)
+    dataset.save_as(folder / "0.dcm")
+    reading = read(folder)
+    assert [file.status for file in reading.files] == ["refused"]
+
+
+def test_colour_frames_of_two_stacks_are_loaded_apart(write_enhanced):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
+    kinds = [{"FrameContentSequence": {"StackID": str(1 + index % 2)}} for index in range(4)]
+    frames = [(array, frame(index)[1] | kinds[index]) for index, array in enumerate(colours)]
+    (study,) = read_studies(write_enhanced("x.dcm", frames, SHARED, Modality="MR"))
+    assert len(study.series) == 2
+    for first, series in enumerate(study.series):
+        np.testing.assert_array_equal(series.instances[0].load(), colours[first::2])
+
+
 DOSE = {"Modality": "RTDOSE", "SOPClassUID": RTDoseStorage, "NumberOfFrames": 6, "PixelData": STORED.tobytes(),
         "PixelSpacing": SPACING}  # fmt: skip
 OBLIQUE = {"ImagePositionPatient": position(0), "ImageOrientationPatient": [*COLUMNS, *ROWS]}
