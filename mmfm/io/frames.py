@@ -289,9 +289,9 @@ def _in_stored_bits(array: np.ndarray, coding: Coding) -> np.ndarray:
         return array
     if not coding.signed and coding.syntax not in JPEGLSTransferSyntaxes:
         return array
-    lowest, highest = int(array.min(initial=0)), int(array.max(initial=0))
     limit = 1 << (coding.bits_stored - coding.signed)
-    return array << unused >> unused if highest >= limit or lowest < -limit else array
+    beyond = array.max(initial=0) >= limit or (coding.signed and array.min(initial=0) < -limit)
+    return array << unused >> unused if beyond else array
 
 
 def _check_codestreams(content: bytes, header: PixelHeader, coding: Coding) -> None:
