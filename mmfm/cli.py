@@ -285,7 +285,7 @@ def push(
     ],
     calling_aet: Annotated[str, typer.Option(metavar="AET", help="For C-STORE: the name of this machine.")] = "MMFM",
 ) -> None:
-    """Send DICOM files to a PACS, as they are: over DICOMweb (STOW-RS), or by C-STORE.
+    """Send DICOM files to a PACS, as they are but for the preamble: over DICOMweb (STOW-RS), or by C-STORE.
 
     Hosts have to be listed in MMFM_PACS_HOSTS; credentials stand in MMFM_PACS_AUTH or in the file MMFM_PACS_AUTH_FILE.
     """

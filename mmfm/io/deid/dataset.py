@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_has_tag, dictionary_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -32,8 +32,10 @@ MAX_DEPTH = 64
 REMOVED = "REMOVED"
 _TEXT_VRS = frozenset(("AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _FREE_TEXT_VRS = frozenset(("LO", "LT", "SH", "ST", "UC", "UT"))
-_PROSE_VRS = frozenset(("LO", "LT", "ST", "UT"))
-"""Of these, what can be cleaned where the table does not name the attribute: codes are of the other VRs."""
+_LONG_TEXT_VRS = frozenset(("LT", "ST", "UT"))
+"""Of these, what is cleaned where the table does not name the attribute: a person typed it."""
+_PROSE_VRS = _LONG_TEXT_VRS | {"LO"}
+"""What is cleaned there inside a sequence that is cleaned: codes are of the other VRs."""
 _CODE_KEYWORDS = frozenset(("CodeValue", "LongCodeValue", "URNCodeValue"))
 _SCHEMES = frozenset(
     ("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "FMA", "RADLEX", "I9", "I9C", "I10", "I10P", "ICD10CM")
@@ -41,6 +43,39 @@ _SCHEMES = frozenset(
 """Coding schemes of the world (PS3.16 table 8-1): a code of any other may be a number of this patient."""
 _DATE_VRS = frozenset(("DA", "DT", "TM"))
 _NUMBER_VRS = frozenset(("DS", "IS"))
+_STRING_VRS = _FREE_TEXT_VRS | {"AE", "CS"}
+"""Any of these for another one is text all the same, and treated so."""
+_BYTES_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW"))
+_ALSO_REMOVED = frozenset(
+    [
+        0x00080202,  # bytes whose use nobody states
+        0x00189445,
+        0x00280020,
+        0x0008041B,  # names and keys of records
+        0x0008041C,
+        0x0040A074,
+        0x0040A089,
+        0x00100033,  # dates of birth and death in another calendar
+        0x00100034,
+        0x00400031,  # who issued a number
+        0x00400032,
+        0x00401006,  # numbers of orders
+        0x00401007,
+        0x00402006,
+        0x00402007,
+        0x0040E001,  # what an HL7 system calls the document
+        0x00686300,  # a drawing as a program for a plotter
+        0x00420015,  # the length of a document that is replaced
+        0x04000120,  # a signature over the original
+        0x04000500,  # the original attributes, encrypted for others
+        0x04000520,
+        0x7FE00003,  # a length and coefficients of pixels that are made anew
+        0x7FE00020,
+        0x7FE00030,
+        0x7FE00040,
+    ]
+)
+"""What the table does not name and no patient data should go with."""
 _MAX_LENGTH = {"SH": 16, "LO": 64, "CS": 16, "AE": 16, "ST": 1024, "LT": 10240}
 """Characters that a value may have (PS3.5 6.2)."""
 
@@ -272,6 +307,9 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
     if group == 0x7FE0 and depth:  # a picture of the picture, where nobody looks
         del dataset[tag]
         return "removed: pixels in a sequence"
+    if tag in _ALSO_REMOVED:
+        del dataset[tag]
+        return "removed: outside the table"
     line = rule(tag)
     if line is None and not dictionary_has_tag(tag):
         del dataset[tag]
@@ -287,7 +325,8 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
         reference = action is Action.DUMMY and element.keyword.startswith("Referenced")  # treated, it is no dummy less
         if element.VR == "SQ" and (reference or action not in (Action.DUMMY, Action.EMPTY)):
             cleaned = Action.CLEAN in (action, treatment.around)
-            around = Action.UID if reference or action is Action.UID else Action.CLEAN if cleaned else None
+            refers = reference or (line is not None and line.basic_action(sop_class=top) is Action.UID)
+            around = Action.UID if refers else Action.CLEAN if cleaned else None
             for item in element.value:
                 _walk(item, replace(treatment, around=around), depth=depth + 1)
             return "kept, its items treated"
@@ -306,7 +345,7 @@ def _treat(dataset: Dataset, tag: int, treatment: Treatment, *, depth: int) -> s
 def _listed(
     dataset: Dataset, element: DataElement, line: Rule, action: Action, top: str | None, treatment: Treatment
 ) -> str:
-    if action is Action.KEEP and not _may_stay(element):
+    if (action is Action.KEEP and not _may_stay(element)) or (action is Action.CLEAN and not _of_its_kind(element)):
         action = line.basic_action(sop_class=top)
     if action is Action.CLEAN and element.VR in _DATE_VRS:
         if _shift(element, treatment.key.shift(treatment.patient_id)):
@@ -341,8 +380,25 @@ def _listed(
     return "replaced (D)"
 
 
+def _of_its_kind(element: DataElement) -> bool:
+    """Whether the VR in the file is that of the attribute: under another one, a name would pass for a number."""
+    if element.tag.is_private:
+        return element.VR not in _BYTES_VRS
+    wanted = dictionary_VR(element.tag)
+    return (
+        element.VR in wanted  # such as "US or SS"
+        or {element.VR, wanted} <= _STRING_VRS
+        or {element.VR, wanted} <= _NUMBER_VRS
+        or (wanted == "OW" and element.VR in ("US", "SS"))  # colour tables of older files
+    )
+
+
 def _may_stay(element: DataElement) -> bool:
     """Whether a value is what its VR says: a name may stand in a date, anything in an element without a VR."""
+    if not _of_its_kind(element):
+        return False
+    if element.VR == "UI":
+        return all(_VALID_UID.fullmatch(str(value)) for value in _values(element))
     if element.VR in _DATE_VRS:
         return all(_moved(str(value).strip(), element.VR, 0) is not None for value in _values(element))
     if element.VR in _NUMBER_VRS:
@@ -359,9 +415,12 @@ def _unlisted(dataset: Dataset, element: DataElement, treatment: Treatment) -> s
     if element.VR == "UN":
         del dataset[element.tag]
         return "removed: not in the dictionary"
-    if element.VR in _NUMBER_VRS and not _may_stay(element):
+    if not _of_its_kind(element) or (element.VR in _NUMBER_VRS and not _may_stay(element)):
         del dataset[element.tag]
         return "removed: cannot be read"
+    if element.VR == "UR" and element.keyword not in _CODE_KEYWORDS:
+        del dataset[element.tag]
+        return "removed: address outside the table"
     if element.VR == "PN":
         element.value = element.empty_value
         return "emptied: name outside the table"
@@ -381,10 +440,15 @@ def _unlisted(dataset: Dataset, element: DataElement, treatment: Treatment) -> s
         if _words(dataset, "CodingSchemeDesignator") not in _SCHEMES:
             element.value = REMOVED
             return "text cleaned (C)"
-    elif treatment.around is Action.CLEAN and element.VR in _PROSE_VRS:
+    elif _vrs(element) & (_PROSE_VRS if treatment.around is Action.CLEAN else _LONG_TEXT_VRS):
         _replace_text(element, lambda text: clean_text(text, treatment.known))
         return "text cleaned (C)"
     return "kept: not in the table" if _without_known(element, treatment) else "kept, known words taken out"
+
+
+def _vrs(element: DataElement) -> set[str]:
+    """Returns the VR in the file and that of the dictionary."""
+    return {element.VR, dictionary_VR(element.tag)} if dictionary_has_tag(element.tag) else {element.VR}
 
 
 def _unlisted_uid(element: DataElement, treatment: Treatment) -> str:
@@ -394,7 +458,7 @@ def _unlisted_uid(element: DataElement, treatment: Treatment) -> str:
         uid if uid in UID_dictionary or (names_class and _VALID_UID.fullmatch(uid)) else _uid(uid, treatment.key)
         for uid in uids
     ]
-    if wanted == uids or "uids" in treatment.options:
+    if wanted == uids or ("uids" in treatment.options and _may_stay(element)):
         return "kept: not in the table"
     element.value = _mapped(wanted)
     return "UIDs replaced: outside the table"
@@ -417,9 +481,13 @@ def _mapped(values: list[Any]) -> Any:
 
 
 def _replace_text(element: DataElement, change: Any) -> bool:
-    """Puts ``change(text)`` in the place of each value; returns whether any is another one."""
+    """Puts ``change(text)`` in the place of each value; returns whether any is another one.
+
+    A value that is far too long is cut first, but not at the length that it may have: half a name is not known.
+    """
     before = [str(value) for value in _values(element)]
-    after = [change(text)[: _MAX_LENGTH.get(element.VR)] for text in before]
+    length = _MAX_LENGTH.get(element.VR)
+    after = [change(text[: 4 * length])[:length] if length else change(text) for text in before]
     if after == before:
         return False
     element.value = _mapped(after)

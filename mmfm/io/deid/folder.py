@@ -151,6 +151,7 @@ def _deidentify_file(
         tally.unchanged += content is not None
         reason = may_show_identity(dataset)
         if content is None:
+            _refuse_moved(dataset, key, options)
             elements = _treated(dataset, key, options)
             blanked = 0
             if "pixel-data" in options and header.instance and header.instance.load:
@@ -219,6 +220,14 @@ def _parsed(stream: BinaryIO) -> Dataset:
         if not dataset.get(keyword):
             raise ReadError("", expected=f"a {keyword}", found="none", fix="")
     return dataset
+
+
+def _refuse_moved(dataset: Dataset, key: Key, options: frozenset[str]) -> None:
+    """Refuses what this key has treated before where dates would move a second time."""
+    patient, instance = (str(dataset.get(keyword) or "") for keyword in ("PatientID", "SOPInstanceUID"))
+    if MODIFIED_DATES in options and (key.patient_id(patient) == patient or key.uid(instance) == instance):
+        wanted = "an original: dates of what this key has treated under other options would move twice"
+        raise ReadError("", expected=wanted, found="", fix="")
 
 
 def _treated(dataset: Dataset, key: Key, options: frozenset[str]) -> Counter[str]:

@@ -38,13 +38,13 @@ class Key:
         expected = f"a file of at least {MIN_KEY_BYTES} random bytes"
         fix = f"make one, for instance: head -c 32 /dev/urandom > {path.name or 'key'}"
         try:
-            size = path.stat().st_size
-            if size > MAX_KEY_BYTES:
-                raise ConfigError("--key", expected=expected, found=f"one of {size} bytes", fix=fix)
-            secret = path.read_bytes()
+            with path.open("rb") as stream:  # a device has no end
+                secret = stream.read(MAX_KEY_BYTES + 1)
         except OSError as error:
             found = error.strerror or type(error).__name__
             raise ConfigError("--key", expected=expected, found=found, fix=fix) from None
+        if len(secret) > MAX_KEY_BYTES:
+            raise ConfigError("--key", expected=expected, found=f"one of more than {MAX_KEY_BYTES} bytes", fix=fix)
         if len(secret) < MIN_KEY_BYTES:
             raise ConfigError("--key", expected=expected, found=f"one of {len(secret)} bytes", fix=fix)
         return cls(secret=secret)

@@ -21,10 +21,10 @@ PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 _MARKER = re.compile(rb"\xff+[\x80-\xcf\xd8-\xfe]")
 """What ends a scan: neither a stuffed byte (00; below 80 in JPEG-LS) nor a restart (D0 to D7)."""
-_JPEG = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xE0), 0xF7, 0xF8])
-"""Tables, frame and scan headers; F7 and F8 are of JPEG-LS."""
-_JPEG_2000 = frozenset([0x50, 0x51, 0x52, 0x53, 0x56, 0x58, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61, 0x63])
-"""CAP SIZ COD COC PRF PLT CPF QCD QCC RGN POC PPM PPT CRG; TLM and PLM hold lengths that may change: optional."""
+_JPEG = frozenset([*range(0xC0, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD, 0xF7, 0xF8]) - {0xC8}
+"""Tables, frame and scan headers, the number of lines; F7 and F8 are of JPEG-LS, C8 is of nothing."""
+_JPEG_2000 = frozenset([0x50, 0x51, 0x52, 0x53, 0x59, 0x5C, 0x5D, 0x5E, 0x5F, 0x60, 0x61])
+"""CAP SIZ COD COC CPF QCD QCC RGN POC PPM PPT; TLM, PLM, PLT, PRF and CRG are optional."""
 _JP2 = b"\0\0\0\x0cjP  "
 
 
@@ -35,6 +35,8 @@ def strip_pixels(dataset: Dataset) -> None:
         ReadError: a compressed frame is damaged.
     """
     present = [keyword for keyword in PIXEL_KEYWORDS if dataset.get(keyword)]
+    names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+    tables = [dataset.pop(name).value or b"" if name in dataset else b"" for name in names]
     if not present:
         return
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -49,16 +51,12 @@ def strip_pixels(dataset: Dataset) -> None:
         return
     if present != ["PixelData"]:
         raise _damaged()
-    tables = [dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
     offsets = tuple(np.frombuffer(table, "<u8").tolist() for table in tables) if all(tables) else None
     whole = generate_frames(dataset.PixelData, number_of_frames=frames, extended_offsets=offsets)
     if syntax == RLELossless:
         stripped = [bare_rle(frame, int(dataset.Rows) * int(dataset.Columns)) for frame in whole]
     else:
         stripped = [bare_frame(frame) for frame in whole]
-    for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-        if name in dataset:
-            del dataset[name]
     dataset.PixelData = encapsulate(stripped)
 
 
@@ -84,18 +82,25 @@ def bare_rle(frame: bytes, pixels: int) -> bytes:
 
 
 def _runs(frame: bytes, start: int, pixels: int) -> bytes:
-    at, made = start, 0
+    kept, at, made = bytearray(), start, 0
     while made < pixels:
-        if at >= len(frame):
+        if at + 1 >= len(frame):
             raise _damaged()
-        code = frame[at]
+        code, count = frame[at], 0
         if code < 128:  # that many bytes and one more follow
-            at, made = at + 2 + code, made + 1 + code
-        else:  # the byte that follows is repeated; 128 stands alone, and for nothing
-            at, made = at + 1 + (code > 128), made + (257 - code) * (code > 128)
+            count = min(code + 1, pixels - made)
+            kept += bytes([count - 1]) + frame[at + 1 : at + 1 + count]
+            at += 2 + code
+        elif code > 128:  # the byte that follows is repeated; 128 stands alone, and for nothing
+            count = min(257 - code, pixels - made)
+            kept += bytes([(257 - count) % 256, frame[at + 1]])  # once is a literal of one, whose code is 0
+            at += 2
+        else:
+            at += 1
+        made += count
     if at > len(frame):
         raise _damaged()
-    return frame[start:at] + b"\0" * ((at - start) % 2)
+    return bytes(kept) + b"\0" * (len(kept) % 2)
 
 
 def bare_frame(frame: bytes) -> bytes:
@@ -125,7 +130,7 @@ def _jpeg(frame: bytes) -> bytes:
             at += 2
         else:
             end = _segment_end(frame, at)
-            if code in _JPEG:
+            if code in _JPEG and (code != 0xDC or end - at == 6):
                 kept += frame[at:end]
             else:
                 kept += _application(code, frame[at + 4 : end])

@@ -15,7 +15,7 @@ from pathlib import Path
 _UPPER = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĖĘĚĞĢĪĮİĶŁĻŃŅŇŌŐŒŘŚŞŠŢŤŪŮŰŲŸŹŻŽȘȚ"
 _LOWER = "a-zß-öø-ÿāăąćčďđēėęěğģīįıķłļńņňōőœřśşšţťūůűųźżžșț"
 _WORD = rf"[{_UPPER}{_LOWER}][{_UPPER}{_LOWER}'’]*"
-_NAME = rf"[{_UPPER}][{_UPPER}{_LOWER}'’]*(?:-[{_UPPER}{_LOWER}][{_UPPER}{_LOWER}'’]*)*"
+_NAME = rf"[{_UPPER}][{_UPPER}{_LOWER}'’]*(?:-[{_UPPER}{_LOWER}][{_UPPER}{_LOWER}'’]*){{0,4}}"
 _PARTICLES = frozenset(
     [
         "van",
@@ -146,7 +146,7 @@ _PATTERNS = tuple(
 
 # Where care is given: "St. Mary's Hospital", "Riverside Medical Center".
 _PLACE = re.compile(
-    rf"\b(?:(?:St|Mt)\.? )?(?:{_NAME}(?: (?:of|and|&) (?:the )?| )){{1,4}}"
+    rf"(?<![\w-])(?:(?:St|Mt)\.? )?(?:{_NAME}(?: (?:of|and|&) (?:the )?| )){{1,4}}"
     r"(?:Hospitals?|Medical (?:Center|Centre|Group)|Clinics?|Infirmary|Health(?: ?care)?(?: System| Center"
     r"| Centre)?"
     r"|Imaging Cent(?:er|re)|Radiology (?:Associates|Group|Partners)|University|Hospice|Nursing Home"
@@ -182,11 +182,11 @@ _BY = re.compile(
     re.IGNORECASE,
 )
 _APPOSED = re.compile(rf"\b(?:I|(?:[Tt]he )?[Pp]atient), (?P<name>{_NAMES})(?=,)")
-_AGED = re.compile(rf"(?<!\w)(?P<name>{_NAMES})(?=,? (?:an? )?\d{{1,3}}[- ]?(?:y/?o|y\.o|[Yy]ears?|[Yy]rs?)\b)")
+_AGED = re.compile(rf"(?<![\w-])(?P<name>{_NAMES})(?=,? (?:an? )?\d{{1,3}}[- ]?(?:y/?o|y\.o|[Yy]ears?|[Yy]rs?)\b)")
 _BESIDE_NAME = re.compile(r"\[NAME\],? $")
 _NAME_BESIDE = re.compile(r",? \[NAME\]")
 _DEGREE = re.compile(
-    rf"(?<!\w)(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS"
+    rf"(?<![\w-])(?P<name>{_NAMES})(?P<keep>,? ?\b(?:M\.?D|D\.?O|R\.?N|Ph\.?D|N\.?P|P\.?A(?:-C)?|FRCR|FACR|MBBS"
     rf"|MBChB|RT ?\(R\)|DPM|DDS|DMD)\b\.?)"
 )
 _NOTICE = re.compile(
@@ -202,6 +202,8 @@ _UNSPACED = re.compile(r"[\u3005-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\u
 _ABBREVIATION = re.compile(r"[A-Z]{2,}['’]?s?|[A-Z][a-z]?[A-Z][a-z]?|[A-Z]{2,4}[a-z][A-Z]?[a-z]?|[A-Z]{1,5}-[A-Za-z]+")
 _DOSE = re.compile(r" ?\d+(?:\.\d+)? ?(?:mg|mcg|g|ml|mL|units?)\b")
 
+_MAX_PARTS = 16
+"""Parts of one name or address that are looked for: their pairs are many."""
 LONG_ABBREVIATION = 6
 """Letters from which on a word in capitals that no list knows is taken for a name."""
 
@@ -254,7 +256,7 @@ def remove_known(text: str, known: Iterable[str]) -> str:
 def _known_patterns(known: frozenset[str]) -> tuple[tuple[str, re.Pattern[str]], ...]:
     phrases, numbers, names, unspaced = set(), set(), set(), set()
     for stated in known:
-        parts = [part for part in re.split(r"[\^=\\,;\s]+", stated.strip()) if part]
+        parts = [part for part in re.split(r"[\^=\\,;\s]+", stated.strip()) if part][:_MAX_PARTS]
         names_here = [part for part in parts if len(part) > 1 and not any(c.isdigit() for c in part)]
         if len(parts) > 1:
             for ordered in (parts, parts[::-1], parts[1:] + parts[:1]):

@@ -14,7 +14,7 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import pydicom
 import pytest
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.datadict import DicomDictionary, dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -204,6 +204,44 @@ def test_nothing_planted_remains_in_the_bytes(planted, key, tmp_path, retain, cl
     left = leftovers(tmp_path / "out", words)
     # A time of day stays where dates are moved by whole days, and so does the time of a DT.
     assert [word for word in left if not (retain and re.fullmatch(r"0[14]0[25]0[36]\.7\d{5}", word))] == []
+
+
+@pytest.mark.parametrize("clean", [[], ["descriptors"]])
+def test_nothing_planted_outside_the_table_remains(write_dicom, picture, key, tmp_path, clean):
+    """Names, dates, typed text, addresses and numbers of orders of attributes that table E.1-1 does not name."""
+    vrs, codes = ("PN", "DA", "DT", "LT", "ST", "UT", "UR"), ("URNCodeValue",)
+    orders = (0x00401006, 0x00401007, 0x00402006, 0x00402007)
+    listed = {Tag(*entry) for entry in TABLE if len(entry) == 2}
+    outside = [
+        Tag(number)
+        for number, (vr, _, _, _, keyword) in DicomDictionary.items()
+        if (vr in vrs or number in orders)
+        and keyword not in codes
+        and Tag(number) not in listed
+        and number >= 0x00080000
+    ]
+    planter = Planter()
+    path = write_dicom("in/a.dcm", picture)
+    dataset, inner = pydicom.dcmread(path), Dataset()
+    for tag in outside:
+        dataset.add(planter.element(tag))
+        inner.add(planter.element(tag))
+    dataset.DerivationImageSequence = Sequence([inner])
+    dataset.save_as(path)
+    assert len(leftovers(path.parent, planter.planted)) == len(planter.planted) == 2 * len(outside) > 250
+    deidentify(path, tmp_path / "out", key=key, clean=clean)
+    assert leftovers(tmp_path / "out", planter.planted) == []
+
+
+def test_dates_do_not_move_twice(write_dicom, picture, key, tmp_path):
+    """An output that is run again with other options is refused where dates would move."""
+    write_dicom("in/a.dcm", picture, StudyDate="20200202")
+    write_dicom("in/b.dcm", picture, StudyDate="20200202", PatientID="")
+    deidentify(tmp_path / "in", tmp_path / "out", key=key, retain=[MODIFIED_DATES])
+    with pytest.raises(ReadError, match="2 refused: expected an original"):
+        deidentify(tmp_path / "out", tmp_path / "again", key=key, retain=[MODIFIED_DATES, CHARACTERISTICS])
+    deidentify(tmp_path / "out", tmp_path / "again", key=key, retain=[CHARACTERISTICS])
+    assert {found.StudyDate for found in objects(tmp_path / "again").values()} == {""}
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
@@ -541,6 +579,11 @@ def test_a_comment_in_a_jpeg_stream_is_taken_out(write_dicom, picture, key, tmp_
     deidentify(tmp_path / "in", tmp_path / "out", key=key)
     assert leftovers(tmp_path / "out", ["Jane"]) == []
     assert np.array_equal(one(tmp_path / "out").pixel_array, picture)
+
+
+def test_a_key_without_an_end_is_refused(write_dicom, picture, tmp_path):
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
+        deidentify(write_dicom("in/a.dcm", picture), tmp_path / "out", key="/dev/zero")
 
 
 @pytest.mark.parametrize("content", [None, b"fifteen bytes !"])

@@ -26,6 +26,8 @@ from mmfm.io.deid.streams import bare_frame, bare_rle
 
 NAME = "Featherstonehaugh"
 WORD = NAME.encode()
+LONG_VRS = ("OB", "OW", "SQ", "UN", "UR", "UT")
+"""Whose length has four bytes."""
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def done(tmp_path, key):
 def explicit(tag, vr, value):
     """The bytes of an element in explicit little endian."""
     group, number = tag >> 16, tag & 0xFFFF
-    if vr in ("OB", "OW", "SQ", "UN", "UT"):
+    if vr in LONG_VRS:
         return struct.pack("<HH2s2xI", group, number, vr.encode(), len(value)) + value
     return struct.pack("<HH2sH", group, number, vr.encode(), len(value)) + value
 
@@ -78,7 +80,7 @@ def inserted(path, content, before=0x00080005):
         group, number, vr, short = struct.unpack("<HH2sH", data[at : at + 8])
         if group << 16 | number >= before:
             break
-        long = vr in (b"OB", b"OW", b"SQ", b"UN", b"UT")
+        long = vr.decode() in LONG_VRS
         at += 12 + struct.unpack("<I", data[at + 8 : at + 12])[0] if long else 8 + short
     path.write_bytes(data[:at] + content + data[at:])
     return path
@@ -94,7 +96,24 @@ ODD = {
     "an age that is a name": explicit(0x00101010, "AS", WORD + b" "),
     "a date that is a name": explicit(0x00080020, "DA", WORD + b" "),
     "a date outside the table": explicit(0x00189073, "DT", WORD + b" "),
-    "a name outside the table": explicit(0x00741239, "PN", WORD + b" "),
+    "a name outside the table": explicit(0x00142006, "PN", WORD + b" "),
+    "a UID of the table that is a name": explicit(0x00083010, "UI", WORD + b"\0"),
+    "a number written as bytes": explicit(0x00180060, "OB", WORD + b" "),
+    "a name outside the table written as text": explicit(0x00142006, "LO", WORD + b" "),
+    "a date and time outside the table written as bytes": explicit(0x00189073, "OB", WORD + b" "),
+    "a date of the table written as text": explicit(0x00080022, "LO", WORD + b" "),
+    "a weight written as bytes": explicit(0x00101030, "OB", WORD + b" "),
+    "text outside the table": explicit(0x00400400, "LT", b"Seen with " + WORD + b" "),
+    "text outside the table written as bytes": explicit(0x00400400, "OB", WORD + b" "),
+    "text outside the table written as shorter text": explicit(0x00400400, "LO", b"Seen with " + WORD + b" "),
+    "text outside the table without a VR": explicit(0x00400400, "UN", b"Seen with " + WORD + b" "),
+    "an address on the web": explicit(0x00081190, "UR", b"https://" + WORD + b".example/1.2.3"),
+    "an address on the web written as text": explicit(0x00081190, "LO", b"https://" + WORD + b"/ "),
+    "a date of birth in another calendar": explicit(0x00100033, "LO", WORD + b" "),
+    "encrypted attributes": explicit(0x04000500, "SQ", item(explicit(0x04000520, "OB", WORD + b" "))),
+    "coefficients of pixels": explicit(0x7FE00020, "OW", WORD + b" "),
+    "a safe private number written as bytes": explicit(0x00190010, "LO", b"SIEMENS MR HEADER ")
+    + explicit(0x0019100C, "OB", WORD + b" "),
     "a VR that is none": explicit(0x00180015, "ZZ", WORD + b" "),
     "an attribute that nobody knows": explicit(0x00080FFE, "LO", WORD + b" "),
     "a character set that is none": explicit(0x00080005, "CS", WORD + b" "),
@@ -116,7 +135,7 @@ ODD = {
 @pytest.mark.parametrize("content", ODD.values(), ids=ODD.keys())
 @pytest.mark.parametrize(
     "options",
-    [{}, {"retain": ["longitudinal-full-dates", "patient-characteristics", "safe-private", "device-identity"]}],
+    [{}, {"retain": ["longitudinal-full-dates", "patient-characteristics", "safe-private", "device-identity", "uids"]}],
 )
 def test_a_name_in_an_odd_element(write_dicom, picture, done, content, options):
     tag = struct.unpack("<HH", content[:4])
@@ -134,6 +153,7 @@ def test_an_image_that_was_sent_without_pixels(write_dicom, picture, done, tmp_p
     path = write_dicom("in/a.dcm", picture, PatientName=NAME)
     dataset = pydicom.dcmread(path)
     del dataset.PixelData
+    dataset.ExtendedOffsetTable = WORD + b"\0" * 7
     dataset.save_as(path)
     assert done(path).PatientName == ""
     report = json.loads((tmp_path / "out" / "deid_report.json").read_text())
@@ -171,9 +191,9 @@ def test_an_encapsulated_document_of_another_kind(write_dicom, picture, done):
         del dataset[keyword]
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EncapsulatedCDAStorage
     dataset.EncapsulatedDocument, dataset.MIMETypeOfEncapsulatedDocument = WORD + b" ", "text/XML"
-    dataset.DocumentTitle, dataset.PatientName = f"Letter about {NAME}", NAME
+    dataset.DocumentTitle, dataset.EncapsulatedDocumentLength = f"Letter about {NAME}", len(NAME)
     dataset.save_as(path)
-    done(path)
+    assert "EncapsulatedDocumentLength" not in done(path)
 
 
 def test_members_of_a_zip_are_not_named(write_dicom, picture, tmp_path, key, capfd):
@@ -206,10 +226,10 @@ def with_frame(path, change, syntax=None, table=b""):
     return path
 
 
-def in_tile_header(frame):
+def in_tile_header(frame, marker=0x64):
     """A comment in the header of the first tile, whose length is stated."""
     at = frame.index(b"\xff\x90")
-    comment = segment(0x64, b"\0\1" + WORD)
+    comment = segment(marker, b"\0\1" + WORD)
     length = int.from_bytes(frame[at + 6 : at + 10])
     length = (length + len(comment) if length else 0).to_bytes(4)
     return frame[: at + 6] + length + frame[at + 10 : at + 12] + comment + frame[at + 12 :]
@@ -228,6 +248,7 @@ JPEG_2000 = {
         + frame[frame.index(b"\xff\x52") :]
     ),
     "a comment in a tile": in_tile_header,
+    "lengths of packets": lambda frame: in_tile_header(frame, 0x58),
     "behind the end": lambda frame: frame + WORD,
     "boxes of a file": boxed,
 }
@@ -242,6 +263,9 @@ def test_a_name_in_a_jpeg_2000_stream(write_dicom, picture, done, change):
 
 JPEG = {
     "a comment": lambda frame: frame[:2] + segment(0xFE, WORD) + frame[2:],
+    "a number of lines that is none": lambda frame: frame[:2] + segment(0xDC, WORD) + frame[2:],
+    "a hierarchy": lambda frame: frame[:2] + segment(0xDE, WORD) + frame[2:],
+    "a marker of no use": lambda frame: frame[:2] + segment(0xC8, WORD) + frame[2:],
     "metadata of a camera": lambda frame: frame[:2] + segment(0xE1, b"Exif\0\0" + WORD) + frame[2:],
     "a comment before a scan": lambda frame: (
         frame[: frame.index(b"\xff\xda")] + segment(0xFE, WORD) + frame[frame.index(b"\xff\xda") :]
@@ -277,6 +301,12 @@ def test_a_name_in_an_rle_frame(write_dicom, done):
     found = done(path)
     assert np.array_equal(found.pixel_array, picture)
     assert WORD[:16] not in found.PixelData
+
+
+@pytest.mark.parametrize("run", [bytes([len(WORD) + 1]) + b"\1\2" + WORD, b"\0\1\x80\xf0\2"])
+def test_an_rle_frame_ends_with_its_last_pixel(run):
+    frame = bare_rle(struct.pack("<16I", 1, 64, *[0] * 14) + run, pixels=2)
+    assert frame[64:] in (b"\1\1\2\0", b"\0\1\0\2")
 
 
 @pytest.mark.parametrize(
