@@ -12,7 +12,7 @@ import typer
 from mmfm.cli import app
 from mmfm.data.synthetic import draw_study, write_dicom
 from mmfm.imaging import volume as volumes
-from mmfm.io import images, nesting, parsing, reading, sources, worker
+from mmfm.io import nesting, parsing, reading, sources, worker
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -121,7 +121,7 @@ def test_the_page_on_dicom_runs_and_states_the_limits_that_hold(root, tmp_path):
         f"{sources.MAX_RATIO}:1 for each above {sources.RATIO_FREE >> 20} MB",
         f"{parsing.MAX_INFLATED >> 30} GB, {parsing.MAX_INFLATE_RATIO}:1",
         f"at most {nesting.MAX_DEPTH} deep, at most {nesting.MAX_ELEMENTS:,} elements",
-        f"frames at most {images.MAX_PIXEL_BYTES >> 30} GB",
+        f"frames at most {sources.MAX_PIXEL_BYTES >> 30} GB",
         f"{volumes.MAX_VOLUME_BYTES >> 30} GB; at most {reading.MAX_VOLUMES:,} volumes",
         f"{worker.FRAME_SECONDS:g} s for each frame, {worker.FILE_SECONDS / 60:g} minutes for a file, "
         f"{worker.FRAME_BYTES / 2**30:g} GB",

@@ -45,10 +45,9 @@ from mmfm.io.frame_headers import (
 )
 from mmfm.io.frames import Coding, Decode, can_decode, read_palette, select, with_palette
 from mmfm.io.frames import decode as decode_here
-from mmfm.io.images import MAX_PIXEL_BYTES, content_digest, content_uid
 from mmfm.io.nesting import too_deep
 from mmfm.io.parsing import OVERLAYS, PASSES, PixelValue, parse_header
-from mmfm.io.sources import Source
+from mmfm.io.sources import MAX_PIXEL_BYTES, Source, content_digest, content_uid
 from mmfm.study import (
     Frame,
     Geometry,

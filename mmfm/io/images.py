@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Callable
@@ -13,14 +12,12 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmfm.errors import ReadError
-from mmfm.io.sources import Source
+from mmfm.io.sources import MAX_PIXEL_BYTES, Source, content_digest, content_uid
 from mmfm.study import Instance, PixelHeader
 
 # Sizes are judged here, and what is odd is told in words; Pillow's own warnings would go to standard error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-MAX_PIXEL_BYTES = 2 << 30
-"""Rows x Columns x Samples x Bytes x Frames of one instance, checked before anything is decoded."""
 _GREY, _COLOUR = {"1", "L", "I;16", "LA"}, {"RGB", "RGBA", "P"}
 _EXIF_ORIENTATION = 0x0112
 
@@ -73,21 +70,6 @@ def read_stream(source: Source, stream: BinaryIO, decode: DecodePicture, *, uid:
     if uid is None:
         uid = content_uid("instance", content_digest(stream))
     return Instance(sop_instance_uid=uid, pixels=header, load=lambda: _load(source, header, decode))
-
-
-def content_digest(stream: BinaryIO) -> str:
-    """Returns the SHA-256 of all of ``stream`` as hexadecimal digits."""
-    stream.seek(0)
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def content_uid(kind: str, *parts: str) -> str:
-    """Returns a valid DICOM UID (2.25., PS3.5 B.2) that depends on ``kind`` and ``parts`` alone."""
-    digest = hashlib.sha256("\n".join((kind, *parts)).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def _header(stream: BinaryIO) -> PixelHeader:

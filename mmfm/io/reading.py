@@ -18,9 +18,9 @@ from mmfm.errors import ReadError
 from mmfm.io import worker
 from mmfm.io.dicom import DicomHeader, read_header, with_frames
 from mmfm.io.frames import Decode, decode
-from mmfm.io.images import content_uid, decode_picture, picture_format, read_stream
+from mmfm.io.images import decode_picture, picture_format, read_stream
 from mmfm.io.parsing import directory, is_dicom, preamble_note
-from mmfm.io.sources import Refusal, Source, archive_kind, listed, walk
+from mmfm.io.sources import Refusal, Source, archive_kind, content_uid, listed, walk
 from mmfm.study import (
     ORIENTATION_TOLERANCE,
     POSITION_TOLERANCE_MM,

@@ -6,6 +6,7 @@ out, and unpacked again when its pixels are wanted, from the place where it stan
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -31,6 +32,8 @@ RATIO_FREE = 1 << 20
 """A member this small (bytes) is not measured by its ratio: a small blank picture packs better than 100:1."""
 MAX_MEMBERS = 5_000
 """An archive holds fewer entries than this."""
+MAX_PIXEL_BYTES = 2 << 30
+"""Rows x Columns x Samples x Bytes x Frames of one instance, checked before anything is decoded."""
 CHUNK = 1 << 20
 """Bytes that are read, and inflated, at a time."""
 _NO_FILE = "expected a regular file, found a device, pipe or socket"
@@ -369,3 +372,18 @@ def inflate(chunks: Iterable[bytes]) -> Iterator[bytes]:
     yield inflater.flush()  # what did not fit into the last chunk
     if not inflater.eof:
         raise EOFError
+
+
+def content_digest(stream: BinaryIO) -> str:
+    """Returns the SHA-256 of all of ``stream`` as hexadecimal digits."""
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while chunk := stream.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def content_uid(kind: str, *parts: str) -> str:
+    """Returns a valid DICOM UID (2.25., PS3.5 B.2) that depends on ``kind`` and ``parts`` alone."""
+    digest = hashlib.sha256("\n".join((kind, *parts)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
