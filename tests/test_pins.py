@@ -70,9 +70,9 @@ def test_every_pin_lies_in_its_range(pins, ranges):
 
 def test_everything_that_is_needed_is_pinned(pins, ranges):
     """Direct and transitive: an unpinned name would be whatever the index holds that day."""
-    seen, todo = set(), list(ranges)
-    while todo:
-        wanted = todo.pop()
+    seen, waiting = set(), list(ranges)
+    while waiting:
+        wanted = waiting.pop()
         key = (canonicalize_name(wanted.name), frozenset(wanted.extras))
         if key in seen or installed(wanted.name) is None:
             continue
@@ -80,7 +80,7 @@ def test_everything_that_is_needed_is_pinned(pins, ranges):
         for line in requires(wanted.name) or []:
             inner = Requirement(line)
             if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in {"", *wanted.extras}):
-                todo.append(inner)
+                waiting.append(inner)
     with_cuda = ("cuda-", "nvidia-", "triton")  # come with a CUDA build of torch, which pins them itself
     names = {name for name, _ in seen if not name.startswith(with_cuda)}
     assert {"torch", "sympy"} <= names, "direct and transitive"

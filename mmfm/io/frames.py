@@ -20,6 +20,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, JPEGLSTransferSyntaxes, RLELos
 
 from mmfm.errors import ReadError
 from mmfm.io import codecs
+from mmfm.io.elements import refusal
 from mmfm.study import PixelHeader
 
 _PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")
@@ -356,12 +357,7 @@ def _bad(found: str) -> ReadError:
 
 
 def _bad_palette() -> ReadError:
-    return ReadError(
-        "",
-        expected="a palette with PALETTE COLOR",
-        found="none that is complete",
-        fix="ask its source for a valid file",
-    )
+    return refusal("a palette with PALETTE COLOR", "none that is complete")
 
 
 def _words(error: BaseException) -> str:
