@@ -1,0 +1,160 @@
+"""What drafts are scored against: the report of each study as it was written, and what is known of the study.
+
+References come from the split of a manifest, or from a file, one study a line:
+
+    {"study_uid": "s1", "findings": "...", "impression": null, "labels": {"edema": "absent"}, "patient_id": "p1"}
+
+``labels``, ``patient_id``, ``indication``, ``comparison``, ``prior_study_uid``, ``sex``, ``age`` (years), ``view``,
+``scanner`` and ``source`` may be left out. Messages name lines and counts, never a study or a patient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmfm.errors import ManifestError
+from mmfm.report import Sections, Status
+
+if TYPE_CHECKING:
+    from mmfm.data.manifest import ManifestRow
+
+AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 151))
+"""Years: from, to before."""
+
+GROUPINGS = ("sex", "age", "view", "scanner", "source")
+"""By what studies can be told apart in subgroups."""
+
+_TEXTS = ("findings", "impression", "indication", "comparison")
+_NAMES = ("patient_id", "prior_study_uid", "sex", "view", "scanner", "source")
+_FIELDS = {"study_uid", "labels", "age", *_TEXTS, *_NAMES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One study as its report has it."""
+
+    study_uid: str
+    patient_id: str
+    """Studies of one patient are drawn together; where the source states none, the study stands for its patient."""
+    report: Sections
+    labels: Mapping[str, Status | None] = field(default_factory=dict)
+    prior_study_uid: str | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Of ``GROUPINGS``, which group the study is in; what is not known is left out."""
+
+    @classmethod
+    def from_row(cls, row: ManifestRow) -> Reference:
+        """Returns the reference of a row of a manifest: its whole report, comparisons with a prior included."""
+        views = sorted({series.view.value for series in row.series if series.view is not None})
+        return cls(
+            study_uid=row.study_uid,
+            patient_id=row.patient_id,
+            report=row.report,
+            labels=row.labels,
+            prior_study_uid=row.prior_study_uid,
+            groups=_groups(
+                {
+                    "sex": row.patient.sex.value if row.patient.sex is not None else None,
+                    "age": row.patient.age,
+                    "view": ", ".join(views) or None,
+                    "source": row.source,
+                }
+            ),
+        )
+
+
+def read_references(path: str | Path) -> tuple[Reference, ...]:
+    """Returns the references of a file, in its order.
+
+    Raises:
+        ManifestError: the file is absent, a line breaks the schema (named by its number), or a study is repeated.
+    """
+    return read_lines(path, _reference, schema='an object {"study_uid", "findings", "impression", ...}')
+
+
+def read_lines(path: str | Path, convert: Callable[[Any], Any], *, schema: str) -> tuple[Any, ...]:
+    """Returns what ``convert`` makes of each line of a JSON Lines file, one study a line.
+
+    Args:
+        path: the file.
+        convert: JSON value to something with a ``study_uid``; raises ``ValueError`` for what it cannot use.
+        schema: what a line is to be, in words.
+
+    Raises:
+        ManifestError: the file is absent or empty, a line breaks the schema (named by its number), or a study is
+            repeated.
+    """
+    path = Path(path)
+    fix = "write the file again, one JSON object a line and study"
+    try:
+        # Not splitlines: U+2028 and its like may stand in a text.
+        lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        found = (error.strerror or "unreadable") if isinstance(error, OSError) else "bytes that are not UTF-8"
+        raise ManifestError(path.name, expected="a JSON Lines file in UTF-8", found=found, fix=fix) from None
+    if lines == [""]:
+        raise ManifestError(path.name, expected="one line a study", found="no line", fix=fix)
+    items, first = [], {}
+    for number, line in enumerate(lines, start=1):
+        where = f"{path.name} line {number}"
+        try:
+            item = convert(json.loads(line))
+        except ValueError as error:  # json.JSONDecodeError is one
+            found = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
+            raise ManifestError(where, expected=schema, found=found, fix=fix) from None
+        if first.setdefault(item.study_uid, number) != number:
+            found = f"the study of line {first[item.study_uid]} again"
+            raise ManifestError(where, expected="one line a study", found=found, fix=fix)
+        items.append(item)
+    return tuple(items)
+
+
+def _reference(value: Any) -> Reference:
+    if not isinstance(value, dict):
+        raise ValueError(f"a line of type {type(value).__name__}")
+    if unknown := sorted(set(value) - _FIELDS):
+        raise ValueError(f"unknown fields {unknown}")
+    if missing := [name for name in ("study_uid", "findings", "impression") if name not in value]:
+        raise ValueError(f"no field {', '.join(missing)}")
+    if not isinstance(value["study_uid"], str) or not value["study_uid"]:
+        raise ValueError("study_uid: expected text")
+    for name in (*_TEXTS, *_NAMES):
+        if not isinstance(value.get(name), str | None):
+            raise ValueError(f"{name}: expected text or null, found {type(value[name]).__name__}")
+    age = value.get("age")
+    if age is not None and (type(age) not in (int, float) or not 0 <= age <= 150):
+        raise ValueError("age: expected years, 0 to 150, or null")
+    return Reference(
+        study_uid=value["study_uid"],
+        patient_id=value.get("patient_id") or value["study_uid"],
+        report=Sections(**{name: value.get(name) for name in _TEXTS}),
+        labels=_labels(value.get("labels") or {}),
+        prior_study_uid=value.get("prior_study_uid"),
+        groups=_groups({name: value.get(name) for name in GROUPINGS}),
+    )
+
+
+def _labels(value: Any) -> dict[str, Status | None]:
+    from mmfm.data.manifest import LABEL_NAMES
+
+    if not isinstance(value, dict):
+        raise ValueError("labels: expected an object")
+    if unknown := sorted(set(value) - set(LABEL_NAMES)):
+        raise ValueError(f"labels: unknown {unknown}; known are {', '.join(LABEL_NAMES)}")
+    try:
+        return {name: None if state is None else Status(state) for name, state in value.items()}
+    except ValueError:
+        raise ValueError("labels: expected present, absent, uncertain or null") from None
+
+
+def _groups(known: Mapping[str, Any]) -> dict[str, str]:
+    groups = {name: str(value) for name, value in known.items() if value not in (None, "") and name != "age"}
+    age = known.get("age")
+    if age is not None:
+        low, high = next((low, high) for low, high in AGE_BANDS if low <= age < high)
+        groups["age"] = f"{low} to {high - 1}" if high <= 80 else f"{low} and older"
+    return groups
