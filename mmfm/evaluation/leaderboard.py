@@ -24,8 +24,11 @@ _SHOWN = {
     "finding_f1_micro": "finding F1, micro",
     "finding_f1_macro": "finding F1, macro",
     "label_f1_micro": "label F1, micro",
+    "error_rate": "clinical errors a report",
     "bleu_4": "BLEU-4",
+    "meteor_exact_stem": "METEOR (exact, stem)",
     "rouge_l": "ROUGE-L",
+    "cider_d": "CIDEr-D",
 }
 _MORE = {
     "finding_precision_micro": "finding precision, micro",
@@ -162,8 +165,8 @@ def _part(card: Scorecard) -> str:
         "",
         f"{card.n} studies; value, then its 95 % interval (bootstrap over patients); – where a "
         f"set of drafts has no text or no probabilities. "
-        f"Studies without any drafted text: {card.empty_drafts}. Trained on {origin.hardware} in {origin.time}; scored "
-        f"{origin.date}; commit {origin.commit[:12]}; manifest {origin.manifest_sha256[:12]}, checkpoint "
+        f"{card.coverage.drafted} with drafted text. Trained on {origin.hardware} in {origin.time}; scored "
+        f"{origin.date}; commit {origin.commit[:12]}; references {origin.references_sha256[:12]}, checkpoint "
         f"{origin.checkpoint_sha256[:12]}, policy {card.policy_sha256[:12]}.",
         "",
         *_table(card, {**_SHOWN, **_MORE}),
