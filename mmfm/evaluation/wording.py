@@ -28,7 +28,7 @@ NORMALISATION = (
 
 POLICY = {
     "bleu": "of the corpus, closest reference length, constants of pycocoevalcap 1.2",
-    "cider_d": "mean over studies, document frequencies from the references of all studies scored, as pycocoevalcap 1.2",
+    "cider_d": "mean over studies, document frequencies of the references of all studies scored, as pycocoevalcap 1.2",
     "rouge_l": "mean over studies, beta 1.2, as pycocoevalcap 1.2",
     "rouge_l_rouge_score": "mean over studies, F1, tokens of a-z and 0-9 without a stemmer, as rouge-score 0.1.2",
     "meteor_exact_stem": "mean over studies, exact and Porter stem stages, no WordNet, as nltk 3.10",
@@ -82,24 +82,17 @@ class Wording:
         scored_N = np.array([bool(reference) for reference in references], dtype=bool)
         index = np.flatnonzero(scored_N)
         pairs = [(drafts[i], references[i]) for i in index.tolist()]
-        words = [(draft.split(), reference.split()) for draft, reference in pairs]
         matches, drafted, lengths, averaged = (np.zeros((len(scored_N), n)) for n in (ORDERS, ORDERS, 2, len(AVERAGED)))
         if pairs:
-            matches[index], drafted[index], cider = _gram_scores(*zip(*words, strict=True))
+            words = [(draft.split(), reference.split()) for draft, reference in pairs]
+            matches[index], drafted[index], cider_d = _gram_scores(*zip(*words, strict=True))
             lengths[index] = [(len(draft), len(reference)) for draft, reference in words]
+            rouge_l = [_rouge_l(draft, reference, BETA) for draft, reference in words]
+            rouge_score = [_rouge_l(_alphanumeric(draft), _alphanumeric(reference), 1) for draft, reference in pairs]
             meteor = _meteor()
-            averaged[index] = [
-                (
-                    score,
-                    _rouge_l(draft, reference, BETA),
-                    _rouge_l(*(re.findall("[a-z0-9]+", text) for text in pair), 1),
-                    meteor(reference, draft),
-                )
-                for pair, (draft, reference), score in zip(pairs, words, cider, strict=True)
-            ]
-        return cls(
-            scored_N=scored_N, matches_N4=matches, drafted_N4=drafted, lengths_N2=lengths, averaged_N4=averaged
-        )
+            aligned = [meteor(reference, draft) for draft, reference in words]
+            averaged[index] = np.column_stack([cider_d, rouge_l, rouge_score, aligned])
+        return cls(scored_N=scored_N, matches_N4=matches, drafted_N4=drafted, lengths_N2=lengths, averaged_N4=averaged)
 
     def take(self, index: np.ndarray) -> Wording:
         """Returns the statistics of the studies at ``index``."""
@@ -224,6 +217,10 @@ def _tf_idf_similarity(drafted_NG: csr_array, reference_NG: csr_array) -> np.nda
 
 def _rouge_l(draft: Sequence[str], reference: Sequence[str], beta: float) -> float:
     return float(_f_beta(PackedTexts.of([reference]).common(draft), len(draft), np.array([len(reference)]), beta)[0])
+
+
+def _alphanumeric(text: str) -> list[str]:
+    return re.findall("[a-z0-9]+", text)  # rouge-score tokenize.py; the text is in lower case already
 
 
 def _f_beta(common: np.ndarray, drafted: int, lengths: np.ndarray, beta: float) -> np.ndarray:

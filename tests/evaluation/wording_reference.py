@@ -1,7 +1,7 @@
-"""Makes `wording_golden.json`: 200 made-up pairs of reports, scored by the packages that `mmfm.evaluation.wording` equals.
+"""Makes `wording_golden.json`: 200 made-up pairs of reports, scored by the packages that `wording.py` has to equal.
 
-In an environment of its own, since these packages are no dependencies (pycocoevalcap carries Java archives under the
-GPL; nothing here starts Java):
+In an environment of its own, since two of the packages are no dependencies (pycocoevalcap carries Java archives under
+the GPL; nothing here starts Java):
 
     pip install --no-deps pycocoevalcap==1.2
     pip install rouge-score==0.1.2 nltk==3.10.4 numpy
@@ -37,7 +37,10 @@ WRITTEN = (  # draft, reference: what no random draw can be relied on to make
     ("no pleural effusion", "no pleural effusion"),
     ("lungs clear", "tube tip above the carina . lungs clear . heart size normal . no effusion . bones intact"),
     ("degenerative changes of the thoracic spine", "stable cardiomegaly"),
-    ("a 1.5 cm nodule in the right upper lobe", "a 1.5 cm nodule projects over the right upper lobe . 2 calcified nodes"),
+    (
+        "a 1.5 cm nodule in the right upper lobe",
+        "a 1.5 cm nodule projects over the right upper lobe . 2 calcified nodes",
+    ),
     ("a 15 mm nodule at t12", "a 1.5 cm nodule at t 12 . 4 mm calcification"),
     ("well-expanded lungs . a follow-up x-ray is advised", "well expanded lungs . follow up with an x ray"),
     ("well expanded left-sided effusion", "well-expanded lungs . left sided effusions"),
@@ -111,7 +114,20 @@ def report(rng, most):
 def draft_of(rng, reference):
     """Returns a draft that is right, reworded, cut, repeated, shuffled, of another study, one word, or empty."""
     sentences, words = reference.split(" . "), reference.split()
-    kinds = ("same", "reworded", "reworded", "holes", "holes", "order", "repeats", "cut", "other", "other", "word", "empty")
+    kinds = (
+        "same",
+        "reworded",
+        "reworded",
+        "holes",
+        "holes",
+        "order",
+        "repeats",
+        "cut",
+        "other",
+        "other",
+        "word",
+        "empty",
+    )
     kind = rng.choice(kinds)
     if kind == "reworded":
         for old, new in OTHER_WORDS.items():
