@@ -129,12 +129,13 @@ _FUNCTION, _ANATOMY, _NORMAL, _REMARK, _QUALIFIES = (
     frozenset(_WORDS["words"][name]) for name in ("function", "anatomy", "normal", "remark", "qualifies")
 )
 _STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
-_BROAD = frozenset(_WORDS["broad"]["observations"])
-_NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (
-    re.compile(rf"\b(?:{'|'.join(_WORDS['compares'][name])})\b")
-    for name in ("named", "implied", "fresh", "not_comparing")
-)
+_BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
+_COMPARES = {name: re.compile(rf"\b(?:{'|'.join(patterns)})\b") for name, patterns in _WORDS["compares"].items()}
+_NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (_COMPARES[name] for name in ("named", "implied", "fresh", "not_comparing"))
+_CHANGES = {name: _COMPARES[name] for name in ("better", "worse", "same")}
 
+_EXISTS = frozenset(("a", "an", "there", "present"))
+_ON_VIEW = re.compile(r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)")
 _NUMBER = re.compile(r"\s*\(?\d{1,2}[.)]\s+")
 _TOKEN = re.compile(r"[a-z0-9]+|[,;:]")
 _BOTH_SIDES = re.compile(r"\b(?:left (?:and|or|and or) right|right (?:and|or|and or) left)\b")
@@ -189,6 +190,12 @@ class _Sentence:
             return "fresh"
         return "implied" if found or compares_with_prior(self.text) else None
 
+    @cached_property
+    def change(self) -> frozenset[str]:
+        """Of better, worse and same, what a comparison says."""
+        text = " ".join(self.words)
+        return frozenset(name for name, pattern in _CHANGES.items() if pattern.search(text))
+
     @property
     def asserts(self) -> bool:
         """Whether it says that something is there which should not be, as far as its words tell."""
@@ -198,14 +205,18 @@ class _Sentence:
 @lru_cache(maxsize=2**16)
 def _sentence(text: str) -> _Sentence:
     number = _NUMBER.match(text)
-    tokens = []
-    for token in _TOKEN.findall(text[number.end() if number else 0 :].lower().replace("n't", " not")):
+    tokens: list[str] = []
+    plain = text[number.end() if number else 0 :].lower().replace("n't", " not").replace("free of", "freeof")
+    for token in _TOKEN.findall(plain):
         tokens += _SPELLED.get(token) or (_singular(token),)
     words = tuple(token for token in tokens if token not in ",;:")
     reached = _reached(tokens)
+    place = set(_TOKEN.findall(" ".join(_ON_VIEW.findall(plain))))
     content = {w for w in words if w not in _FUNCTION and w not in _OPPOSITE and w not in _SIDES}
-    content = {w for w in content if w not in _SEVERITIES}
+    content = {w for w in content if w not in _SEVERITIES and w not in place}
     findings = {w for w in content if w not in _ANATOMY and not w.isdigit()}
+    if not findings and not _EXISTS.isdisjoint(words):
+        findings = content  # "there is a cervical rib"
     asserted = {w for w, denied in zip(tokens, reached, strict=True) if not denied} & findings
     both = _BOTH_SIDES.sub("both", " ".join(words)).split()
     return _Sentence(
@@ -266,9 +277,11 @@ class _Comparison:
     """A draft beside its reference: which sentences are the same, which belong together, and what is left."""
 
     def __init__(self, draft: list[_Sentence], reference: list[_Sentence], has_prior: bool) -> None:
-        self.draft, self.reference, self.has_prior = draft, reference, has_prior
-        shared = Counter(s.words for s in draft) & Counter(s.words for s in reference)
-        self.free_draft, self.free_reference = _without(draft, shared), _without(reference, shared)
+        known = {s.words for s in reference}
+        self.draft = [part for d in draft for part in ([d] if d.words in known else _parted(d, reference))]
+        self.reference, self.has_prior = reference, has_prior
+        shared = Counter(s.words for s in self.draft) & Counter(s.words for s in reference)
+        self.free_draft, self.free_reference = _without(self.draft, shared), _without(reference, shared)
 
     def errors(self) -> list[ClinicalError]:
         if not self.free_draft and not self.free_reference:
@@ -294,9 +307,10 @@ class _Comparison:
     def _invented_comparison(self, d: _Sentence) -> list[ClinicalError]:
         if self.has_prior or d.compares is None:
             return []
+        things = d.content - _COMPARING
         for r in self.reference:
-            # A reference that compares knows of a prior; what it compares has to be the same, unless nothing is named.
-            if r.compares and (r.content & d.content - _COMPARING or (not d.content - _COMPARING and r.compares == "named")):
+            # A reference that compares knows of a prior: it has to compare the same thing, or all in the same way.
+            if r.compares and (r.content & things if things else r.change & d.change or not d.change):
                 return []
         return [ClinicalError(kind=ErrorKind.INVENTED_COMPARISON, observation=None, draft=d.text, reference=None)]
 
@@ -305,7 +319,7 @@ class _Comparison:
         errors, stated = [], [f for f in d.labels if f.status is not Status.ABSENT]
         for finding in stated:
             errors += self._unsupported_label(d, finding)
-        if not stated and d.asserts and not _told(d, self.reference):
+        if not stated and d.asserts and d.compares in (None, "fresh") and not _told(d, self.reference):
             errors.append(ClinicalError(kind=ErrorKind.INVENTED_FINDING, observation=None, draft=d.text, reference=None))
         return _once(errors)
 
@@ -315,6 +329,8 @@ class _Comparison:
         stating = [(r, f) for r, f in theirs if f.status is not Status.ABSENT]
         if name in _BROAD:
             stating = [(r, f) for r, f in stating if r.asserted & d.asserted]
+        elif name in _FURTHER and not any(r in self.free_reference for r, _ in stating):
+            stating = [(r, f) for r, f in stating if 2 * len(r.asserted & d.asserted) >= len(d.asserted)]
         error: dict[str, Any] = {"observation": name, "draft": d.text}
         if stating:
             if not _all_opposite(finding, [f for _, f in stating]):
@@ -349,9 +365,7 @@ class _Comparison:
     def _stood_for(self, name: str, sentences: list[_Sentence]) -> bool:
         others = _STANDS_FOR.get(name, ())
         return any(
-            f.status is not Status.ABSENT and (f.observation in others or name in _STANDS_FOR.get(f.observation, ()))
-            for s in sentences
-            for f in s.labels
+            f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels
         )
 
     @staticmethod
@@ -370,6 +384,19 @@ def _without(sentences: list[_Sentence], shared: Counter[tuple[str, ...]]) -> li
         else:
             kept.append(sentence)
     return kept
+
+
+def _parted(d: _Sentence, reference: list[_Sentence]) -> list[_Sentence]:
+    """``d`` without a sentence of the reference that it starts or ends with, where a full stop was forgotten."""
+    for r in reference:
+        text = r.text.rstrip(" .")
+        rest = d.text.removeprefix(text).strip() if len(r.words) > 2 else d.text
+        if rest != d.text and rest[:1].isupper():
+            return [_sentence(text), _sentence(rest)]
+        rest = d.text.removesuffix(r.text).strip()
+        if len(r.words) > 2 and rest != d.text and rest and r.text[0].isupper():
+            return [_sentence(rest), r]
+    return [d]
 
 
 def _pairs(draft: list[_Sentence], reference: list[_Sentence]) -> list[tuple[_Sentence, _Sentence, float]]:
