@@ -49,8 +49,9 @@ class ErrorKind(StrEnum):
     """The reference denies in these words what the draft states, or the reverse. Where the draft denies it as well, its
     statement is an invention, and a contradiction."""
     INVENTED_COMPARISON = "invented_comparison"
-    """The draft compares with a prior study where none is known: no ``prior_study_uid``, no comparison section that
-    names one, and no such comparison in the reference's own text."""
+    """The draft compares with a prior study that it cannot have from anywhere: there is no ``prior_study_uid``, and the
+    reference makes no such comparison. Where its comparison section names a prior, any comparison in its text will do,
+    else it has to be one of the same thing, or a general one in the same direction."""
     CONTRADICTION = "contradiction"
     """The draft denies in one sentence what it states in another, on the same side or without one."""
     REPEAT = "repeat"
@@ -77,8 +78,8 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
         draft: the drafted text.
         reference: the study's report, and what is known of a prior study.
     """
-    comparison = _Comparison(_sentences(draft), _sentences(reference.report), _has_prior(reference))
-    errors = [*comparison.errors(), *_contradictions(comparison.draft), *_repeats(draft)]
+    both = _Comparison(draft, reference)
+    errors = [*both.errors(), *_contradictions(both.draft), *_repeats(draft)]
     return tuple(sorted(dict.fromkeys(errors), key=lambda error: _KINDS.index(error.kind)))
 
 
@@ -125,8 +126,9 @@ _FORWARDS, _AROUND = frozenset(_WORDS["negation"]["forwards"]), frozenset(_WORDS
 _NEGATIONS = _FORWARDS | _AROUND
 _OPPOSITE, _ENDS = _NEGATIONS | set(_WORDS["negation"]["opposite"]), frozenset(_WORDS["negation"]["ends"])
 _NO_CHANGE = frozenset(_WORDS["negation"]["no_change"])
-_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _QUALIFIES = (
-    frozenset(_WORDS["words"][name]) for name in ("function", "anatomy", "normal", "remark", "qualifies")
+_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES = (
+    frozenset(_WORDS["words"][name])
+    for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies")
 )
 _STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
 _BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
@@ -199,14 +201,15 @@ class _Sentence:
     @property
     def asserts(self) -> bool:
         """Whether it says that something is there which should not be, as far as its words tell."""
-        return bool(self.asserted) and not self.content & _NORMAL and not self.content & _REMARK
+        return bool(self.asserted - _COMPARING) and not self.content & _NORMAL and not self.content & _REMARK
 
 
 @lru_cache(maxsize=2**16)
 def _sentence(text: str) -> _Sentence:
     number = _NUMBER.match(text)
     tokens: list[str] = []
-    plain = text[number.end() if number else 0 :].lower().replace("n't", " not").replace("free of", "freeof")
+    plain = text[number.end() if number else 0 :].lower().replace("n't", " not")
+    plain = re.sub(r"\b(?:free|clear) of\b", "without", plain)
     for token in _TOKEN.findall(plain):
         tokens += _SPELLED.get(token) or (_singular(token),)
     words = tuple(token for token in tokens if token not in ",;:")
@@ -248,7 +251,7 @@ def _reached(tokens: Sequence[str]) -> list[bool]:
         if token in _ENDS or token in ";:":
             begin = i + 1
         elif token in _NEGATIONS:
-            if not _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 4]):
+            if not _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 5]):
                 continue  # "no change in the effusion" does not deny it; nor does "not excluded"
             until = next((j for j in range(i + 1, len(tokens)) if _stops(tokens, j)), len(tokens))
             for j in range(begin if token in _AROUND else i, until):
@@ -268,20 +271,24 @@ def _sentences(sections: Sections) -> list[_Sentence]:
     return [sentence for sentence in map(_sentence, texts) if sentence.words]
 
 
-def _has_prior(reference: Reference) -> bool:
-    comparison = (reference.report.comparison or "").strip(" .-")
-    return reference.prior_study_uid is not None or bool(comparison and not _NO_PRIOR.match(comparison))
+def _names_prior(comparison: str | None) -> bool:
+    text = (comparison or "").strip(" .-")
+    return bool(text) and not _NO_PRIOR.match(text)
 
 
 class _Comparison:
     """A draft beside its reference: which sentences are the same, which belong together, and what is left."""
 
-    def __init__(self, draft: list[_Sentence], reference: list[_Sentence], has_prior: bool) -> None:
-        known = {s.words for s in reference}
-        self.draft = [part for d in draft for part in ([d] if d.words in known else _parted(d, reference))]
-        self.reference, self.has_prior = reference, has_prior
-        shared = Counter(s.words for s in self.draft) & Counter(s.words for s in reference)
-        self.free_draft, self.free_reference = _without(self.draft, shared), _without(reference, shared)
+    def __init__(self, draft: Sections, reference: Reference) -> None:
+        self.reference = _sentences(reference.report)
+        known = {s.words for s in self.reference}
+        self.draft = [
+            part for d in _sentences(draft) for part in ([d] if d.words in known else _parted(d, self.reference))
+        ]
+        shared = Counter(s.words for s in self.draft) & Counter(s.words for s in self.reference)
+        self.free_draft, self.free_reference = _without(self.draft, shared), _without(self.reference, shared)
+        self.has_prior = reference.prior_study_uid is not None
+        self.names_prior = _names_prior(reference.report.comparison)
 
     def errors(self) -> list[ClinicalError]:
         if not self.free_draft and not self.free_reference:
@@ -309,8 +316,8 @@ class _Comparison:
             return []
         things = d.content - _COMPARING
         for r in self.reference:
-            # A reference that compares knows of a prior: it has to compare the same thing, or all in the same way.
-            if r.compares and (r.content & things if things else r.change & d.change or not d.change):
+            alike = r.content & things if things else r.change & d.change or not d.change
+            if r.compares and (alike or self.names_prior):
                 return []
         return [ClinicalError(kind=ErrorKind.INVENTED_COMPARISON, observation=None, draft=d.text, reference=None)]
 
@@ -335,14 +342,15 @@ class _Comparison:
         if stating:
             if not _all_opposite(finding, [f for _, f in stating]):
                 return _severity(d, finding, stating) if any(r in self.free_reference for r, _ in stating) else []
-            r = next((r for r, _ in stating if r in self.free_reference), None)
+            near = (r for r, f in stating if f.location in (None, finding.location) or finding.location is None)
+            r = next((r for r in near if r in self.free_reference), None)
             kind = ErrorKind.WRONG_SIDE if r else ErrorKind.INVENTED_FINDING
             return [ClinicalError(kind=kind, reference=(r or stating[0][0]).text, **error)]
         if self._stood_for(name, self.reference):
             return []
         if finding.status is Status.PRESENT:
             for r, _ in theirs:
-                if r in self.free_reference and r.denied & d.asserted and not self._denied(name, self.draft):
+                if r in self.free_reference and _denies(r, d) and not self._denied(name, self.draft):
                     return [ClinicalError(kind=ErrorKind.NEGATION_FLIP, reference=r.text, **error)]
         reference = theirs[0][0].text if theirs else None
         return [ClinicalError(kind=ErrorKind.INVENTED_FINDING, reference=reference, **error)]
@@ -355,7 +363,7 @@ class _Comparison:
             theirs = [(d, f) for d in self.draft for f in d.labels if f.observation == name]
             if any(f.status is not Status.ABSENT for _, f in theirs) or self._stood_for(name, self.draft):
                 continue
-            d = next((d for d, _ in theirs if d in self.free_draft and d.denied & r.asserted), None)
+            d = next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None)
             kind = ErrorKind.NEGATION_FLIP if d else ErrorKind.MISSED_FINDING
             errors.append(ClinicalError(kind=kind, observation=name, draft=d and d.text, reference=r.text))
         if not r.labels and r.asserts and not _told(r, self.draft):
@@ -371,9 +379,6 @@ class _Comparison:
     @staticmethod
     def _denied(name: str, sentences: list[_Sentence]) -> bool:
         return any(f.observation == name and f.status is Status.ABSENT for s in sentences for f in s.labels)
-
-
-_COMPARING = frozenset(_WORDS["words"]["comparing"])
 
 
 def _without(sentences: list[_Sentence], shared: Counter[tuple[str, ...]]) -> list[_Sentence]:
@@ -433,7 +438,9 @@ def _of_pair(d: _Sentence, r: _Sentence, alike: float) -> list[ClinicalError]:
         or (same_thing and len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides})
     ):
         errors.append(ClinicalError(kind=ErrorKind.WRONG_SIDE, observation=next(iter(names), None), **error))
-    if same_thing and d.severities and r.severities and not d.severities & r.severities and d.asserted & r.asserted:
+    places = [s.content & _ANATOMY for s in (d, r)]
+    same_place = not all(places) or places[0] & places[1]
+    if d.asserted & r.asserted and same_place and d.severities and r.severities and not d.severities & r.severities:
         errors.append(ClinicalError(kind=ErrorKind.WRONG_SEVERITY, observation=next(iter(names), None), **error))
     return errors
 
@@ -446,13 +453,27 @@ def _turned(d: _Sentence, r: _Sentence, alike: float) -> bool:
         if d.stripped[1] == r.stripped[1] and (d.denied != r.denied or not d.denied | r.denied):
             return True
     turned = (d.asserted & r.denied) | (d.denied & r.asserted)
+    if alike >= COPIED:
+        return bool(turned)
     shared = (d.asserted | d.denied) & (r.asserted | r.denied)
-    return bool(turned) and (alike >= COPIED or len(turned) * 2 > len(shared))
+    return 2 * len(turned - _VAGUE) > len(shared - _VAGUE)
 
 
 def _opposed(finding: Finding, others: Iterable[Finding]) -> bool:
     states = {finding.status} | {f.status for f in others if f.observation == finding.observation}
     return Status.ABSENT in states and Status.PRESENT in states
+
+
+def _denies(denying: _Sentence, stating: _Sentence) -> bool:
+    """Whether one denies in words of the other what that states; "no large effusion" does not deny a small one."""
+    for i, word in enumerate(denying.words):
+        if word in denying.denied & stating.asserted:
+            start = i
+            while start and denying.words[start - 1] in _QUALIFIES | _ANATOMY:
+                start -= 1
+            if _QUALIFIES.isdisjoint(set(denying.words[start:i]) - set(stating.words)):
+                return True
+    return False
 
 
 def _all_opposite(finding: Finding, others: list[Finding]) -> bool:
@@ -488,7 +509,7 @@ def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
 def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
     errors = []
     for denying in sentences:
-        if not denying.negations or denying.words and not _QUALIFIES.isdisjoint(denying.words):
+        if not denying.negations:
             continue
         for stating in sentences:
             if stating is denying or stating.words == denying.words:
@@ -501,10 +522,10 @@ def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
                 if f.observation == g.observation
                 and f.status is Status.PRESENT
                 and g.status is Status.ABSENT
-                and g.laterality in (None, f.laterality)
-                and stating.asserted & denying.denied
+                and (not denying.sides or {*denying.sides} & {*stating.sides})
+                and _denies(denying, stating)
             ]
-            if not names and stating.stripped[0] == denying.stripped[0] and not stating.negations:
+            if not names and stating.asserted and stating.stripped[0] == denying.stripped[0] and not stating.negations:
                 names = [None]
             errors += [ClinicalError(kind=ErrorKind.CONTRADICTION, observation=name, **error) for name in names]
     return _once(errors)
