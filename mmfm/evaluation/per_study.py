@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from mmfm.evaluation.clinical import FindingScores, WrongDetails
+from mmfm.evaluation.clinical_errors import ErrorRates, clinical_errors
 from mmfm.evaluation.predictions import Prediction
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
@@ -82,6 +83,9 @@ class Compared:
                     FindingScores.against_labels(found, [r.labels for r in self.references]),
                     WrongDetails.of(found, self.findings),
                 ]
+            if "errors" in self.families:
+                pairs = zip(sections, self.references, strict=True)
+                statistics.append(ErrorRates.of(clinical_errors(draft, reference) for draft, reference in pairs))
             if "wording" in self.families:
                 statistics.append(Wording.of([_text(each, self.sections) for each in sections], self.texts))
         if "probabilities" in self.families:

@@ -58,6 +58,8 @@ def score_card(
     train_features_NE: np.ndarray | None = None,
     wording_sections: Sequence[str] = ("findings",),
     families: Sequence[str] = FAMILIES,
+    groupings: Sequence[str] | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Scorecard:
     """Scores drafts beside their controls.
 
