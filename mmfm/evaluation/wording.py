@@ -181,14 +181,14 @@ def _gram_scores(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What n-grams give: matches (N, 4), n-grams of the drafts (N, 4) and CIDEr-D (N,)."""
     N = len(drafts)
-    matches, drafted, referred, similarity = (np.zeros((N, ORDERS)) for _ in range(4))
+    matches, drafted, similarity = (np.zeros((N, ORDERS)) for _ in range(3))
     for n, counts in enumerate(_gram_counts([*drafts, *references])):
         matches[:, n] = counts[:N].minimum(counts[N:]).sum(axis=1)
-        drafted[:, n], referred[:, n] = counts[:N].sum(axis=1), counts[N:].sum(axis=1)
+        drafted[:, n] = counts[:N].sum(axis=1)
         similarity[:, n] = _tf_idf_similarity(counts[:N], counts[N:])
-    # the package takes the number of 2-grams for the length of a text
-    penalty_N = np.exp(-((drafted[:, 1] - referred[:, 1]) ** 2) / (2 * SIGMA**2))
-    return matches, drafted, 10 * similarity.mean(axis=1) * penalty_N
+    # the package counts 2-grams for lengths, which differ by as many as the words do
+    excess_N = np.array([len(draft) - len(reference) for draft, reference in zip(drafts, references, strict=True)])
+    return matches, drafted, 10 * similarity.mean(axis=1) * np.exp(-(excess_N**2) / (2 * SIGMA**2))
 
 
 def _gram_counts(texts: Sequence[Sequence[str]]) -> Iterator[csr_array]:

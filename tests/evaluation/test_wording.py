@@ -137,3 +137,11 @@ def test_empty_drafts_score_nothing(references):
     """Also of texts too short for the longer n-grams, and without a token of rouge-score's."""
     scores = Wording.of([""] * len(references), references).scores(np.ones((1, len(references))))
     assert all(score == pytest.approx(0, abs=EXACT) for score in scores.values())
+
+
+@pytest.mark.parametrize("draft", ["y" * 20_000, "no " * 20_000, ". " * 20_000])
+def test_what_a_model_that_runs_away_drafts_is_scored(draft):
+    """One endless word, which a stemmer may walk through again at each letter, and endless repeats."""
+    scores = Wording.of([draft.strip(), "lungs clear"], ["no effusion", "lungs clear"]).each()
+    assert all(np.isfinite(score).all() and score[0] < 0.1 for score in scores.values())
+    assert scores["rouge_l"][1] == 1
