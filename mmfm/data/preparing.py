@@ -292,19 +292,18 @@ def chexpert_states(row: Mapping[str, object], where: str) -> dict[str, Status |
         where: what to name in a message.
 
     Raises:
-        ManifestError: a value is something else.
+        ManifestError: a value is something else, or a column is missing.
     """
     states: dict[str, Status | None] = {}
     for column, name in CHEXPERT_LABELS.items():
-        value = row.get(column)
         try:
-            number = None if value is None or value == "" else float(str(value))
-            states[name] = None if number is None else _CHEXPERT_VALUES[number]
+            value = row[column]
+            states[name] = None if value is None or value == "" else _CHEXPERT_VALUES[float(str(value))]
         except (ValueError, KeyError):
             raise ManifestError(
                 where,
                 expected=f"1, 0, -1 or nothing for {column!r}",
-                found="something else",
+                found="something else, or no such column",
                 fix="use the table as its publisher wrote it",
             ) from None
     return states
