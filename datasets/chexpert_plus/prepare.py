@@ -71,7 +71,8 @@ COLUMNS = (
 
 EXPECTED = {
     "patients": 64725,
-    "studies": 187711,
+    "studies train": 187511,
+    "studies val": 200,
     "images train": 223228,
     "images val": 234,
     "images not there, left out": 0,
@@ -103,23 +104,24 @@ def prepare(source: Path, out: Path, *, expect: bool) -> None:
         )
     column, suffix = ("path_to_dcm", ".dcm") if root.startswith("DICOM") else ("path_to_image", ".png")
     counts: Counter[str] = Counter()
-    first: dict[str, dict[str, str]] = {}  # the first line of each study; its others repeat the report
+    # The first line of each study. Its others repeat the report, with the dates of another de-identification.
+    first: dict[str, dict[str, str]] = {}
     series: dict[str, list[ManifestSeries]] = {}
     for row in table_rows(source / TABLE, COLUMNS):
         line = {name: row[name] for name in COLUMNS}
-        key = study_key(line["path_to_image"], TABLE)
+        key = study_key(line["path_to_image"])
         if key not in first:
             first[key], series[key] = line, []
         if not line["deid_patient_id"] or any(line[name] != first[key][name] for name in ("deid_patient_id", "split")):
             raise _wrong("one patient and one split for each study", "a study with two, or no patient")
-        if study_key(line[column], TABLE) != key:
+        if study_key(line[column]) != key:
             raise _wrong("path_to_image and path_to_dcm of the same study", "two")
         image = str(PurePosixPath(line[column]).with_suffix(suffix))  # the table says .jpg of what is published as .png
         if (source / root / image).is_file():
             series[key].append(_series(image, line))
         else:
             counts["images not there, left out"] += 1
-    labels = table_labels(source, counts)
+    labels = table_labels(source, {line["path_to_image"]: key for key, line in first.items()}, counts)
     with fresh_folder(out) as folder:
         link_folder(folder / "images", source / root)
         rows = []
@@ -132,7 +134,6 @@ def prepare(source: Path, out: Path, *, expect: bool) -> None:
             counts[f"studies {row.split}"] += 1
             counts[f"images {row.split}"] += len(row.series)
             counts[f"images as {suffix[1:]}"] += len(row.series)
-        counts["studies"] = len(rows)
         counts["patients"] = len({row.patient_id for row in rows})
         if expect:
             check_counts(EXPECTED, counts)
@@ -141,20 +142,25 @@ def prepare(source: Path, out: Path, *, expect: bool) -> None:
         print(f"{count:7,}  {name}")
 
 
-def study_key(path: str, where: str) -> str:
+def study_key(path: str) -> str:
     """Returns "patient42142-study5" of "train/patient42142/study5/view1_frontal.jpg".
 
     Raises:
-        ManifestError: the path has another form; ``where`` names the file that holds it.
+        ManifestError: the path has another form.
     """
     parts = re.fullmatch(r"(?:train|valid)/(patient\d+)/(study\d+)/view\d+_\w+\.\w+", path)
     if parts is None:
-        raise _wrong("paths such as train/patient00001/study1/view1_frontal.jpg", "another form", where)
+        raise _wrong("paths such as train/patient00001/study1/view1_frontal.jpg", "another form")
     return f"{parts[1]}-{parts[2]}"
 
 
-def table_labels(source: Path, counts: Counter[str]) -> dict[str, dict[str, Status | None]]:
+def table_labels(source: Path, keys: Mapping[str, str], counts: Counter[str]) -> dict[str, dict[str, Status | None]]:
     """Returns what CheXbert read in the impressions, by study; empty where the file is not there.
+
+    Args:
+        source: the folder that holds the file.
+        keys: the study by the path_to_image whose report is used; another image of it may have other labels.
+        counts: counts the studies.
 
     Raises:
         ManifestError: a line is no JSON object of the published form.
@@ -164,9 +170,8 @@ def table_labels(source: Path, counts: Counter[str]) -> dict[str, dict[str, Stat
         with (source / LABELS).open(encoding="utf-8") as file:
             for line in file:
                 record = json.loads(line)
-                key = study_key(record["path_to_image"], LABELS)
-                if key not in labels:
-                    labels[key] = chexpert_states(record, LABELS)
+                if record["path_to_image"] in keys:
+                    labels[keys[record["path_to_image"]]] = chexpert_states(record, LABELS)
     except FileNotFoundError:
         pass
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -241,8 +246,8 @@ def _text(text: str) -> str | None:
     return tidy(text.replace("\\n", " "))  # some cells hold the two characters \n where a line ends
 
 
-def _wrong(expected: str, found: str, where: str = TABLE) -> ManifestError:
-    return ManifestError(where, expected=expected, found=found, fix="use the table as its publisher wrote it")
+def _wrong(expected: str, found: str) -> ManifestError:
+    return ManifestError(TABLE, expected=expected, found=found, fix="use the table as its publisher wrote it")
 
 
 if __name__ == "__main__":
