@@ -72,7 +72,12 @@ LINES = [
     line("train/patient00001/study1/view1_frontal"),
     # The same report, de-identified once more: published so.
     line("train/patient00001/study1/view2_lateral", section_comparison="9/8/2001."),
-    line("train/patient00001/study2/view1_frontal", ap_pa="PA", section_findings="No pneumothorax.", section_impression=""),
+    line(
+        "train/patient00001/study2/view1_frontal",
+        ap_pa="PA",
+        section_findings="No pneumothorax.",
+        section_impression="",
+    ),
     line("train/patient00002/study1/view1_frontal", ap_pa="LL", section_impression="", sex="Unknown", age=""),
     line("valid/patient64541/study1/view1_frontal", ap_pa="", sex="Male"),
 ]
@@ -147,7 +152,14 @@ def test_a_folder_becomes_a_manifest_and_no_image_is_copied(tmp_path, prepare, w
     assert check_manifest(tmp_path / "out" / "manifest.jsonl").ok
     assert manifest.study(first).series[0].view is ViewPosition.AP
     said = " ".join(capsys.readouterr().out.split())
-    for count in ("3 patients", "3 studies train", "1 studies val", "4 images train", "1 images val", "5 images as png"):
+    for count in (
+        "3 patients",
+        "3 studies train",
+        "1 studies val",
+        "4 images train",
+        "1 images val",
+        "5 images as png",
+    ):
         assert count in said
 
 

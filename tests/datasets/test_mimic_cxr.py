@@ -31,7 +31,7 @@ REPORT = """                                 FINAL REPORT
  IMPRESSION: 
  
  1. Cardiomegaly.  2. Hiatal hernia.
-"""  # noqa: W293  the blank lines of these reports hold a blank
+"""  # noqa: W291, W293  the lines of these reports end in blanks
 
 IMAGES = [
     # dicom_id, subject_id, study_id, split, ViewPosition, ViewCodeSequence_CodeMeaning, StudyDate, StudyTime
@@ -357,7 +357,9 @@ def test_findings_under_no_heading_do_not_stay_in_the_sections_that_a_model_is_g
     assert sections.comparison == "None."
     assert sections.findings == "PA and lateral views were taken. The lungs are clear."
     assert counts["reports with findings under no heading of their own"] == 1
-    told = prepare.report_sections("FINAL REPORT\n INDICATION: Cough.\n\n Large effusion.\n\n IMPRESSION: As above.", counts)
+    told = prepare.report_sections(
+        "FINAL REPORT\n INDICATION: Cough.\n\n Large effusion.\n\n IMPRESSION: As above.", counts
+    )
     assert (told.indication, told.findings) == ("Cough.", "Large effusion.")
 
 
