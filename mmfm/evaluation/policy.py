@@ -17,7 +17,7 @@ from mmfm.evaluation.controls import MAX_CANDIDATES
 from mmfm.evaluation.intervals import LEVEL, ROUNDS
 from mmfm.evaluation.probabilities import MACRO_LABELS, MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Provenance
-from mmfm.evaluation.wording import NORMALISATION
+from mmfm.evaluation.wording import NORMALISATION, POLICY
 from mmfm.files import sha256_of
 from mmfm.text import OBSERVATIONS
 
@@ -32,11 +32,7 @@ def policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str,
         "wording": {
             "sections": list(wording_sections),
             "normalisation": NORMALISATION,
-            "bleu": "of the corpus, closest reference length, constants of pycocoevalcap 1.2",
-            "rouge_l": "mean over studies, beta 1.2, as pycocoevalcap 1.2",
-            "rouge_l_rouge_score": "mean F1 over studies, as rouge-score 0.1.2 without stemmer, its own tokens",
-            "meteor_exact_stem": "mean over studies, as nltk without WordNet: exact and stem stages",
-            "cider_d": "mean over studies, as pycocoevalcap 1.2; document frequencies of all references scored",
+            **POLICY,
             "studies": "those whose reference has such text",
         },
         "findings": {
