@@ -117,7 +117,7 @@ OBSERVATION_OF = {
     }.items()
     for label in labels
 }
-"""Labels of PadChest, in small letters, to the observations that mean the same or something wider; README.md says more."""
+"""Labels of PadChest, in small letters, to the observations that mean the same or something wider; others have none."""
 
 TRUTH = ("sentence_en", "sentence_es", "abnormal", "labels", "locations", "progression", "boxes", "extra_boxes")
 """What of a finding goes to ``truth``."""

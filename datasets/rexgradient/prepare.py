@@ -105,8 +105,8 @@ def prepare(source: Path, out: Path, *, expect: bool) -> None:
             counts[f"images {row.split}"] += len(row.series)
             for series in row.series:
                 counts[f"images {series.view or 'of no stated view'}"] += 1
-        for split, patient in {(row.split, row.patient_id) for row in rows}:
-            counts[f"patients {split}"] += 1
+        for split in SPLITS.values():
+            counts[f"patients {split}"] = len({row.patient_id for row in rows if row.split == split})
         if expect:
             check_counts(EXPECTED, counts)
         write_manifest(rows, folder / "manifest.jsonl")

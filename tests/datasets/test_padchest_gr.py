@@ -13,11 +13,31 @@ from mmfm.report import Status
 from mmfm.study import Sex, ViewPosition
 from mmfm.text import OBSERVATIONS
 
-COLUMNS = (
-    "StudyID,ImageID,label,boxes_count,extra_boxes_count,locations,prior_study,progression_status,prior_imageID,"
-    "sentence_en,sentence_es,study_is_benchmark,study_is_validation,split,PatientID,patient_is_benchmark,PatientBirth,"
-    "PatientSex_DICOM,StudyDate_DICOM,StudyDate,PatientAge,label_group,Year"
-).split(",")
+COLUMNS = [
+    "StudyID",
+    "ImageID",
+    "label",
+    "boxes_count",
+    "extra_boxes_count",
+    "locations",
+    "prior_study",
+    "progression_status",
+    "prior_imageID",
+    "sentence_en",
+    "sentence_es",
+    "study_is_benchmark",
+    "study_is_validation",
+    "split",
+    "PatientID",
+    "patient_is_benchmark",
+    "PatientBirth",
+    "PatientSex_DICOM",
+    "StudyDate_DICOM",
+    "StudyDate",
+    "PatientAge",
+    "label_group",
+    "Year",
+]
 
 REPORTS = [
     {
