@@ -142,7 +142,7 @@ def _row(key: str, study: Any, split: str, folder: Path, where: str, counts: Cou
         series=tuple(series),
         report=Sections(
             indication=_text(study, "Indication", where),
-            technique=_text(study, "StudyDescription", where),
+            technique=tidy(member(study, "StudyDescription", str, where, default="")),
             comparison=_text(study, "Comparison", where),
             findings=findings,
             impression=impression,
@@ -177,7 +177,7 @@ def _series(uid: str, study: Any, where: str, counts: Counter[str]) -> list[Mani
 
 
 def _text(study: Any, name: str, where: str) -> str | None:
-    """Returns a section; "None" and the like, written where a section is empty, are nothing."""
+    """Returns a section, which may be empty; "None" and the like, written where it is, are nothing."""
     if name not in study:
         raise _wrong(where, expected=f"a member {name!r}", found="none")
     text = tidy(member(study, name, str, where, default=""))

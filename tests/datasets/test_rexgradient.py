@@ -55,6 +55,7 @@ THIRD = SECOND | {
     "ImagePath": [path("GRDNC", 3, "1.3.1.1")],
     "ImageViewPosition": ["LL"],
 }
+del THIRD["StudyDescription"]
 STUDIES = {"train": {"pA_a1_s1": FIRST}, "valid": {"pB_a2_s2": SECOND}, "test": {"pC_a3_s3": THIRD}}
 
 
@@ -117,6 +118,7 @@ def test_a_source_becomes_a_manifest(tmp_path, prepare, write, capsys):
     assert first.target.findings == "Small left pleural effusion. No pneumothorax."
     assert first.target.impression == "Small effusion."
     assert (second.report.indication, second.report.comparison) == (None, None)
+    assert third.report.technique is None
     assert first.labels["pleural_effusion"] is Status.PRESENT
     assert first.labels["pneumothorax"] is Status.ABSENT
     assert first.labels["fracture"] is None
