@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from mmfm.data.manifest import sha256
 from mmfm.errors import ManifestError, MmfmError
@@ -122,6 +123,50 @@ def table_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
             found=getattr(error, "strerror", None) or "something else, or only a part of one",
             fix="give the folder that holds it as --source",
         ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Returns the value of a JSON file in UTF-8; NaN, which some write where there is nothing, is ``None``.
+
+    Raises:
+        ManifestError: the file is absent, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda _: None)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ManifestError(
+            path.name,
+            expected="a JSON file",
+            found=getattr(error, "strerror", None) or "something else, or only a part of one",
+            fix="give the folder that holds it as --source",
+        ) from error
+
+
+def member(value: Any, name: str, kind: type[T], where: str, default: T | None = None) -> T:
+    """Returns what a JSON object has under ``name``.
+
+    Args:
+        value: what should be an object.
+        name: of the member.
+        kind: its type, such as ``str``, ``list`` or ``bool``.
+        where: what to name in a message.
+        default: returned where the member is absent or null; without it, that is an error.
+
+    Raises:
+        ManifestError: ``value`` is no object, or the member is absent or of another type.
+    """
+    found = value.get(name) if isinstance(value, dict) else None
+    if found is None and default is not None and isinstance(value, dict):
+        return default
+    if not isinstance(found, kind):
+        words = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
+        raise ManifestError(
+            where,
+            expected=f"an object whose {name!r} is {words[kind]}",
+            found="something else, or nothing",
+            fix="use the file as its publisher wrote it",
+        )
+    return found
 
 
 def _gz(path: Path) -> Path:
