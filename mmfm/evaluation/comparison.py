@@ -99,7 +99,7 @@ def compare(
     compared = Compared.of(a.references, sections=sections)
     of_a = compared.statistics(in_order(a.predictions, a.references))
     of_b = compared.statistics(in_order(b.predictions, a.references))
-    patients = np.array([reference.patient_id for reference in a.references])
+    patients = np.array([reference.patient for reference in a.references])
     swapped_RN = _swaps(patients, generator, rounds)
     resamples_RN = patient_resamples(patients, generator=generator, rounds=rounds)
     found: dict[str, dict[str, Any]] = {}

@@ -157,7 +157,7 @@ def _controls(card: Scorecard) -> Part:
         everyone = {"drafts": card.metrics, **card.controls}
         scores = {plain(name): each[metric] for name, each in everyone.items() if metric in each}
         if metric in card.metrics:
-            panels[TITLES[metric] + (" (lower is better)" if metric in LOWER_IS_BETTER else "")] = scores
+            panels[TITLES[metric] + (" (lower: better)" if metric in LOWER_IS_BETTER else "")] = scores
     blocks = [
         Block(
             note="A control has not seen the image, or needs no model of its own. A score means something by how far it "
@@ -254,7 +254,7 @@ def _text(report: Sections) -> str:
 
 def _markup(svg: str) -> Any:
     """The picture as it is; everything else on the page is escaped."""
-    from markupsafe import Markup
+    from jinja2.utils import markupsafe
 
-    return Markup(svg)
+    return markupsafe.Markup(svg)
 

@@ -31,10 +31,11 @@ def dots(panels: Mapping[str, Mapping[str, Estimate]], *, first: str, ceiling: s
         first: who is drawn in colour.
         ceiling: who is drawn as what can be reached at most.
     """
-    names = list(dict.fromkeys(name for each in panels.values() for name in each))[::-1]
+    order = max(panels.values(), key=len)  # who has most scores says in which order all stand
+    names = list(dict.fromkeys([*order, *(name for each in panels.values() for name in each)]))[::-1]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = _figure(rows, columns, width=3.3 * columns + 0.8, height=rows * (0.8 + 0.24 * len(names)))
+    figure, axes = _figure(rows, columns, width=3.6 * columns + 0.8, height=rows * (0.8 + 0.24 * len(names)))
     for place, (title, scores) in enumerate(panels.items()):
         axis = axes[place // columns][place % columns]
         for y, name in enumerate(names):

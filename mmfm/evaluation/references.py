@@ -39,9 +39,9 @@ class Reference:
     """One study as its report has it."""
 
     study_uid: str
-    patient_id: str
-    """Studies of one patient are drawn together; where the source states none, the study stands for its patient."""
     report: Sections
+    patient_id: str | None = None
+    """None where the source states none."""
     labels: Mapping[str, Status | None] = field(default_factory=dict)
     prior_study_uid: str | None = None
     sex: str | None = None
@@ -50,6 +50,11 @@ class Reference:
     view: str | None = None
     scanner: str | None = None
     source: str | None = None
+
+    @property
+    def patient(self) -> str:
+        """Who is drawn, with all studies, in a bootstrap: the study stands for a patient who is not stated."""
+        return self.patient_id or self.study_uid
 
     @property
     def groups(self) -> dict[str, str]:
@@ -90,7 +95,7 @@ def write_references(references: Iterable[Reference], path: str | Path) -> None:
     """Writes one line a study; what is not known is left out. The file appears whole or not at all."""
     lines = []
     for reference in references:
-        values = {"study_uid": reference.study_uid, "patient_id": reference.patient_id}
+        values: dict[str, Any] = {"study_uid": reference.study_uid, "patient_id": reference.patient_id}
         values |= {name: getattr(reference.report, name) for name in _TEXTS}
         values |= {name: getattr(reference, name) for name in ("prior_study_uid", *GROUPINGS)}
         values["labels"] = dict(reference.labels)
@@ -154,7 +159,7 @@ def _reference(value: Any) -> Reference:
         raise ValueError("age: expected years, 0 to 150, or null")
     return Reference(
         study_uid=value["study_uid"],
-        patient_id=value.get("patient_id") or value["study_uid"],
+        patient_id=value.get("patient_id"),
         report=Sections(**{name: value.get(name) for name in _TEXTS}),
         labels=_labels(value.get("labels") or {}),
         prior_study_uid=value.get("prior_study_uid"),

@@ -101,7 +101,7 @@ class Coverage:
     """References, each scored."""
     patients: int
     patients_stated: bool
-    """False where no reference states a patient: each study then stands for its own."""
+    """False where references do not state their patient: such a study stands for its own."""
     drafted: int
     """Studies with drafted text."""
     empty: int
@@ -123,7 +123,7 @@ class Coverage:
                 self.without_findings
             ),
             f"{self.without_text} references have neither findings nor impression": self.without_text,
-            "no patient is stated: each study counts as a patient of its own, so that intervals may be too narrow": (
+            "not every patient is stated: such a study counts as a patient of its own, so that intervals may be too narrow": (
                 not self.patients_stated
             ),
         }

@@ -105,7 +105,7 @@ def score_card(
         ABNORMAL: np.array([compared.is_abnormal(i) for i in range(len(references))], dtype=bool),
         UNSEEN: np.array([_bare(r.report.findings) not in seen | {""} for r in references], dtype=bool),
     }
-    patients = np.array([reference.patient_id for reference in references])
+    patients = np.array([reference.patient for reference in references])
     scored = {
         name: _scores(statistics, control_statistics, np.flatnonzero(part), patients, generator)
         for name, part in parts.items()
@@ -195,8 +195,8 @@ def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Referenc
     missing = sum(p is None for p in drafts)
     return Coverage(
         studies=len(references),
-        patients=len({reference.patient_id for reference in references}),
-        patients_stated=any(reference.patient_id != reference.study_uid for reference in references),
+        patients=len({reference.patient for reference in references}),
+        patients_stated=all(reference.patient_id is not None for reference in references),
         drafted=drafted,
         empty=len(drafts) - missing - drafted,
         missing=missing,
@@ -206,7 +206,7 @@ def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Referenc
 
 
 def _no_shared_patient(references: Sequence[Reference], train: Sequence[Reference]) -> None:
-    shared = {reference.patient_id for reference in references} & {reference.patient_id for reference in train}
+    shared = {reference.patient for reference in references} & {reference.patient for reference in train}
     if shared:
         raise ManifestError(
             "studies scored",
