@@ -106,7 +106,7 @@ class ManifestQuestion:
     def __post_init__(self) -> None:
         _text("question", self.question)
         _text("answer", self.answer)
-        if self.kind not in QUESTION_KINDS + (None,):
+        if self.kind not in (*QUESTION_KINDS, None):
             raise _wrong("kind", expected=f"one of {', '.join(QUESTION_KINDS)}, or null", found=repr(self.kind)[:40])
         for name in self.question_types:
             _text("question_types", name)
