@@ -1,4 +1,4 @@
-"""Scores drafts by RadEval 2.2.1, in the environment of RadEval; external_metrics.md, beside this file, is the contract.
+"""Scores drafts by RadEval 2.2.1, in the environment of RadEval; the contract is in external_metrics.md beside it.
 
     python radeval_adapter.py [--metrics radgraph,f1chexbert,radcliq,ratescore,green] DRAFTS REFERENCES SCORES
 

@@ -130,9 +130,9 @@ class QuestionCard:
     def lines(self) -> list[str]:
         """Returns what was scored, each headline score beside its controls, and what may be said of it."""
         lines = [f"{self.questions} of {self.questions} questions about {self.images} images scored"]
-        for count, what in ((self.missing, "have no answer"), (self.empty, "have an empty answer")):
+        for count, what in ((self.missing, "no answer"), (self.empty, "an empty answer")):
             if count:
-                lines.append(f"{count} questions {what}: scored as wrong")
+                lines.append(f"{what} to {count} of {self.questions} questions: scored as wrong")
         for name in (name for name in HEADLINE if name in self.metrics):
             lines.append(f"{name}: {_words(self.metrics[name])}, n {self.metrics[name].n}")
             for control, scores in self.controls.items():

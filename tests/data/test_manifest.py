@@ -321,6 +321,7 @@ def test_a_summary_counts_and_finds_missing_and_altered_files(tmp_path):
     picture(tmp_path / "images" / "a.png", value=101)
     assert check_manifest(path).altered == ("images/a.png",)
     assert json.loads(json.dumps(summary.to_json()))["missing"] == ["images/gone.png"]
+    assert "questions  2" in summary.to_text()
     assert "missing    1, first images/gone.png" in summary.to_text()
 
 

@@ -173,8 +173,8 @@ def test_nothing_is_dropped_in_silence():
     assert card.metrics["exact_match"].value == pytest.approx(117 / 120)
     lines = "\n".join(card.lines())
     assert "120 of 120 questions about 40 images scored" in lines
-    assert "1 questions have no answer: scored as wrong" in lines
-    assert "2 questions have an empty answer: scored as wrong" in lines
+    assert "no answer to 1 of 120 questions: scored as wrong" in lines
+    assert "an empty answer to 2 of 120 questions: scored as wrong" in lines
     assert "better than text only" in lines
     assert "shuffled images not run: answers of the same model to such images" in lines
 
