@@ -7,8 +7,9 @@
      "questions", "prior_study_uid"}
 
 A path is relative to the manifest and never leaves its folder. A label is present, absent, uncertain or null; null, or
-a missing name, means that nobody said. ``report`` is the whole text; ``target`` is the text to train on. What is not
-known may be left out; a key that the schema does not have is an error, because it is most often a misspelt one.
+a missing name, means that nobody said. ``report`` is the whole text; ``target`` is the text to train on. ``questions``
+are ``[{"question", "answer", "kind", "question_id", "question_types", "organ"}]``, all of one study in its row. What is
+not known may be left out; a key that the schema does not have is an error, because it is most often a misspelt one.
 
 Messages name lines and fields, never a patient or a study.
 """
@@ -37,6 +38,8 @@ NORMAL = "normal"
 """The label beside the observations: whether a person coded the whole study as normal."""
 
 LABEL_NAMES = (*text.OBSERVATIONS, NORMAL)
+
+QUESTION_KINDS = ("closed", "open")
 
 E = TypeVar("E", bound=Enum)
 
@@ -92,11 +95,23 @@ class ManifestQuestion:
     question: str
     answer: str
     kind: str | None = None
+    """``closed`` where the question offers its answers (yes or no, left or right), ``open`` where it does not."""
+    question_id: str | None = None
+    """What an answer names it by; unlike that of any other question of the manifest."""
+    question_types: tuple[str, ...] = ()
+    """What is asked for, in the words of the source, such as ``PRES`` or ``PLANE``."""
+    organ: str | None = None
+    """What part of the body the image shows, in the words of the source."""
 
     def __post_init__(self) -> None:
         _text("question", self.question)
         _text("answer", self.answer)
-        _text_or_none("kind", self.kind)
+        if self.kind not in (*QUESTION_KINDS, None):
+            raise _wrong("kind", expected=f"one of {', '.join(QUESTION_KINDS)}, or null", found=repr(self.kind)[:40])
+        for name in self.question_types:
+            _text("question_types", name)
+        for name in ("question_id", "organ"):
+            _text_or_none(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +196,7 @@ class ManifestRow:
             _object(given["truth"], "truth")
         if "questions" in given:
             given["questions"] = tuple(
-                ManifestQuestion(**_known(ManifestQuestion, item, f"questions[{i}]"))
+                ManifestQuestion(**_known(ManifestQuestion, item, f"questions[{i}]", question_types=_types))
                 for i, item in enumerate(_list(given["questions"], "questions"))
             )
         return cls(**given)
@@ -192,7 +207,7 @@ class Manifest:
     """The rows of a prepared source, and the folder that their paths are relative to.
 
     Raises:
-        ManifestError: there is no row, a study_uid is repeated, or a patient is in two splits.
+        ManifestError: there is no row, a study_uid or question_id is repeated, or a patient is in two splits.
     """
 
     root: Path
@@ -203,6 +218,7 @@ class Manifest:
             raise _wrong("manifest", expected="at least one study", found="none", fix="prepare the source again")
         studies: dict[str, int] = {}
         patients: dict[str, tuple[str, int]] = {}
+        questions: dict[str, int] = {}
         for line, row in enumerate(self.rows, start=1):
             first = studies.setdefault(row.study_uid, line)
             if first != line:
@@ -220,6 +236,17 @@ class Manifest:
                     found=f"a patient in {row.split!r} here and in {split!r} on line {first}",
                     fix="split by patient, so that nobody is trained on and measured on",
                 )
+            for question in row.questions:
+                if question.question_id is None:
+                    continue
+                if question.question_id in questions:
+                    raise _wrong(
+                        f"line {line}",
+                        expected="a question_id of its own for each question",
+                        found=f"one of line {questions[question.question_id]} again",
+                        fix="number the questions over the whole manifest",
+                    )
+                questions[question.question_id] = line
 
     def split(self, *names: str) -> tuple[ManifestRow, ...]:
         """Returns the rows of these splits, in the order of the manifest.
@@ -373,6 +400,7 @@ class ManifestSummary:
     """Studies with findings or impression."""
     targets: int
     """Studies with a text to train on."""
+    questions: int
     missing: tuple[str, ...]
     """Paths with no file or folder behind them."""
     altered: tuple[str, ...]
@@ -392,6 +420,8 @@ class ManifestSummary:
         lines = [f"studies    {self.rows} of {self.patients} patients ({_counts(self.splits)})"]
         lines.append(f"series     {self.series} ({_counts(self.views)}; modality {_counts(self.modalities)})")
         lines.append(f"texts      {self.reports} reports, {self.targets} targets to train on")
+        if self.questions:
+            lines.append(f"questions  {self.questions}")
         width = max((len(name) for name in self.labels), default=0)
         for name, states in self.labels.items():
             lines.append(f"label      {name:{width}}  {_counts(states)}")
@@ -425,6 +455,7 @@ def check_manifest(path: str | os.PathLike[str]) -> ManifestSummary:
         labels={name: {s.value: states[name][s.value] for s in Status} for name in LABEL_NAMES if name in states},
         reports=sum(bool(row.report.findings or row.report.impression) for row in rows),
         targets=sum(bool(row.target and (row.target.findings or row.target.impression)) for row in rows),
+        questions=sum(len(row.questions) for row in rows),
         missing=tuple(s.path for s, file in found if not file.exists()),
         altered=tuple(s.path for s, file in found if s.sha256 and file.exists() and sha256(file) != s.sha256),
     )
@@ -511,6 +542,10 @@ def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise _wrong(where, expected="a list", found=_kind(value))
     return value
+
+
+def _types(value: Any) -> tuple[Any, ...]:
+    return tuple(_list(value, "question_types"))
 
 
 def _text(where: str, value: Any) -> None:

@@ -104,20 +104,24 @@ def write_references(references: Iterable[Reference], path: str | Path) -> None:
     write_whole(path, "".join(lines))
 
 
-def read_lines(path: str | Path, convert: Callable[[Any], Any], *, schema: str) -> tuple[Any, ...]:
+def read_lines(
+    path: str | Path, convert: Callable[[Any], Any], *, schema: str, key: str = "study_uid", noun: str = "study"
+) -> tuple[Any, ...]:
     """Returns what ``convert`` makes of each line of a JSON Lines file, one study a line.
 
     Args:
         path: the file.
-        convert: JSON value to something with a ``study_uid``; raises ``ValueError`` for what it cannot use.
+        convert: JSON value to something with a ``key``; raises ``ValueError`` for what it cannot use.
         schema: what a line is to be, in words.
+        key: the attribute by which a repeated line is known.
+        noun: what a line is about, in a message.
 
     Raises:
         ManifestError: the file is absent or empty, a line breaks the schema (named by its number), or a study is
             repeated.
     """
     path = Path(path)
-    fix = "write the file again, one JSON object a line and study"
+    fix = f"write the file again, one JSON object a line and {noun}"
     try:
         # Not splitlines: U+2028 and its like may stand in a text.
         lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
@@ -125,7 +129,7 @@ def read_lines(path: str | Path, convert: Callable[[Any], Any], *, schema: str) 
         found = (error.strerror or "unreadable") if isinstance(error, OSError) else "bytes that are not UTF-8"
         raise ManifestError(path.name, expected="a JSON Lines file in UTF-8", found=found, fix=fix) from None
     if lines == [""]:
-        raise ManifestError(path.name, expected="one line a study", found="no line", fix=fix)
+        raise ManifestError(path.name, expected=f"one line a {noun}", found="no line", fix=fix)
     items: list[Any] = []
     first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -135,9 +139,10 @@ def read_lines(path: str | Path, convert: Callable[[Any], Any], *, schema: str) 
         except ValueError as error:  # json.JSONDecodeError is one
             found = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
             raise ManifestError(where, expected=schema, found=found, fix=fix) from None
-        if first.setdefault(item.study_uid, number) != number:
-            found = f"the study of line {first[item.study_uid]} again"
-            raise ManifestError(where, expected="one line a study", found=found, fix=fix)
+        name = getattr(item, key)
+        if first.setdefault(name, number) != number:
+            found = f"the {noun} of line {first[name]} again"
+            raise ManifestError(where, expected=f"one line a {noun}", found=found, fix=fix)
         items.append(item)
     return tuple(items)
 

@@ -55,9 +55,24 @@ FULL = ManifestRow(
     diagnosis="None",
     differential=("pneumonia", "edema"),
     truth={"boxes": [{"observation": "nodule", "box": [1, 2, 3, 4]}]},
-    questions=(ManifestQuestion(question="Is there an effusion?", answer="no", kind="closed"),),
+    questions=(
+        ManifestQuestion(question="Is there an effusion?", answer="no", kind="closed"),
+        ManifestQuestion(
+            question="How large is it, and where?",
+            answer="small, left",
+            kind="open",
+            question_id="q-2",
+            question_types=("SIZE", "POS"),
+            organ="CHEST",
+        ),
+    ),
     prior_study_uid="s-0",
 )
+
+
+def some(n):
+    """Two questions with ids of their own."""
+    return tuple(ManifestQuestion(**(vars(q) | {"question_id": f"q{n}-{i}"})) for i, q in enumerate(FULL.questions))
 
 
 def write_lines(path, *values):
@@ -144,6 +159,10 @@ def test_any_row_survives_json(findings, age, labels, differential, codes):
         (broken(differential=["a", 1]), "differential"),
         (broken(truth=[]), "truth"),
         (broken(questions=[{"question": "Side?"}]), "'answer'"),
+        (broken(questions=[{"question": "Side?", "answer": "left", "kind": "yes/no"}]), "one of closed, open"),
+        (broken(questions=[{"question": "Side?", "answer": "left", "question_types": "POS"}]), "question_types"),
+        (broken(questions=[{"question": "Side?", "answer": "left", "question_types": [" "]}]), "question_types"),
+        (broken(questions=[{"question": "Side?", "answer": "left", "question_id": 3}]), "question_id"),
         ('{"study_uid": NaN}', "NaN"),
     ],
 )
@@ -188,6 +207,14 @@ def test_a_repeated_study_is_refused(tmp_path):
         read_manifest(path)
 
 
+def test_a_repeated_question_is_refused(tmp_path):
+    rows = [ManifestRow(**(vars(a_row(n)) | {"questions": FULL.questions})) for n in (1, 2)]
+    path = write_lines(tmp_path / "manifest.jsonl", *(row.to_json() for row in rows))
+    with pytest.raises(ManifestError, match=r"line 2: expected a question_id of its own.*found one of line 1") as error:
+        read_manifest(path)
+    assert "q-2" not in str(error.value)
+
+
 def test_a_failed_write_leaves_the_earlier_manifest(tmp_path):
     path = tmp_path / "manifest.jsonl"
     write_manifest([a_row(1)], path)
@@ -219,7 +246,9 @@ def test_an_empty_manifest_is_refused(tmp_path):
 def test_five_thousand_rows_are_read_within_a_second(tmp_path):
     labels = dict.fromkeys(LABEL_NAMES, Status.ABSENT)
     rows = [
-        ManifestRow(**(vars(FULL) | {"study_uid": f"s{n}", "patient_id": f"p{n}", "labels": labels}))
+        ManifestRow(
+            **(vars(FULL) | {"study_uid": f"s{n}", "patient_id": f"p{n}", "labels": labels, "questions": some(n)})
+        )
         for n in range(5000)
     ]
     write_manifest(rows, tmp_path / "manifest.jsonl")
@@ -285,13 +314,14 @@ def test_a_summary_counts_and_finds_missing_and_altered_files(tmp_path):
     assert summary.modalities == {"DX": 1, "not stated": 2}
     assert summary.labels["nodule"] == {"present": 0, "absent": 0, "uncertain": 1}
     assert "mass" not in summary.labels
-    assert (summary.reports, summary.targets) == (1, 1)
+    assert (summary.reports, summary.targets, summary.questions) == (1, 1, 2)
     assert summary.missing == ("images/gone.png",)
     assert summary.altered == ()
     assert not summary.ok
     picture(tmp_path / "images" / "a.png", value=101)
     assert check_manifest(path).altered == ("images/a.png",)
     assert json.loads(json.dumps(summary.to_json()))["missing"] == ["images/gone.png"]
+    assert "questions  2" in summary.to_text()
     assert "missing    1, first images/gone.png" in summary.to_text()
 
 
