@@ -137,7 +137,9 @@ _NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (_COMPARES[name] for name in ("named"
 _CHANGES = {name: _COMPARES[name] for name in ("better", "worse", "same")}
 
 _EXISTS = frozenset(("a", "an", "there", "present"))
-_ON_VIEW = re.compile(r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)")
+_ON_VIEW = re.compile(
+    r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)"
+)
 _NUMBER = re.compile(r"\s*\(?\d{1,2}[.)]\s+")
 _TOKEN = re.compile(r"[a-z0-9]+|[,;:]")
 _BOTH_SIDES = re.compile(r"\b(?:left (?:and|or|and or) right|right (?:and|or|and or) left)\b")
@@ -267,7 +269,9 @@ _CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with")]
 
 
 def _sentences(sections: Sections) -> list[_Sentence]:
-    texts = [text for section in (sections.findings, sections.impression) if section for text in split_sentences(section)]
+    texts = [
+        text for section in (sections.findings, sections.impression) if section for text in split_sentences(section)
+    ]
     return [sentence for sentence in map(_sentence, texts) if sentence.words]
 
 
@@ -327,7 +331,9 @@ class _Comparison:
         for finding in stated:
             errors += self._unsupported_label(d, finding)
         if not stated and d.asserts and d.compares in (None, "fresh") and not _told(d, self.reference):
-            errors.append(ClinicalError(kind=ErrorKind.INVENTED_FINDING, observation=None, draft=d.text, reference=None))
+            errors.append(
+                ClinicalError(kind=ErrorKind.INVENTED_FINDING, observation=None, draft=d.text, reference=None)
+            )
         return _once(errors)
 
     def _unsupported_label(self, d: _Sentence, finding: Finding) -> list[ClinicalError]:
@@ -372,9 +378,7 @@ class _Comparison:
 
     def _stood_for(self, name: str, sentences: list[_Sentence]) -> bool:
         others = _STANDS_FOR.get(name, ())
-        return any(
-            f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels
-        )
+        return any(f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels)
 
     @staticmethod
     def _denied(name: str, sentences: list[_Sentence]) -> bool:
@@ -501,7 +505,9 @@ def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
     for error in errors:
         names = {error.observation, *_STANDS_FOR.get(error.observation or "", ())}
         same = [k for k in kept if k.kind == error.kind and k.draft == error.draft and k.reference == error.reference]
-        if not any(k.observation in names or error.observation in _STANDS_FOR.get(k.observation or "", ()) for k in same):
+        if not any(
+            k.observation in names or error.observation in _STANDS_FOR.get(k.observation or "", ()) for k in same
+        ):
             kept.append(error)
     return kept
 

@@ -9,6 +9,7 @@ paired bootstrap over patients, as in a card.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mmfm.errors import ManifestError
-from mmfm.evaluation.intervals import LEVEL, ROUNDS, holm, patient_resamples, percentile_interval
-from mmfm.evaluation.per_study import Compared, Statistics
+from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, holm, patient_resamples
+from mmfm.evaluation.per_study import Compared
 from mmfm.evaluation.predictions import in_order
+from mmfm.evaluation.resampling import Statistics
 from mmfm.evaluation.results import Results
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER
-from mmfm.evaluation.scoring import number
 from mmfm.files import write_whole
 from mmfm.jsonable import to_json
 
@@ -99,7 +100,7 @@ def compare(
     compared = Compared.of(a.references, sections=sections)
     of_a = compared.statistics(in_order(a.predictions, a.references))
     of_b = compared.statistics(in_order(b.predictions, a.references))
-    patients = np.array([reference.patient for reference in a.references])
+    patients = [reference.patient for reference in a.references]
     swapped_RN = _swaps(patients, generator, rounds)
     resamples_RN = patient_resamples(patients, generator=generator, rounds=rounds)
     found: dict[str, dict[str, Any]] = {}
@@ -113,11 +114,11 @@ def compare(
         a=_name(a, folder_a),
         b=_name(b, folder_b),
         studies=len(a.references),
-        patients=len(set(patients.tolist())),
+        patients=len(set(patients)),
         rounds=rounds,
         metrics={
             name: PairedDifference(
-                **found[name], p_holm=number(adjusted[name]), verdict=_verdict(name, found[name], adjusted[name])
+                **found[name], p_holm=_rounded(adjusted[name]), verdict=_verdict(name, found[name], adjusted[name])
             )
             for name in metrics
         },
@@ -143,16 +144,16 @@ def _paired(one: S, other: S, swapped_RN: np.ndarray, resamples_RN: np.ndarray) 
         if name not in a or name not in b:
             continue
         difference = float(a[name][0] - b[name][0])
-        low, high = percentile_interval(drawn_a[name] - drawn_b[name])
+        interval = Estimate.of(difference, drawn_a[name] - drawn_b[name], n=n)
         chance_R = np.abs(mixed[name] - rest[name])
         # one is added above and below, so that p is never 0; rounding must not hide a tie
         p = (1 + (chance_R >= abs(difference) - 1e-12).sum()) / (1 + len(chance_R))
         found[name] = {
-            "a": number(a[name][0]),
-            "b": number(b[name][0]),
-            "difference": number(difference),
-            "low": number(low),
-            "high": number(high),
+            "a": _rounded(a[name][0]),
+            "b": _rounded(b[name][0]),
+            "difference": interval.value,
+            "low": interval.low,
+            "high": interval.high,
             "p": float(p) if not np.isnan(difference) else float("nan"),
         }
     return found
@@ -175,14 +176,14 @@ def _same_kind(one: Statistics, other: Statistics) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _swaps(patients: np.ndarray, generator: np.random.Generator, rounds: int) -> np.ndarray:
+def _swaps(patients: Sequence[str], generator: np.random.Generator, rounds: int) -> np.ndarray:
     """(R, N) 1 where the drafts of A and B are exchanged: a patient's studies together."""
-    _, index_N = np.unique(patients, return_inverse=True)
+    _, index_N = np.unique(np.asarray(patients), return_inverse=True)
     return generator.integers(0, 2, size=(rounds, index_N.max() + 1))[:, index_N].astype(float)
 
 
 def _verdict(name: str, found: dict[str, Any], p: float) -> str:
-    if np.isnan(p) or p >= 1 - LEVEL or not found["low"] * found["high"] > 0:
+    if np.isnan(p) or p >= 1 - LEVEL or not (found["low"] or 0) * (found["high"] or 0) > 0:
         return "no difference shown"
     higher = found["difference"] > 0
     return "A is better" if higher != (name in LOWER_IS_BETTER) else "B is better"
@@ -194,3 +195,7 @@ def _name(results: Results, folder: str | Path) -> str:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)

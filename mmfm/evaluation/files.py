@@ -1,7 +1,7 @@
 """Score the drafts of any system, which come as a file, against a manifest or a file of references.
 
-    mmfm evaluate --predictions P.jsonl --references R.jsonl --out DIR
-    mmfm evaluate --predictions P.jsonl --manifest M --split val --train-manifest T --out DIR
+mmfm evaluate --predictions P.jsonl --references R.jsonl --out DIR
+mmfm evaluate --predictions P.jsonl --manifest M --split val --train-manifest T --out DIR
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmfm.data.manifest import read_manifest
 from mmfm.errors import ConfigError
 from mmfm.evaluation.per_study import FAMILIES
 from mmfm.evaluation.predictions import read_predictions
-from mmfm.evaluation.references import Reference, read_references
+from mmfm.evaluation.references import Reference
 from mmfm.evaluation.results import write_results
 from mmfm.evaluation.scorecard import Provenance, Scorecard
 from mmfm.evaluation.scoring import score_card

@@ -11,9 +11,10 @@ from mmfm import __version__
 from mmfm.evaluation import plots
 from mmfm.evaluation.clinical_errors import clinical_errors
 from mmfm.evaluation.controls import CEILING
+from mmfm.evaluation.intervals import Estimate
 from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.references import Reference
-from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Estimate, Scorecard, Scores
+from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Scorecard, Scores
 from mmfm.report import NOTICE, Sections
 
 WORST = 10
@@ -160,8 +161,8 @@ def _controls(card: Scorecard) -> Part:
             panels[TITLES[metric] + (" (lower: better)" if metric in LOWER_IS_BETTER else "")] = scores
     blocks = [
         Block(
-            note="A control has not seen the image, or needs no model of its own. A score means something by how far it "
-            "stands above them; the reference text shows what the labeller and the metrics can reach at most.",
+            note="A control has not seen the image, or needs no model of its own. A score means something by how far "
+            "it stands above them; the reference text shows what the labeller and the metrics can reach at most.",
             plot=_markup(plots.dots(panels, first="drafts", ceiling=plain(CEILING))) if panels else "",
         ),
         Block(title="In words", lines=tuple(verdicts(card))),
@@ -218,8 +219,8 @@ def _errors(card: Scorecard) -> Part:
     titles = {name: plain(name.partition(".")[2]) for name in names}
     columns, rows = score_table(card, {**titles, "error_rate": "all kinds"})
     note = (
-        "Errors a report, counted sentence by sentence against the reference, which itself may leave out what the image "
-        "shows. Each of them, with its sentences, stands in errors.jsonl."
+        "Errors a report, counted sentence by sentence against the reference, which itself may leave out what the "
+        "image shows. Each of them, with its sentences, stands in errors.jsonl."
     )
     return Part(
         id="errors",
@@ -257,4 +258,3 @@ def _markup(svg: str) -> Any:
     from jinja2.utils import markupsafe
 
     return markupsafe.Markup(svg)
-

@@ -5,34 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol, Self
-
-import numpy as np
 
 from mmfm.evaluation.clinical import FindingScores, WrongDetails
 from mmfm.evaluation.clinical_errors import ErrorRates, clinical_errors
 from mmfm.evaluation.predictions import Prediction
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
+from mmfm.evaluation.resampling import Statistics
 from mmfm.evaluation.wording import Wording, normalise
 from mmfm.report import Finding, Sections, Status
 from mmfm.text import label_report
 
 FAMILIES = ("findings", "errors", "probabilities", "wording")
 """Kinds of scores, which may be asked for alone."""
-
-
-class Statistics(Protocol):
-    """Per-study statistics of one kind, N studies in the first dimension of every array."""
-
-    def take(self, index: np.ndarray) -> Self:
-        """Returns the statistics of the studies at ``index``."""
-
-    def scores(self, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns each score, (R,), for R weightings of the studies; NaN where it is 0 / 0."""
-
-    def counts(self) -> dict[str, tuple[int, int | None]]:
-        """Returns of each score the number of studies, or of what is compared, and of positive ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmfm.evaluation.scorecard import Estimate
+from mmfm.evaluation.intervals import Estimate
 
 DRAFTS, CONTROL, CEILING = "#0072B2", "#7f7f7f", "#009E73"
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.spines.top": False,
@@ -68,7 +68,9 @@ def bars(scores: Mapping[str, Estimate], *, label: str, limits: tuple[float, flo
     return _svg(figure, label)
 
 
-def forest(groups: Sequence[tuple[str, Mapping[str, Any]]], *, columns: Mapping[str, str], flagged: Iterable[str]) -> str:
+def forest(
+    groups: Sequence[tuple[str, Mapping[str, Any]]], *, columns: Mapping[str, str], flagged: Iterable[str]
+) -> str:
     """Returns one line a group, one column a score, with intervals; flagged groups in another colour.
 
     Args:
@@ -150,7 +152,8 @@ def _svg(figure: Any, name: str) -> str:
     import matplotlib
 
     out = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(style):
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]

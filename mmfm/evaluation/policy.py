@@ -52,7 +52,7 @@ def policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str,
             "macro": "mean F1 over the observations with at least one positive reference",
             "example": "mean F1 over the studies in which draft or reference names a finding",
             "*_5": list(FIVE),
-            "wrong_*_rate": "of findings present in both texts that state left or right, the place, the severity in each",
+            "wrong_*_rate": "of findings present in both texts, with left or right, a place, a severity in each",
         },
         "probabilities": {
             "reference": "labels of the references, null and uncertain left out",

@@ -19,7 +19,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,9 @@ import numpy as np
 
 from mmfm import __version__
 from mmfm.errors import ManifestError
-from mmfm.evaluation.intervals import LEVEL, ROUNDS, bootstrap_p, holm, patient_resamples, percentile_interval
+from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, patient_resamples
 from mmfm.evaluation.references import read_lines
-from mmfm.evaluation.scorecard import Difference, Estimate
+from mmfm.evaluation.resampling import Difference, Resampled
 from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
 
@@ -238,9 +238,9 @@ def score_questions(
     every = {**made, **(controls or {})}
     resamples_RQ = patient_resamples([question.patient_id for question in questions], generator=generator)
     given = in_question_order(answers, questions)
-    own = _Resampled.of(given, questions, resamples_RQ)
+    own = _resampled(given, questions, resamples_RQ)
     theirs = {
-        name: _Resampled.of(in_question_order(each, questions, where=name), questions, resamples_RQ)
+        name: _resampled(in_question_order(each, questions, where=name), questions, resamples_RQ)
         for name, each in every.items()
     }
     policy: dict[str, Any] = {
@@ -258,7 +258,7 @@ def score_questions(
         metrics=own.estimates(),
         controls={name: control.estimates() for name, control in theirs.items()},
         controls_not_run={name: why for name, why in not_run.items() if name not in every},
-        differences={name: _differences(own, control, name) for name, control in theirs.items()},
+        differences={name: own.differences(control, name, among=HEADLINE) for name, control in theirs.items()},
         policy=policy,
         policy_sha256=hashlib.sha256(json.dumps(policy, sort_keys=True, separators=(",", ":")).encode()).hexdigest(),
     )
@@ -357,55 +357,14 @@ class Answers:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Resampled:
-    """The scores of one set of answers: as they are, and in every bootstrap round."""
-
-    values: dict[str, float]
-    draws: dict[str, np.ndarray]
-    counts: dict[str, tuple[int, int | None]]
-
-    @classmethod
-    def of(cls, given: Sequence[str | None], questions: Sequence[Question], resamples_RQ: np.ndarray) -> _Resampled:
-        answers = Answers.of(given, questions)
-        once = answers.scores(np.ones((1, resamples_RQ.shape[1])))
-        draws = answers.scores(resamples_RQ)
-        patients = np.array([question.patient_id for question in questions])
-        for name, group in answers.groups.items():
-            if len(np.unique(patients[group])) < MIN_PATIENTS:
-                draws[name] = np.full(len(resamples_RQ), np.nan)
-        return cls(
-            values={name: float(score[0]) for name, score in once.items()},
-            draws=draws,
-            counts=answers.counts(),
-        )
-
-    def estimates(self) -> dict[str, Estimate]:
-        estimates = {}
-        for name, value in self.values.items():
-            low, high = percentile_interval(self.draws[name])
-            n, events = self.counts[name]
-            estimates[name] = Estimate(value=_number(value), low=_number(low), high=_number(high), n=n, events=events)
-        return estimates
-
-
-def _differences(own: _Resampled, control: _Resampled, name: str) -> dict[str, Difference]:
-    shared = [metric for metric in HEADLINE if metric in own.values]
-    draws = {metric: own.draws[metric] - control.draws[metric] for metric in shared}
-    adjusted = holm({metric: bootstrap_p(draws[metric]) for metric in shared})
-    differences = {}
-    for metric in shared:
-        low, high = percentile_interval(draws[metric])
-        better = bool(low > 0 and adjusted[metric] < 1 - LEVEL)
-        differences[metric] = Difference(
-            value=_number(own.values[metric] - control.values[metric]),
-            low=_number(low),
-            high=_number(high),
-            p_holm=_number(adjusted[metric]),
-            better=better,
-            verdict=f"{'better' if better else 'not shown to be better'} than {name.replace('_', ' ')}",
-        )
-    return differences
+def _resampled(given: Sequence[str | None], questions: Sequence[Question], resamples_RQ: np.ndarray) -> Resampled:
+    """The scores of one set of answers; of fewer than ``MIN_PATIENTS`` there is no interval."""
+    answers = Answers.of(given, questions)
+    resampled = Resampled.of([answers], resamples_RQ)
+    patients = np.array([question.patient_id for question in questions])
+    few = {name for name, group in answers.groups.items() if len(np.unique(patients[group])) < MIN_PATIENTS}
+    without = np.full(len(resamples_RQ), np.nan)
+    return replace(resampled, draws={n: without if n in few else draws for n, draws in resampled.draws.items()})
 
 
 def _check_apart(rows: Sequence[ManifestRow], train_rows: Sequence[ManifestRow]) -> None:
@@ -467,7 +426,3 @@ def _words(estimate: Estimate) -> str:
     if estimate.low is None:
         return f"{estimate.value:.3f} (no interval, fewer than {MIN_PATIENTS} patients)"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(value, 6)

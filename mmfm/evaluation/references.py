@@ -183,4 +183,3 @@ def _labels(value: Any) -> dict[str, Status | None]:
         return {name: None if state is None else Status(state) for name, state in value.items()}
     except ValueError:
         raise ValueError("labels: expected present, absent, uncertain or null") from None
-

@@ -1,6 +1,6 @@
 """The folder of an evaluation: the card, the page, and everything that it takes to score again.
 
-    scorecard.json  report.html  predictions.jsonl  references.jsonl  errors.jsonl  control_<name>.jsonl
+scorecard.json  report.html  predictions.jsonl  references.jsonl  errors.jsonl  control_<name>.jsonl
 """
 
 from __future__ import annotations

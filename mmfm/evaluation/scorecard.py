@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmfm.errors import ManifestError
+from mmfm.evaluation.intervals import Estimate
+from mmfm.evaluation.resampling import Difference
 from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
 
@@ -55,34 +57,6 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A score with its 95 % interval; ``None`` where it is undefined (0 / 0)."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    """Studies scored; for ``wrong_side_rate`` and its like findings compared."""
-    events: int | None = None
-    """Positive references among them; for ``wrong_side_rate`` and its like the wrong ones."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Drafts minus control, paired, with its 95 % interval."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    p_holm: float | None
-    """Two-sided, adjusted over the compared scores of this control."""
-    better: bool
-    """The interval lies on the better side of 0, and ``p_holm`` is below 0.05."""
-    verdict: str
-    """The same in words."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Scores:
     """The scores of some of the studies."""
 
@@ -123,7 +97,7 @@ class Coverage:
                 self.without_findings
             ),
             f"{self.without_text} references have neither findings nor impression": self.without_text,
-            "not every patient is stated: such a study counts as a patient of its own, so that intervals may be too narrow": (
+            "patients are not all stated: such a study counts as a patient of its own, intervals may be too narrow": (
                 not self.patients_stated
             ),
         }

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
-from mmfm.evaluation.intervals import LEVEL, bootstrap_p, holm, patient_resamples, percentile_interval
-from mmfm.evaluation.per_study import FAMILIES, Compared, Statistics
+from mmfm.evaluation.intervals import patient_resamples
+from mmfm.evaluation.per_study import FAMILIES, Compared
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN, policy, policy_sha256
 from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.references import Reference
+from mmfm.evaluation.resampling import Resampled, Statistics
 from mmfm.evaluation.scorecard import (
     HEADLINE,
     LOWER_IS_BETTER,
     Coverage,
-    Difference,
-    Estimate,
     Provenance,
     Scorecard,
     Scores,
@@ -132,62 +130,21 @@ def _scores(
     generator: np.random.Generator,
 ) -> Scores:
     resamples_RN = patient_resamples(patients[index], generator=generator)
-    own = _Resampled.of(statistics, index, resamples_RN)
-    theirs = {name: _Resampled.of(each, index, resamples_RN) for name, each in control_statistics.items()}
+
+    def resampled(each: Sequence[Statistics]) -> Resampled:
+        return Resampled.of([whole.take(index) for whole in each], resamples_RN)
+
+    own, theirs = resampled(statistics), {name: resampled(each) for name, each in control_statistics.items()}
     return Scores(
         n=len(index),
         metrics=own.estimates(),
         controls={name: control.estimates() for name, control in theirs.items()},
-        differences={name: _differences(own, control, name) for name, control in theirs.items() if name != CEILING},
+        differences={
+            name: own.differences(control, name, among=HEADLINE, lower_is_better=LOWER_IS_BETTER)
+            for name, control in theirs.items()
+            if name != CEILING
+        },
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Resampled:
-    """The scores of one set of drafts: as they are, and in every bootstrap round."""
-
-    values: dict[str, float]
-    draws: dict[str, np.ndarray]
-    counts: dict[str, tuple[int, int | None]]
-
-    @classmethod
-    def of(cls, statistics: Sequence[Statistics], index: np.ndarray, resamples_RN: np.ndarray) -> _Resampled:
-        values: dict[str, float] = {}
-        draws: dict[str, np.ndarray] = {}
-        counts: dict[str, tuple[int, int | None]] = {}
-        for each in (whole.take(index) for whole in statistics):
-            values |= {name: float(score[0]) for name, score in each.scores(np.ones((1, len(index)))).items()}
-            draws |= each.scores(resamples_RN)
-            counts |= each.counts()
-        return cls(values=values, draws=draws, counts=counts)
-
-    def estimates(self) -> dict[str, Estimate]:
-        estimates = {}
-        for name, value in self.values.items():
-            low, high = percentile_interval(self.draws[name])
-            n, events = self.counts[name]
-            estimates[name] = Estimate(value=number(value), low=number(low), high=number(high), n=n, events=events)
-        return estimates
-
-
-def _differences(own: _Resampled, control: _Resampled, name: str) -> dict[str, Difference]:
-    shared = [metric for metric in HEADLINE if metric in own.values and metric in control.values]
-    draws = {metric: own.draws[metric] - control.draws[metric] for metric in shared}
-    adjusted = holm({metric: bootstrap_p(draws[metric]) for metric in shared})
-    differences = {}
-    for metric in shared:
-        low, high = percentile_interval(draws[metric])
-        apart = high < 0 if metric in LOWER_IS_BETTER else low > 0
-        better = bool(apart and adjusted[metric] < 1 - LEVEL)
-        differences[metric] = Difference(
-            value=number(own.values[metric] - control.values[metric]),
-            low=number(low),
-            high=number(high),
-            p_holm=number(adjusted[metric]),
-            better=better,
-            verdict=f"{'better' if better else 'not shown to be better'} than {name.replace('_', ' ')}",
-        )
-    return differences
 
 
 def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Reference], compared: Compared) -> Coverage:
@@ -219,8 +176,3 @@ def _no_shared_patient(references: Sequence[Reference], train: Sequence[Referenc
 def _bare(text: str | None) -> str:
     """The words alone: texts that differ in case and punctuation are the same text."""
     return " ".join(re.findall(r"\w+", (text or "").lower()))
-
-
-def number(value: float) -> float | None:
-    """Returns the value as it stands in a card: six decimals, None where it is undefined."""
-    return None if np.isnan(value) else round(float(value), 6)

@@ -34,7 +34,7 @@ def row() -> Callable[..., Reference]:
 
 @pytest.fixture
 def rows() -> list[Reference]:
-    """120 studies of 100 patients, of which the last 20 have one each: a third with cardiomegaly, a quarter with effusion on a side, the rest normal."""
+    """120 studies of 100 patients (the last 20 have one each): some with a large heart, some with an effusion on a side."""
     generator = np.random.default_rng(3)
     made = []
     for i in range(120):
@@ -49,7 +49,15 @@ def rows() -> list[Reference]:
         )
         labels = {"cardiomegaly": heart, "pleural_effusion": effusion, "normal": not (heart or effusion)}
         states = {name: Status.PRESENT if value else Status.ABSENT for name, value in labels.items()}
-        made.append(_row(f"study-{i}", findings, "No acute disease.", patient=f"patient-{i % 80 if i < 100 else i}", labels=states))
+        made.append(
+            _row(
+                f"study-{i}",
+                findings,
+                "No acute disease.",
+                patient=f"patient-{i % 80 if i < 100 else i}",
+                labels=states,
+            )
+        )
     return made
 
 

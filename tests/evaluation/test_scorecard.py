@@ -243,7 +243,9 @@ def test_a_change_of_the_labeller_changes_the_policy(rows, provenance, tmp_path,
     before = card()
     copy, real = tmp_path / "text", resources.files
     shutil.copytree(Path(mmfm.text.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("mmfm.evaluation.policy.resources.files", lambda name: copy if name == "mmfm.text" else real(name))
+    monkeypatch.setattr(
+        "mmfm.evaluation.policy.resources.files", lambda name: copy if name == "mmfm.text" else real(name)
+    )
     assert card().policy_sha256 == before.policy_sha256
     with (copy / file).open("a") as text:
         text.write("# one word more\n")
