@@ -34,7 +34,7 @@ def row() -> Callable[..., Reference]:
 
 @pytest.fixture
 def rows() -> list[Reference]:
-    """120 studies of 100 patients (the last 20 have one each): some with a large heart, some with an effusion on a side."""
+    """120 studies of 100 patients (the last 20 have one each), some with a large heart or an effusion on a side."""
     generator = np.random.default_rng(3)
     made = []
     for i in range(120):
