@@ -2,11 +2,11 @@
 
     python benchmarks/planted_bias.py --draws 100
 
-Each draw has 500 present findings a group, in studies with 1 to 3 of them, of patients with 1 to 4 studies. Drafts find
-them with the sensitivity of the group: one finding independent of the next, or alike within a patient (beta, correlation
-0.3). ``mmfm.evaluation.subgroups`` is beside a test of two shares that takes all findings for independent. Exits with 1
-where of 100 independent draws of two groups fewer than 95 planted differences, or more than 5 that are not there, are
-flagged.
+Each draw has 500 present findings a group, in studies with 1 to 3 of them, of patients with 1 to 4 studies. Drafts
+find them with the sensitivity of the group: one finding independent of the next, or alike within a patient (beta,
+correlation 0.3). ``mmfm.evaluation.subgroups`` is beside a plain test of two shares, which takes all findings for
+independent. Exits with 1 where of independent draws of two groups fewer than 95 % of the planted differences, or more
+than 5 % of those that are not there, are flagged.
 """
 
 from __future__ import annotations

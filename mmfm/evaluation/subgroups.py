@@ -192,14 +192,14 @@ def _grouping(
                 n=int(inside_N.sum()),
                 patients=len(np.unique(counted.patient_N[inside_N])),
                 positives=int(counted.reference_NO[inside_N].sum()),
-                **{score: counted.rate(score, inside_N) for score in counted.pairs},  # type: ignore[arg-type]
+                **{score: counted.rate(score, inside_N) for score in counted.pairs},
                 sensitivity_of={
                     observations[o]: _share(
                         counted.hit_NO[inside_N, o].astype(int),
                         counted.reference_NO[inside_N, o].astype(int),
                         counted.patient_N[inside_N],
                     )
-                    for o in np.flatnonzero(counted.reference_NO[inside_N].sum(axis=0) >= MIN_POSITIVES)
+                    for o in np.flatnonzero(counted.reference_NO[inside_N].sum(axis=0) >= MIN_POSITIVES).tolist()
                 },
                 auroc_of=_aurocs(probabilities, inside_N, counted.patient_N) if probabilities else {},
                 gaps={score: each[group] for score, each in gaps.items()},
