@@ -93,13 +93,10 @@ class Probabilities:
             weights = weights_RN if known.all() else weights_RN[:, known]
             ranked = _Ranked.of(predicted, truth, weights)
             scores[f"auroc.{name}"], scores[f"auprc.{name}"] = ranked.rank_scores()
-            scores |= {f"{kind}.{name}": score for kind, score in _proper(predicted, truth, weights).items()}
-            scores[f"ece.{name}"] = ece(predicted, truth, weights)
-            slope, intercept = ranked.recalibration()
-            scores[f"calibration_slope.{name}"], scores[f"calibration_intercept.{name}"] = slope, intercept
+            each = _calibration(ranked, predicted, truth, weights)
             if name in self.thresholds:
-                decided = _decided(predicted >= self.thresholds[name], truth, weights)
-                scores |= {f"{kind}.{name}": score for kind, score in decided.items()}
+                each |= _decided(predicted >= self.thresholds[name], truth, weights)
+            scores |= {f"{kind}.{name}": score for kind, score in each.items()}
         if {f"auroc.{name}" for name in MACRO_LABELS} <= set(scores):
             for kind in _MACRO_KINDS:
                 scores[f"{kind}_macro"] = np.mean([scores[f"{kind}.{name}"] for name in MACRO_LABELS], axis=0)
@@ -108,6 +105,12 @@ class Probabilities:
             scores["aurc"] = area_under_risk(decisions, errors)
             scores["aurc_random"] = _divide(errors.sum(axis=1), decisions.sum(axis=1))
         return scores
+
+    def calibration(self, column: int, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns Brier score and skill, log loss, ECE, and calibration slope and intercept of one label, (R,) each."""
+        predicted, truth, known = self.known(column)
+        weights = weights_RN[:, known]
+        return _calibration(_Ranked.of(predicted, truth, weights), predicted, truth, weights)
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
         """Returns of each score the number of studies and of positive ones; of ``aurc`` of decisions and errors."""
@@ -350,16 +353,22 @@ def _newton(x_G: np.ndarray, weight_RG: np.ndarray, positive_RG: np.ndarray, sta
     return fit_R2
 
 
-def _proper(predicted_N: np.ndarray, truth_N: np.ndarray, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+def _calibration(
+    ranked: _Ranked, predicted_N: np.ndarray, truth_N: np.ndarray, weights_RN: np.ndarray
+) -> dict[str, np.ndarray]:
     each_N4 = np.stack(
         [np.ones_like(truth_N), truth_N, (predicted_N - truth_N) ** 2, log_losses(predicted_N, truth_N)], axis=1
     )
     total, positive, brier, loss = (weights_RN @ each_N4).T
     rate = _divide(positive, total)
+    slope, intercept = ranked.recalibration()
     return {
         "brier": _divide(brier, total),
         "brier_skill": 1 - _divide(_divide(brier, total), rate * (1 - rate)),
         "log_loss": _divide(loss, total),
+        "ece": ece(predicted_N, truth_N, weights_RN),
+        "calibration_slope": slope,
+        "calibration_intercept": intercept,
     }
 
 
