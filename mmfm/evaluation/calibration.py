@@ -78,15 +78,16 @@ def calibration_scores(
             each[method] = fitted_elsewhere(probabilities, fitted_on, method=method)
     rows = []
     for label, column in probabilities.qualifying():
-        _, truth, known_N = probabilities.known(column)
+        _, truth_N, _ = probabilities.known(column)
         for method, calibrated in each.items():
             if label in calibrated.labels:
-                part = calibrated.take(np.flatnonzero(known_N))
                 at = calibrated.labels.index(label)
-                values = part.calibration(at, np.ones((1, len(truth))))
-                draws = part.calibration(at, resamples_RN[:, known_N])
+                values = calibrated.calibration(at, np.ones((1, len(calibrated.truth_NL))))
+                draws = calibrated.calibration(at, resamples_RN)
                 scores = {kind: _score(float(values[kind][0]), draws[kind]) for kind in values}
-                row = Calibration(label=label, method=method, n=len(truth), positives=int(truth.sum()), scores=scores)
+                row = Calibration(
+                    label=label, method=method, n=len(truth_N), positives=int(truth_N.sum()), scores=scores
+                )
                 rows.append(row)
     return tuple(rows)
 

@@ -90,7 +90,7 @@ class Probabilities:
         scores: dict[str, np.ndarray] = {}
         for name, column in self.qualifying():
             predicted, truth, known = self.known(column)
-            weights = weights_RN if known.all() else weights_RN[:, known]
+            weights = weights_RN if known.all() else np.take(weights_RN, np.flatnonzero(known), axis=1)
             ranked = _Ranked.of(predicted, truth, weights)
             scores[f"auroc.{name}"], scores[f"auprc.{name}"] = ranked.rank_scores()
             each = _calibration(ranked, predicted, truth, weights)
@@ -109,7 +109,7 @@ class Probabilities:
     def calibration(self, column: int, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Returns Brier score and skill, log loss, ECE, and calibration slope and intercept of one label, (R,) each."""
         predicted, truth, known = self.known(column)
-        weights = weights_RN[:, known]
+        weights = np.take(weights_RN, np.flatnonzero(known), axis=1)
         return _calibration(_Ranked.of(predicted, truth, weights), predicted, truth, weights)
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
@@ -324,7 +324,7 @@ def log_losses(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _running(weights_RN: np.ndarray, order: np.ndarray) -> np.ndarray:
     sums = np.zeros((len(weights_RN), len(order) + 1))
-    np.cumsum(weights_RN[:, order], axis=1, out=sums[:, 1:])
+    np.cumsum(np.take(weights_RN, order, axis=1), axis=1, out=sums[:, 1:])  # take is twice as quick as indexing
     return sums
 
 

@@ -4,6 +4,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 
@@ -276,3 +278,24 @@ def test_a_thousand_rounds_take_seconds():
     began = time.process_time()
     many.scores(weights)
     assert time.process_time() - began < 10
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(20, 120), st.integers(1, 4))
+def test_scores_stay_in_their_range_and_know_no_order_of_studies(seed, n, decimals):
+    generator = np.random.default_rng(seed)
+    truth = (generator.permutation(n) < generator.integers(10, n - 9))[:, None].astype(float)
+    predicted = generator.random((n, 1)).round(decimals)
+    made = Probabilities(labels=("o",), predicted_NL=predicted, truth_NL=truth, thresholds={"o": generator.random()})
+    weights = generator.poisson(1, (5, n)).astype(float)
+    scores = made.scores(weights)
+    for name, values in scores.items():
+        values = values[~np.isnan(values)]
+        if name.startswith("calibration"):
+            continue
+        assert (values <= (np.inf if name.startswith("log_loss") else 1 + 1e-9)).all(), name
+        assert (values >= (-np.inf if name.startswith("brier_skill") else -1e-9)).all(), name
+    order = generator.permutation(n)
+    again = made.take(order).scores(weights[:, order])
+    for name in scores:
+        assert again[name] == pytest.approx(scores[name], nan_ok=True, abs=1e-6, rel=1e-4), name

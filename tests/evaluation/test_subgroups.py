@@ -3,6 +3,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2_contingency, fisher_exact
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -256,3 +258,49 @@ def test_a_planted_difference_is_flagged(sensitivities):
 )
 def test_equal_groups_are_not_flagged(sensitivities, alike):
     assert _flagged(sensitivities, 2, alike=alike)[1] <= 5
+
+
+@pytest.mark.parametrize("kind", ["alone", "alike in fours", "in both groups"])
+@pytest.mark.parametrize("sensitivity", [0.6, 0.95])
+def test_small_equal_groups_are_not_flagged_more_often_than_alpha(kind, sensitivity):
+    """Groups of 14 against 200, where a normal approximation, or one that takes studies for patients, would be."""
+    flagged = 0
+    for draw in range(200):
+        generator = np.random.default_rng([3, draw])
+        patients = np.arange(214) // (1 if kind == "alone" else 4)
+        if kind == "in both groups":
+            patients[:14] = patients[14:28]
+        found = generator.beta(2 * sensitivity, 2 * (1 - sensitivity), 214)[patients]
+        drafted = generator.random((214, 1)) < (sensitivity if kind == "alone" else found[:, None])
+        groups = ["a"] * 14 + ["b"] * 200
+        scored = _scores(groups, drafted, np.ones((214, 1)), patients=patients.astype(str))
+        flagged += scored.groups[0].gaps["sensitivity"].flagged
+    assert flagged <= 10  # 4 are expected at most
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 5))
+def test_groups_add_up_to_the_whole_whatever_the_studies(seed, n, size):
+    generator = np.random.default_rng(seed)
+    drafted, reference, known = generator.random((3, n, 3)) < generator.random((3, 1, 1))
+    groups = generator.choice(["a", "b", "c", ""], n)
+    patients = (np.arange(n) // size).astype(str)
+    scored = _scores(groups, drafted, reference, known=known, patients=patients)
+    whole = _scores(np.where(groups == "", "", "all"), drafted, reference, known=known, patients=patients)
+    assert scored.unstated == whole.unstated == n - sum(group.n for group in scored.groups)
+    for name in ("sensitivity", "specificity", "finding_f1", "under_diagnosis"):
+        rates = [getattr(group, name) for group in scored.groups]
+        total = [getattr(group, name) for group in whole.groups]
+        assert sum(rate.n for rate in rates) == sum(rate.n for rate in total)
+        assert sum(rate.events for rate in rates) == sum(rate.events for rate in total)
+        for rate in rates:
+            assert (rate.value is None) == (rate.n == 0)
+            assert rate.value is None or 0 <= rate.low <= rate.value <= rate.high <= 1
+    for gap in (gap for group in scored.groups for gap in group.gaps.values()):
+        assert gap.p is None or 0 <= gap.p <= gap.p_holm <= 1
+        assert gap.difference is None or gap.low - 1e-12 <= gap.difference <= gap.high + 1e-12
+    order = generator.permutation(n)
+    again = _scores(groups[order], drafted[order], reference[order], known=known[order], patients=patients[order])
+    for one, other in zip(scored.groups, again.groups, strict=True):
+        for a, b in zip(vars(one.sensitivity).values(), vars(other.sensitivity).values(), strict=True):
+            assert a == b or a == pytest.approx(b)
