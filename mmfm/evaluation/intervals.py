@@ -1,6 +1,6 @@
-"""Bootstrap over patients, paired differences and Holm's correction.
+"""Bootstrap over patients, paired differences, Holm's correction, and Wilson's interval of a share.
 
-Everything is drawn from a passed ``numpy.random.Generator``. Two systems are compared on the same resamples, so that
+What is drawn comes from a passed ``numpy.random.Generator``. Two systems are compared on the same resamples, so that
 what is hard about a study is hard for both.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -72,3 +73,16 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, value * (len(defined) - rank)))
         adjusted[name] = largest
     return adjusted
+
+
+def wilson_interval(value: float, n: float, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns Wilson's score interval of a share of ``n`` (JASA 1927), which has width at 0 and at 1 too.
+
+    ``n`` may be an effective number, with a fraction. NaN where it is 0.
+    """
+    if not n > 0:
+        return float("nan"), float("nan")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * (value * (1 - value) / n + z**2 / (4 * n**2)) ** 0.5
+    return max(0.0, min(value, middle - half)), min(1.0, max(value, middle + half))

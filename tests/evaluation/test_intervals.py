@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from mmfm.evaluation.intervals import bootstrap_p, holm, patient_resamples, percentile_interval
+from mmfm.evaluation.intervals import bootstrap_p, holm, patient_resamples, percentile_interval, wilson_interval
 
 
 def test_patients_are_drawn_whole():
@@ -39,3 +40,10 @@ def test_holm():
     adjusted = holm(p)
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": float("nan")}, nan_ok=True)
     assert holm({}) == {}
+
+
+@pytest.mark.parametrize(("events", "n"), [(0, 10), (3, 10), (10, 10), (450, 500)])
+def test_wilsons_interval(events, n):
+    expected = binomtest(events, n).proportion_ci(method="wilson")
+    assert wilson_interval(events / n, n) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(wilson_interval(0.5, 0)).all()
