@@ -18,7 +18,7 @@ from mmfm.data.manifest import read_manifest
 from mmfm.errors import ConfigError
 from mmfm.evaluation.per_study import FAMILIES
 from mmfm.evaluation.predictions import read_predictions
-from mmfm.evaluation.references import Reference
+from mmfm.evaluation.references import GROUPINGS, Reference
 from mmfm.evaluation.results import write_results
 from mmfm.evaluation.scorecard import Provenance, Scorecard
 from mmfm.evaluation.scoring import score_card
@@ -55,7 +55,7 @@ def evaluate_files(
     train: Sequence[Reference] = (),
     controls: Mapping[str, Path] | None = None,
     name: str | None = None,
-    subgroups: Sequence[str] | None = None,
+    subgroups: Sequence[str] = GROUPINGS,
     families: Sequence[str] = FAMILIES,
     wording_sections: Sequence[str] = ("findings",),
     thresholds: Path | None = None,
@@ -74,7 +74,7 @@ def evaluate_files(
         train: the studies that the system was trained on, for the controls made here.
         controls: name of a control to its drafts, such as those from shuffled images.
         name: of the system; the name of ``predictions`` otherwise.
-        subgroups: groupings to score by; all that the references state where none is named.
+        subgroups: groupings to score by.
         families: kinds of scores.
         wording_sections: sections that wording metrics compare.
         thresholds: JSON object of label to the P(present) from which on it counts, chosen on other studies.

@@ -16,7 +16,7 @@ from mmfm.evaluation.wording import Wording, normalise
 from mmfm.report import Finding, Sections, Status
 from mmfm.text import label_report
 
-FAMILIES = ("findings", "errors", "probabilities", "wording")
+FAMILIES = ("findings", "errors", "probabilities", "wording", "external")
 """Kinds of scores, which may be asked for alone."""
 
 
@@ -28,6 +28,8 @@ class Compared:
     sections: tuple[str, ...]
     """That wording metrics compare."""
     families: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    """Label to the P(present) from which on it counts, chosen on other studies."""
     texts: list[str]
     """Normalised, of ``sections``."""
     findings: list[tuple[Finding, ...]]
@@ -40,6 +42,7 @@ class Compared:
         *,
         sections: Sequence[str] = ("findings",),
         families: Sequence[str] = FAMILIES,
+        thresholds: Mapping[str, float] | None = None,
     ) -> Compared:
         """Returns the references, labelled and normalised."""
         label = cache(label_report)  # a constant report is labelled once
@@ -47,6 +50,7 @@ class Compared:
             references=tuple(references),
             sections=tuple(sections),
             families=tuple(families),
+            thresholds=dict(thresholds or {}),
             texts=[_text(reference.report, sections) for reference in references],
             findings=[label(reference.report.findings, reference.report.impression) for reference in references],
             label=label,
@@ -74,8 +78,24 @@ class Compared:
             if "wording" in self.families:
                 statistics.append(Wording.of([_text(each, self.sections) for each in sections], self.texts))
         if "probabilities" in self.families:
-            statistics += self._probabilities([p.finding_probabilities if p else None for p in drafts])
+            probabilities = self.probabilities(drafts)
+            statistics += [probabilities] if probabilities is not None else []
         return statistics
+
+    def present(self, drafts: Sequence[Prediction | None]) -> FindingScores:
+        """Returns the present findings of the drafts against those of the reference texts."""
+        found = [self.label(p.findings, p.impression) if p else () for p in drafts]
+        return FindingScores.against_text(found, self.findings)
+
+    def probabilities(self, drafts: Sequence[Prediction | None]) -> Probabilities | None:
+        """Returns the probabilities of the drafts against the labels; None where they have none."""
+        predicted = [p.finding_probabilities if p else None for p in drafts]
+        given = next((each for each in predicted if each), None)
+        if given is None:
+            return None
+        # what is not predicted is not scored: its labels are taken away
+        labels = [r.labels if each else {} for r, each in zip(self.references, predicted, strict=True)]
+        return Probabilities.of([each or dict.fromkeys(given, 0.0) for each in predicted], labels, self.thresholds)
 
     def is_abnormal(self, study: int) -> bool:
         """Whether people coded the study as other than normal, or, where nobody did, its text names a finding."""
@@ -83,14 +103,6 @@ class Compared:
         if normal in (Status.PRESENT, Status.ABSENT):
             return normal is Status.ABSENT
         return any(finding.status is Status.PRESENT for finding in self.findings[study])
-
-    def _probabilities(self, predicted: Sequence[Mapping[str, float] | None]) -> list[Probabilities]:
-        given = next((each for each in predicted if each), None)
-        if given is None:
-            return []
-        # what is not predicted is not scored: its labels are taken away
-        labels = [r.labels if each else {} for r, each in zip(self.references, predicted, strict=True)]
-        return [Probabilities.of([each or dict.fromkeys(given, 0.0) for each in predicted], labels)]
 
 
 def _text(report: Sections, sections: Sequence[str]) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from importlib.resources.abc import Traversable
 from typing import Any
 
 from mmfm import __version__
+from mmfm.evaluation.calibration import FOLDS
 from mmfm.evaluation.clinical import FIVE, OPENI_LABELS
+from mmfm.evaluation.conformal import ALPHA, SPLITS
 from mmfm.evaluation.controls import MAX_CANDIDATES
 from mmfm.evaluation.intervals import LEVEL, ROUNDS
-from mmfm.evaluation.probabilities import MACRO_LABELS, MIN_POSITIVES
+from mmfm.evaluation.probabilities import ECE_BINS, MACRO_LABELS, MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Provenance
+from mmfm.evaluation.subgroups import ALPHA as FLAG_ALPHA
 from mmfm.evaluation.wording import NORMALISATION, POLICY
 from mmfm.files import sha256_of
 from mmfm.text import OBSERVATIONS
@@ -24,7 +27,12 @@ from mmfm.text import OBSERVATIONS
 ABNORMAL, UNSEEN = "abnormal studies", "findings text not in train"
 
 
-def policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str, Any]:
+def policy(
+    wording_sections: Sequence[str],
+    provenance: Provenance,
+    external_versions: Mapping[str, str],
+    thresholds: Mapping[str, float],
+) -> dict[str, Any]:
     """Returns the policy of a card as JSON values."""
     return {
         "references": "the whole report, sentences that compare with a prior included",
@@ -59,7 +67,12 @@ def policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str,
             "min_positives_and_negatives": MIN_POSITIVES,
             "macro": list(MACRO_LABELS),
             "brier_skill": "against the base rate of the studies scored",
+            "thresholds": dict(thresholds),
+            "ece": f"at most {ECE_BINS} bins of equal mass",
+            "calibration": f"cross-fitted over patients, {FOLDS} folds; scored out of fold",
+            "conformal": f"split by patient into halves, {SPLITS} times, alpha {ALPHA}",
         },
+        "subgroups": {"intervals": "Wilson, patients as clusters", "alpha": FLAG_ALPHA, "adjusted": "Holm over groups"},
         "controls": {
             "constant_report": "the training report with the highest mean ROUGE-L against the others; of more than "
             f"{MAX_CANDIDATES} as many at equal distances",
@@ -80,6 +93,7 @@ def policy(wording_sections: Sequence[str], provenance: Provenance) -> dict[str,
             "mmfm": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "scikit-learn", "nltk")},
+            **external_versions,
         },
         "inputs": {
             "references_sha256": provenance.references_sha256,

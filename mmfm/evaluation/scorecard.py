@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mmfm.errors import ManifestError
+from mmfm.evaluation.calibration import Calibration
+from mmfm.evaluation.conformal import Conformal
+from mmfm.evaluation.curves import Curves
 from mmfm.evaluation.intervals import Estimate
 from mmfm.evaluation.resampling import Difference
+from mmfm.evaluation.subgroups import Grouping
 from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
 
@@ -108,17 +112,24 @@ class Coverage:
 class Scorecard(Scores):
     """The scores of all studies, and of the two parts that templates help least."""
 
+    provenance: Provenance
+    policy: dict[str, Any]
+    """Everything that decides the numbers."""
+    policy_sha256: str
+    """Of ``policy`` as compact JSON with sorted keys."""
     coverage: Coverage
     subsets: dict[str, Scores]
     controls_not_run: dict[str, str]
     """Control to what is missing."""
     not_scored: dict[str, str]
     """What else the card cannot show, and why."""
-    policy: dict[str, Any]
-    """Everything that decides the numbers."""
-    policy_sha256: str
-    """Of ``policy`` as compact JSON with sorted keys."""
-    provenance: Provenance
+    notes: tuple[str, ...] = ()
+    """What else a reader has to know, one line each."""
+    subgroups: tuple[Grouping, ...] = ()
+    calibration: tuple[Calibration, ...] = ()
+    conformal: tuple[Conformal, ...] = ()
+    curves: Curves | None = None
+    """Of the finding probabilities, where there are any."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as JSON values."""

@@ -11,17 +11,23 @@ Scores of each study are computed once and only resampled, with the same resampl
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mmfm.errors import ManifestError
+from mmfm.evaluation.calibration import calibration_scores
+from mmfm.evaluation.conformal import conformal_scores
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
+from mmfm.evaluation.curves import Curves
+from mmfm.evaluation.external import ExternalRun, score_externally
 from mmfm.evaluation.intervals import patient_resamples
 from mmfm.evaluation.per_study import FAMILIES, Compared
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN, policy, policy_sha256
 from mmfm.evaluation.predictions import Prediction, in_order
-from mmfm.evaluation.references import Reference
+from mmfm.evaluation.probabilities import Probabilities
+from mmfm.evaluation.references import GROUPINGS, Reference
 from mmfm.evaluation.resampling import Resampled, Statistics
 from mmfm.evaluation.scorecard import (
     HEADLINE,
@@ -31,7 +37,10 @@ from mmfm.evaluation.scorecard import (
     Scorecard,
     Scores,
 )
+from mmfm.evaluation.subgroups import Grouping, subgroup_scores
 from mmfm.evaluation.wording import normalise
+
+_DRAFTS = "drafts"
 
 _NEEDS = {
     "constant_report": "no training reports were given",
@@ -56,7 +65,7 @@ def score_card(
     train_features_NE: np.ndarray | None = None,
     wording_sections: Sequence[str] = ("findings",),
     families: Sequence[str] = FAMILIES,
-    groupings: Sequence[str] | None = None,
+    groupings: Sequence[str] = GROUPINGS,
     thresholds: Mapping[str, float] | None = None,
 ) -> Scorecard:
     """Scores drafts beside their controls.
@@ -76,6 +85,8 @@ def score_card(
         train_features_NE: those of ``train``.
         wording_sections: sections of the report that wording metrics compare.
         families: which of ``FAMILIES`` are scored.
+        groupings: which of ``GROUPINGS`` subgroups are told apart by.
+        thresholds: label to the P(present) from which on it counts, chosen on other studies.
 
     Raises:
         ManifestError: predictions do not fit the references, or a patient is scored and trained on.
@@ -93,9 +104,12 @@ def score_card(
     beside = {
         name: in_order(every[name], references, where=name) for name in sorted(every, key=[*CONTROLS, *controls].index)
     }
-    compared = Compared.of(references, sections=wording_sections, families=families)
+    compared = Compared.of(references, sections=wording_sections, families=families, thresholds=thresholds)
     statistics = compared.statistics(drafts)
     control_statistics = {name: compared.statistics(drafted) for name, drafted in beside.items()}
+    external = _external(compared, drafts, beside)
+    for name, each in {_DRAFTS: statistics, **control_statistics}.items():
+        each += [external.scores[name]] if name in external.scores else []
 
     seen = {_bare(reference.report.findings) for reference in train}
     parts = {
@@ -103,22 +117,26 @@ def score_card(
         ABNORMAL: np.array([compared.is_abnormal(i) for i in range(len(references))], dtype=bool),
         UNSEEN: np.array([_bare(r.report.findings) not in seen | {""} for r in references], dtype=bool),
     }
-    patients = np.array([reference.patient for reference in references])
+    patients = [reference.patient for reference in references]
+    resamples_RN = patient_resamples(patients, generator=generator)
     scored = {
-        name: _scores(statistics, control_statistics, np.flatnonzero(part), patients, generator)
+        name: _scores(statistics, control_statistics, np.flatnonzero(part), resamples_RN, external.lower_is_better)
         for name, part in parts.items()
         if part.any()
     }
-    stated = policy(wording_sections, provenance)
+    stated = policy(wording_sections, provenance, external.versions, thresholds or {})
     return Scorecard(
         **vars(scored.pop("all")),
+        provenance=provenance,
+        policy=stated,
+        policy_sha256=policy_sha256(stated),
         coverage=_coverage(drafts, references, compared),
         subsets=scored,
         controls_not_run={name: _NEEDS[name] for name in CONTROLS if name not in beside},
-        not_scored={},
-        policy=stated,
-        policy_sha256=policy_sha256(stated),
-        provenance=provenance,
+        not_scored={**_not_scored(compared, drafts), **external.not_run},
+        notes=external.notes,
+        **_of_probabilities(compared.probabilities(drafts), patients, generator, resamples_RN),
+        subgroups=_subgroups(compared, drafts, groupings),
     )
 
 
@@ -126,25 +144,93 @@ def _scores(
     statistics: Sequence[Statistics],
     control_statistics: Mapping[str, Sequence[Statistics]],
     index: np.ndarray,
-    patients: np.ndarray,
-    generator: np.random.Generator,
+    resamples_RN: np.ndarray,
+    lower_is_better: Collection[str],
 ) -> Scores:
-    resamples_RN = patient_resamples(patients[index], generator=generator)
+    """The scores of the studies at ``index``, on the rounds of all studies."""
+    resamples_RN = resamples_RN[:, index]
+    lower = {*LOWER_IS_BETTER, *lower_is_better}
 
     def resampled(each: Sequence[Statistics]) -> Resampled:
         return Resampled.of([whole.take(index) for whole in each], resamples_RN)
 
     own, theirs = resampled(statistics), {name: resampled(each) for name, each in control_statistics.items()}
+    external = [name for name in own.values if name.startswith("external.")]
     return Scores(
         n=len(index),
         metrics=own.estimates(),
         controls={name: control.estimates() for name, control in theirs.items()},
         differences={
-            name: own.differences(control, name, among=HEADLINE, lower_is_better=LOWER_IS_BETTER)
+            name: own.differences(control, name, among=[*HEADLINE, *external], lower_is_better=lower)
             for name, control in theirs.items()
             if name != CEILING
         },
     )
+
+
+def _external(
+    compared: Compared, drafts: Sequence[Prediction | None], beside: Mapping[str, Sequence[Prediction | None]]
+) -> ExternalRun:
+    """What the user's command says of the drafts and of all controls that have text; nothing where not asked."""
+    if "external" not in compared.families:
+        return ExternalRun()
+    silent = [Prediction(study_uid=r.study_uid, findings=None, impression=None) for r in compared.references]
+    sets = {
+        name: [draft or nothing for draft, nothing in zip(each, silent, strict=True)]
+        for name, each in {_DRAFTS: drafts, **beside}.items()
+        if any(draft and (draft.findings or draft.impression) for draft in each)
+    }
+    return score_externally(sets, compared.references)
+
+
+def _of_probabilities(
+    probabilities: Probabilities | None,
+    patients: Sequence[str],
+    generator: np.random.Generator,
+    resamples_RN: np.ndarray,
+) -> dict[str, Any]:
+    if probabilities is None or not probabilities.qualifying():
+        return {}
+    return {
+        "calibration": calibration_scores(
+            probabilities, patients=patients, generator=generator, resamples_RN=resamples_RN
+        ),
+        "conformal": conformal_scores(probabilities, patients=patients, generator=generator),
+        "curves": Curves.of(probabilities),
+    }
+
+
+def _subgroups(
+    compared: Compared, drafts: Sequence[Prediction | None], groupings: Sequence[str]
+) -> tuple[Grouping, ...]:
+    """Groupings of which at least two groups are there."""
+    groups = [reference.groups for reference in compared.references]
+    told = [name for name in groupings if len({each.get(name) for each in groups} - {None}) > 1]
+    if not any(p and (p.findings or p.impression) for p in drafts):
+        return ()
+    present = compared.present(drafts)
+    return subgroup_scores(
+        groups,
+        observations=present.observations,
+        drafted_NO=present.drafted_NO,
+        reference_NO=present.reference_NO,
+        known_NO=present.known_NO,
+        patients=[reference.patient for reference in compared.references],
+        probabilities=compared.probabilities(drafts) if "probabilities" in compared.families else None,
+        groupings=told,
+    )
+
+
+def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict[str, str]:
+    if "probabilities" not in compared.families:
+        return {}
+    probabilities = compared.probabilities(drafts)
+    if probabilities is None:
+        return {"probabilities": "the drafts state none"}
+    few = {f"probabilities of {name}": why for name, why in probabilities.not_scored().items()}
+    if not compared.thresholds:
+        few["decisions at a frozen threshold"] = "no thresholds were given"
+    return few
 
 
 def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Reference], compared: Compared) -> Coverage:
