@@ -7,11 +7,31 @@ what is hard about a study is hard for both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 ROUNDS = 1000
 LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A score with its 95 % interval; ``None`` where it is undefined (0 / 0)."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """Studies scored; for a share of findings, findings compared."""
+    events: int | None = None
+    """Positive references among them; for a share of findings, those that it counts."""
+
+    @classmethod
+    def of(cls, value: float, draws_R: np.ndarray, *, n: int, events: int | None = None) -> Estimate:
+        """Returns the estimate of a score and its bootstrap rounds; NaN becomes ``None``, the rest has 6 decimals."""
+        numbers = [None if np.isnan(x) else round(float(x), 6) for x in (value, *percentile_interval(draws_R))]
+        return cls(value=numbers[0], low=numbers[1], high=numbers[2], n=n, events=events)
 
 
 def patient_resamples(
