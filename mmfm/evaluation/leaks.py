@@ -33,8 +33,8 @@ ROUNDING = 1e-9  # 0.8 of a whole number may come out a little above the whole n
 HASH_SIDE = 16
 NEAR_IMAGE = 48
 """Bits of the 512 up to which two pictures are near-duplicates. Of the 592 pictures of ``val`` of IU X-Ray none came
-nearer to one of ``train`` than 63 bits; of 150 pictures changed by JPEG of quality 30, a resize to 180 pixels, gamma
-1.3, or less contrast, none moved further than 29 bits from itself, and cut by 1 % on each side 95 % moved at most 41."""
+nearer to one of ``train`` than 63 bits. Of 150 pictures none moved further than 29 bits from itself by JPEG of quality
+30, a resize to 180 pixels, gamma 1.3 or less contrast; cut by 1 % on each side, 95 % moved at most 41."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class LeakCounts:
     """Studies with a picture that nearly is; ``None`` where pictures were not looked at."""
     rules: str = (
         f"texts: case and punctuation ignored; near from a Jaccard similarity of {NEAR_TEXT} of runs of {SHINGLE} "
-        f"words on; images: SHA-256 of the file; near up to {NEAR_IMAGE} of {2 * HASH_SIDE**2} bits of a difference hash"
+        f"words on; images: SHA-256 of the file; near up to {NEAR_IMAGE} of {2 * HASH_SIDE**2} bits of difference hash"
     )
 
 

@@ -7,7 +7,11 @@ from PIL import Image
 
 from mmfm.errors import CheckpointError, ManifestError
 from mmfm.evaluation import Scorecard, read_predictions
+from mmfm.evaluation.leaks import LeakCounts
+from mmfm.evaluation.resources import Resources
+from mmfm.evaluation.robustness import Robustness
 from mmfm.experiment import fit, load_experiment
+from mmfm.jsonable import from_json
 from mmfm.measure import evaluate, predict
 from mmfm.models import load_checkpoint
 
@@ -41,10 +45,8 @@ def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest,
         leaderboard=board,
     )
     card = Scorecard.read(tmp_path / "scores" / "scorecard.json")
-    assert {"constant_report", "shuffled_images", "mean_image", "heads_template", "reference_text"} <= set(
-        card.controls
-    )
-    assert "text_only" in card.controls_not_run
+    made = {"constant_report", "shuffled_images", "mean_image", "text_only", "heads_template", "reference_text"}
+    assert made <= set(card.controls) and not made & set(card.controls_not_run)
     # What decoding is held to is what the template writes: the text loses nothing that the heads know.
     ours = card.metrics["finding_recall_micro"].value
     assert ours is not None and ours == pytest.approx(card.controls["heads_template"]["finding_recall_micro"].value)
@@ -78,6 +80,28 @@ def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest
     assert sorted(map(tuple, own.round(4))) == sorted(map(tuple, shuffled.round(4)))
     assert (np.abs(own - shuffled).max(1) > 1e-6).all()
     assert np.ptp(mean, axis=0).max() < 1e-5
+    # Text alone has no heads that could decide anything: this checkpoint writes nothing unless they do.
+    alone = read_predictions(tmp_path / "control_text_only.jsonl")
+    assert all(p.finding_probabilities is None and not p.findings for p in alone)
+
+
+def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(tiny_checkpoint, tiny_manifest, tmp_path):
+    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": tiny_manifest}
+    cards = [
+        evaluate(checkpoint=str(tiny_checkpoint), **given, out=tmp_path / str(n), robustness=n, batch_size=4)
+        for n in (0, 3)
+    ]
+    assert cards[0].metrics == cards[1].metrics and cards[0].differences == cards[1].differences
+    without, beside = (json.loads((tmp_path / str(n) / "measured.json").read_text()) for n in (0, 3))
+    assert without["robustness"] == "not run"
+    panel = [from_json(Robustness, value) for value in beside["robustness"]]
+    assert len(panel) == len({r.name for r in panel}) == 13 and {r.n for r in panel} == {3}
+    assert beside["thresholds"] == {"pleural_effusion": 0.0, "cardiomegaly": 1.0}
+    leaks = from_json(LeakCounts, beside["leaks"])  # scored on what it was trained on: everything leaks
+    assert (leaks.shared_patients, leaks.exact_texts, leaks.identical_images, leaks.near_images) == (8, 8, 8, 8)
+    resources = from_json(Resources, beside["resources"])
+    assert (resources.studies, resources.batch_size) == (8, 4)
+    assert resources.seconds_per_report > 0 and resources.training_hours is None
 
 
 def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(tiny_checkpoint, tiny_manifest, tmp_path, capsys):
