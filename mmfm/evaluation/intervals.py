@@ -52,6 +52,13 @@ def percentile_interval(draws_R: np.ndarray, *, level: float = LEVEL) -> tuple[f
     return float(low), float(high)
 
 
+def wilson_interval(events: float, n: float) -> tuple[float, float]:
+    """Returns the 95 % interval of a share (Wilson, 1927), which keeps its width where the share is 0 or 1."""
+    z2 = 1.959964**2
+    middle, half = (events + z2 / 2) / (n + z2), (z2 * (events * (n - events) / n + z2 / 4)) ** 0.5 / (n + z2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def bootstrap_p(difference_R: np.ndarray) -> float:
     """Returns the two-sided p of a paired difference: twice the share of rounds on the far side of 0, at most 1.
 

@@ -7,12 +7,12 @@ rounds. ``mmfm.measure`` drafts; here is no model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mmfm.evaluation.clinical import FindingScores, WrongSides
-from mmfm.evaluation.intervals import Estimate, patient_resamples
+from mmfm.evaluation.intervals import Estimate, patient_resamples, wilson_interval
 from mmfm.evaluation.predictions import Prediction
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
@@ -40,7 +40,8 @@ class Robustness:
     changes: dict[str, Estimate]
     """The same, altered minus unaltered, paired."""
     agreement: dict[str, Estimate]
-    """Of the altered with the unaltered drafts: ``findings`` (F1 of the present findings, micro), ``same_findings``
+    """Of the altered with the unaltered drafts: ``findings`` (F1 of the present findings, micro; n counts those of
+    both), ``same_findings``
     (share of the studies with exactly the same ones), ``sides_swapped`` (share, of the findings that both drafts name
     with left or right, on opposite sides), ``probability_change`` (mean absolute change of P(present))."""
 
@@ -150,12 +151,21 @@ def _scores(
 
 
 def _shares(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], weights_RN: np.ndarray) -> dict[str, Estimate]:
-    """Returns sums over sums, from (counted, of how many) of each study; n and events are the sums."""
+    """Returns sums over sums, from (counted, of how many) of each study; n and events are the sums.
+
+    None of 24 gives 0 in every bootstrap round: the interval is the wider one of the bootstrap's and Wilson's.
+    """
     estimates = {}
     for name, (counted_N, whole_N) in parts.items():
+        events, n = counted_N.sum(), whole_N.sum()
         with np.errstate(invalid="ignore", divide="ignore"):
-            value, draws_R = counted_N.sum() / whole_N.sum(), (weights_RN @ counted_N) / (weights_RN @ whole_N)
-        estimates[name] = Estimate.of(value, draws_R, n=int(whole_N.sum()), events=int(counted_N.sum()))
+            estimate = Estimate.of(
+                events / n, (weights_RN @ counted_N) / (weights_RN @ whole_N), n=int(n), events=int(events)
+            )
+        if estimate.low is not None and estimate.high is not None:
+            low, high = wilson_interval(events, n)
+            estimate = replace(estimate, low=round(min(low, estimate.low), 6), high=round(max(high, estimate.high), 6))
+        estimates[name] = estimate
     return estimates
 
 

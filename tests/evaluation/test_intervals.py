@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from mmfm.evaluation.intervals import bootstrap_p, holm, patient_resamples, percentile_interval
+from mmfm.evaluation.intervals import (
+    Estimate,
+    bootstrap_p,
+    holm,
+    patient_resamples,
+    percentile_interval,
+    wilson_interval,
+)
 
 
 def test_patients_are_drawn_whole():
@@ -39,3 +46,15 @@ def test_holm():
     adjusted = holm(p)
     assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": float("nan")}, nan_ok=True)
     assert holm({}) == {}
+
+
+def test_a_share_of_none_or_all_keeps_an_interval():
+    assert wilson_interval(0, 24) == (0.0, pytest.approx(0.13797, abs=1e-4))
+    assert wilson_interval(24, 24) == (pytest.approx(0.86203, abs=1e-4), 1.0)
+    # Newcombe, Stat Med 1998, table I: 81 of 263
+    assert wilson_interval(81, 263) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+
+
+def test_an_undefined_score_is_none_and_not_nan():
+    assert Estimate.of(float("nan"), np.array([np.nan]), n=0) == Estimate(value=None, low=None, high=None, n=0)
+    assert Estimate.of(1 / 3, np.array([1 / 3, 1 / 3]), n=3, events=1).value == 0.333333

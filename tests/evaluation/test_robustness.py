@@ -34,6 +34,7 @@ DRAFTS = [make_draft(i, EFFUSION if i % 2 else CLEAR) for i in range(12)]
 def test_unaltered_drafts_agree_with_themselves():
     found = score(REFERENCES, DRAFTS, DRAFTS)
     assert found.n == 12 and found.refused.value == 0
+    assert found.refused.low == 0 and found.refused.high > 0.2  # none of 12 says little
     assert found.scores["finding_f1_micro"].value == 1 and found.changes["finding_f1_micro"].value == 0
     values = {name: estimate.value for name, estimate in found.agreement.items()}
     assert values == {"findings": 1, "same_findings": 1, "sides_swapped": 0, "probability_change": 0}
