@@ -1,6 +1,6 @@
 """Leaks: what of the studies scored was already among the training studies: texts, pictures, patients.
 
-    leaks = find_leaks(rows, train_rows, hashes=hashes, train_hashes=train_hashes)
+    leaks = find_leaks(references, train, hashes=hashes, train_hashes=train_hashes)
     leaks.near_text.sum(), leaks.counts()
 
 Texts are compared exactly, case and punctuation ignored, and by the Jaccard similarity of their shingles (runs of three
@@ -14,15 +14,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    from mmfm.data.manifest import ManifestRow
+from mmfm.evaluation.references import Reference
 
 SHINGLE = 3
 NEAR_TEXT = 0.8
@@ -89,34 +87,35 @@ class Leaks:
 
 
 def find_leaks(
-    rows: Sequence[ManifestRow],
-    train_rows: Sequence[ManifestRow],
+    references: Sequence[Reference],
+    train: Sequence[Reference],
     *,
+    files: Sequence[Collection[str]] | None = None,
+    train_files: Sequence[Collection[str]] | None = None,
     hashes: Sequence[np.ndarray] | None = None,
     train_hashes: Sequence[np.ndarray] | None = None,
 ) -> Leaks:
-    """Returns what of ``rows`` is among ``train_rows``.
+    """Returns what of the studies scored is among the training studies.
 
     Args:
-        rows: the studies scored.
-        train_rows: the studies that the model was trained on.
-        hashes: of each of ``rows`` the ``difference_hash`` of its pictures, (pictures, 64); None where not at hand.
-        train_hashes: those of ``train_rows``.
+        references: the studies scored.
+        train: the studies that the model was trained on.
+        files: of each study scored the SHA-256 of its files, as far as they are stated; None where not at hand.
+        train_files: those of the training studies.
+        hashes: of each study scored the ``difference_hash`` of its pictures, (pictures, 64); None where not at hand.
+        train_hashes: those of the training studies.
     """
-    texts, train_texts = ([_text(row) for row in each] for each in (rows, train_rows))
-    exact, near = duplicate_texts(texts, train_texts)
-    patients = {(row.source, row.patient_id) for row in train_rows}
-    files = {series.sha256 for row in train_rows for series in row.series} - {None}
-    stated = files and any(series.sha256 for row in rows for series in row.series)
+    exact, near = duplicate_texts([_text(reference) for reference in references], map(_text, train))
+    patients = {(reference.source, reference.patient_id) for reference in train}
+    known = set().union(*train_files) if train_files else set()
+    stated = known and files is not None and any(files)
     return Leaks(
-        train_studies=len(train_rows),
-        shared_patient=np.array([(row.source, row.patient_id) in patients for row in rows], dtype=bool),
-        has_text=np.array([bool(text) for text in texts], dtype=bool),
+        train_studies=len(train),
+        shared_patient=np.array([(r.source, r.patient_id) in patients for r in references], dtype=bool),
+        has_text=np.array([bool(_words(_text(reference))) for reference in references], dtype=bool),
         exact_text=exact,
         near_text=near,
-        identical_image=(
-            np.array([any(s.sha256 in files for s in row.series) for row in rows], dtype=bool) if stated else None
-        ),
+        identical_image=np.array([not known.isdisjoint(each) for each in files or ()], dtype=bool) if stated else None,
         near_image=(
             duplicate_images(hashes, train_hashes) if hashes is not None and train_hashes is not None else None
         ),
@@ -188,8 +187,8 @@ def duplicate_images(hashes: Sequence[np.ndarray], train_hashes: Sequence[np.nda
     )
 
 
-def _text(row: ManifestRow) -> str:
-    return row.report.findings or row.report.impression or ""
+def _text(reference: Reference) -> str:
+    return reference.report.findings or reference.report.impression or ""
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmfm.evaluation.clinical import FindingScores, WrongSides
+from mmfm.evaluation.clinical import FindingScores
 from mmfm.evaluation.intervals import Estimate, patient_resamples, wilson_interval
 from mmfm.evaluation.predictions import Prediction
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
-from mmfm.report import Finding, Status
+from mmfm.report import Finding, Side, Status
 from mmfm.text import label_report
 
 SCORED = ("auroc_macro", "finding_f1_micro", "label_f1_micro")
@@ -108,15 +108,18 @@ def _compare(
         difference = values[name] - old_values[name], draws[name] - old_draws[name]
         changes[name] = Estimate.of(*difference, n=n, events=events)
 
-    present_before, present_after = _present(found_before), _present(found_after)
-    both_N = np.array([len(a & b) for a, b in zip(present_before, present_after, strict=True)], dtype=float)
-    named_N = np.array([len(a) + len(b) for a, b in zip(present_before, present_after, strict=True)], dtype=float)
-    same_N = np.array([a == b for a, b in zip(present_before, present_after, strict=True)], dtype=float)
-    sides = WrongSides.of(found_after, found_before)
+    pairs = list(zip(_present(found_before), _present(found_after), strict=True))
+    both_N = np.array([len(old.keys() & new.keys()) for old, new in pairs], dtype=float)
+    named_N = np.array([len(old) + len(new) for old, new in pairs], dtype=float)
+    same_N = np.array([old.keys() == new.keys() for old, new in pairs], dtype=float)
+    sides = [
+        [old[name] != new[name] for name in old.keys() & new.keys() if {old[name], new[name]} <= {Side.LEFT, Side.RIGHT}]
+        for old, new in pairs
+    ]
     shares = {
         "findings": (2 * both_N, named_N),
         "same_findings": (same_N, np.ones_like(same_N)),
-        "sides_swapped": (sides.wrong_N, sides.sided_N),
+        "sides_swapped": (np.array([sum(s) for s in sides], float), np.array([len(s) for s in sides], float)),
     }
     agreement = _shares(shares, weights_RN)
     if (change_N := _probability_change(before, after)) is not None:
@@ -173,8 +176,9 @@ def _findings(drafts: Sequence[Prediction]) -> list[tuple[Finding, ...]]:
     return [label_report(draft.findings, draft.impression) for draft in drafts]
 
 
-def _present(found: Sequence[Sequence[Finding]]) -> list[set[str]]:
-    return [{f.observation for f in findings if f.status is Status.PRESENT} for findings in found]
+def _present(found: Sequence[Sequence[Finding]]) -> list[dict[str, Side | None]]:
+    """Returns the present findings of each draft with their side."""
+    return [{f.observation: f.laterality for f in findings if f.status is Status.PRESENT} for findings in found]
 
 
 def _probability_change(before: Sequence[Prediction], after: Sequence[Prediction]) -> np.ndarray | None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmfm.data.manifest import ManifestRow, ManifestSeries
 from mmfm.evaluation.leaks import NEAR_IMAGE, difference_hash, duplicate_images, duplicate_texts, find_leaks
+from mmfm.evaluation.references import Reference
 from mmfm.report import Sections
 
 SENTENCE = "The heart is normal in size and the lungs are clear without effusion or pneumothorax on either side"
@@ -91,38 +91,36 @@ def test_a_study_leaks_with_one_picture(picture):
     assert duplicate_images([own[None]], []).tolist() == [False]
 
 
-def make_row(uid, patient, findings, *, impression=None, sha256=None, source="here"):
-    return ManifestRow(
-        study_uid=uid,
-        patient_id=patient,
-        source=source,
-        split="any",
-        series=(ManifestSeries(series_uid=f"{uid}.1", path="a.png", sha256=sha256),),
-        report=Sections(findings=findings, impression=impression),
-    )
+def make(uid, patient, findings, *, impression=None, source="here"):
+    sections = Sections(findings=findings, impression=impression)
+    return Reference(study_uid=uid, patient_id=patient, report=sections, source=source)
 
 
 def test_leaks_are_counted_by_study():
-    rows = [
-        make_row("1", "p1", "Heart is normal.", sha256="a" * 64),
-        make_row("2", "p2", None, impression="No acute disease."),
-        make_row("3", "p3", None),
-        make_row("4", "p4", "Large left effusion.", sha256="b" * 64),
+    scored = [
+        make("1", "p1", "Heart is normal."),
+        make("2", "p2", None, impression="No acute disease."),
+        make("3", "p3", None),
+        make("4", "p4", "Large left effusion."),
     ]
-    train = [
-        make_row("5", "p9", "heart is normal", sha256="b" * 64),
-        make_row("6", "p2", "No acute disease"),
-        make_row("7", "p3", "Nothing.", source="elsewhere"),
-    ]
-    counts = find_leaks(rows, train).counts()
+    train = [make("5", "p9", "heart is normal"), make("6", "p2", "No acute disease"), make("7", "p3", "x", source="y")]
+    counts = find_leaks(
+        scored, train, files=[{"a"}, set(), {"c", "d"}, {"b"}], train_files=[{"b"}, set(), {"d"}]
+    ).counts()
     assert (counts.studies, counts.train_studies, counts.texts) == (4, 3, 3)
     assert (counts.exact_texts, counts.near_texts) == (2, 2)
     assert counts.shared_patients == 1  # an identifier of another source is another patient
-    assert counts.identical_images == 1 and counts.near_images is None
+    assert counts.identical_images == 2 and counts.near_images is None
 
 
-def test_without_hashes_in_the_manifests_identical_pictures_are_not_known():
-    rows = [make_row("1", "p1", "Heart is normal.")]
-    assert find_leaks(rows, [make_row("2", "p2", "Clear.")]).counts().identical_images is None
+def test_pictures_that_nobody_looked_at_are_not_said_to_be_clean():
+    scored = [make("1", "p1", "Heart is normal.")]
+    assert find_leaks(scored, scored).counts().identical_images is None
+    assert find_leaks(scored, scored, files=[set()], train_files=[{"a"}]).counts().identical_images is None
     hashes = [np.zeros((1, 64), np.uint8)]
-    assert find_leaks(rows, rows, hashes=hashes, train_hashes=hashes).counts().near_images == 1
+    assert find_leaks(scored, scored, hashes=hashes, train_hashes=hashes).counts().near_images == 1
+
+
+def test_without_training_studies_nothing_leaks():
+    counts = find_leaks([make("1", "p1", "Heart is normal.")], []).counts()
+    assert (counts.shared_patients, counts.exact_texts, counts.near_texts) == (0, 0, 0)
