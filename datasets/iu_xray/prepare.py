@@ -14,10 +14,20 @@ from collections import Counter
 from pathlib import Path
 
 from mmfm.data.manifest import NORMAL, ManifestRow, ManifestSeries, write_manifest
-from mmfm.data.preparing import check_counts, fresh_folder, plain_name, progress, read_table, run, take_out, tidy
+from mmfm.data.preparing import (
+    check_counts,
+    fresh_folder,
+    plain_name,
+    progress,
+    read_table,
+    run,
+    take_out,
+    tidy,
+    training_text,
+)
 from mmfm.report import Sections, Status
 from mmfm.study import ViewPosition
-from mmfm.text import compares_with_prior, label_report, split_sentences, states
+from mmfm.text import label_report, states
 
 VIEWS = {"Frontal": ViewPosition.FRONTAL, "Lateral": ViewPosition.LATERAL}
 
@@ -126,7 +136,7 @@ def _row(
     if coded:
         # A person's coding wins over the labeller; it knows no "uncertain", and 0 is absent.
         labels |= {name: Status.PRESENT if coded[column] == "1" else Status.ABSENT for column, name in OPENI.items()}
-    target = Sections(findings=training_text(findings, counts), impression=training_text(impression, counts))
+    target = Sections(findings=target_text(findings, counts), impression=target_text(impression, counts))
     counts["studies with text, but none left to train on"] += bool(findings or impression) and target == Sections()
     return ManifestRow(
         study_uid=f"iu_xray-{report['uid']}",
@@ -166,40 +176,9 @@ def mesh_codes(mesh: str | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys("/".join(term[:depth]) for term in terms for depth in range(1, len(term) + 1)))
 
 
-def training_text(text: str | None, counts: Counter[str]) -> str | None:
-    """Returns a section without the sentences that cannot be learned from the pictures, or ``None`` if none is left.
-
-    Left out, and counted in ``counts``: sentences that compare with a prior study, since no prior is given, and
-    sentences in which de-identification replaced words by XXXX. Before, "x-XXXX" is read as the "x-ray" that it was,
-    and the numbers of a list are taken off, since they would be wrong afterwards; every sentence ends in a full stop.
-    """
-    kept = []
-    for item in list_items(re.sub(r"\b([Xx])-XXXX", r"\1-ray", text or "")):
-        for sentence in split_sentences(item):
-            if not re.search("[A-Za-z]", sentence):
-                continue  # stray full stops
-            counts["sentences"] += 1
-            if compares_with_prior(sentence):
-                counts["sentences that compare with a prior, not in target"] += 1
-            elif "XXXX" in sentence:
-                counts["other sentences that hold XXXX, not in target"] += 1
-            else:
-                kept.append(sentence if sentence[-1] in ".!?" else f"{sentence.rstrip(',;:')}.")
-    return tidy(" ".join(kept))
-
-
-def list_items(text: str) -> list[str]:
-    """Returns what stands before, between and after the numbers of a list ("1. Edema 2. No effusion.").
-
-    A number is one of a list if it opens the text, follows a full stop, or is the next one.
-    """
-    items, start, last = [], 0, 0
-    for mark in re.finditer(r"(?:^|(?<=\s))(\d{1,2})[.)](?:\s+(?=\w)|(?=[A-Za-z]))", text):
-        before = text[: mark.start()].rstrip()
-        if not before or before[-1] in ".:;" or int(mark[1]) == last + 1:
-            items.append(text[start : mark.start()])
-            start, last = mark.end(), int(mark[1])
-    return [*items, text[start:]]
+def target_text(text: str | None, counts: Counter[str]) -> str | None:
+    """Returns the ``training_text`` of a section, in which "x-XXXX" is read as the "x-ray" that it was."""
+    return training_text(re.sub(r"\b([Xx])-XXXX", r"\1-ray", text or ""), counts, mask="XXXX")
 
 
 if __name__ == "__main__":

@@ -8,19 +8,43 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
+import json
 import os
+import re
 import shutil
 import sys
 import tarfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 from mmfm.data.manifest import sha256
 from mmfm.errors import ManifestError, MmfmError
+from mmfm.report import Status
+from mmfm.text import compares_with_prior, split_sentences
 
 T = TypeVar("T")
+
+CHEXPERT_LABELS = {
+    "Atelectasis": "atelectasis",
+    "Cardiomegaly": "cardiomegaly",
+    "Consolidation": "consolidation",
+    "Edema": "edema",
+    "Enlarged Cardiomediastinum": "enlarged_cardiomediastinum",
+    "Fracture": "fracture",
+    "Lung Lesion": "lung_lesion",
+    "Lung Opacity": "lung_opacity",
+    "Pleural Effusion": "pleural_effusion",
+    "Pleural Other": "pleural_other",
+    "Pneumonia": "pneumonia",
+    "Pneumothorax": "pneumothorax",
+    "Support Devices": "support_devices",
+}
+"""Columns of a table in CheXpert's form to observations; its "No Finding" is derived, so is no label."""
 
 
 def run(prepare: Callable[..., None], doc: str | None, *, counted: bool = True) -> int:
@@ -57,39 +81,102 @@ def progress(items: Sequence[T], what: str) -> Iterable[T]:
 
 
 def read_table(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Returns the rows of a CSV table with a header row, in UTF-8.
+    """Returns the rows of ``table_rows``."""
+    return list(table_rows(path, columns))
+
+
+def has_table(path: Path) -> bool:
+    """Whether there is a table for ``table_rows``, plain or as .gz."""
+    return path.is_file() or _gz(path).is_file()
+
+
+def table_rows(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Yields the rows of a CSV table with a header row, in UTF-8; where there is no such file, of the .gz beside it.
 
     Raises:
         ManifestError: the file is absent or lacks one of the columns, or a row has another number of columns.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with _open_table(path) as file:
             table = csv.DictReader(file)
             missing = sorted(set(columns) - set(table.fieldnames or ()))
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            if missing:
+                raise ManifestError(
+                    path.name,
+                    expected=f"the column {missing[0]!r}",
+                    found="none of that name",
+                    fix="use the table as its publisher wrote it",
+                )
+            for line, row in enumerate(table, start=2):
+                if None in row or None in row.values():
+                    raise ManifestError(
+                        f"{path.name} row {line}",
+                        expected="as many columns as the header has",
+                        found="another number",
+                        fix="use the table as its publisher wrote it",
+                    )
+                yield row
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(
             path.name,
             expected="a CSV table in UTF-8",
-            found=getattr(error, "strerror", None) or "no such thing",
+            found=getattr(error, "strerror", None) or "something else, or only a part of one",
             fix="give the folder that holds it as --source",
         ) from error
-    if missing:
+
+
+def read_json(path: Path) -> Any:
+    """Returns the value of a JSON file in UTF-8; NaN, which some write where there is nothing, is ``None``.
+
+    Raises:
+        ManifestError: the file is absent, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda _: None)
+    except (OSError, ValueError, RecursionError) as error:
         raise ManifestError(
             path.name,
-            expected=f"the column {missing[0]!r}",
-            found="none of that name",
-            fix="use the table as its publisher wrote it",
+            expected="a JSON file",
+            found=getattr(error, "strerror", None) or "something else, or only a part of one",
+            fix="give the folder that holds it as --source",
+        ) from error
+
+
+def member(value: Any, name: str, kind: type[T], where: str, default: T | None = None) -> T:
+    """Returns what a JSON object has under ``name``.
+
+    Args:
+        value: what should be an object.
+        name: of the member.
+        kind: its type, such as ``str``, ``list`` or ``bool``.
+        where: what to name in a message.
+        default: returned where the member is absent or null; without it, that is an error.
+
+    Raises:
+        ManifestError: ``value`` is no object, or the member is absent or of another type.
+    """
+    found = value.get(name) if isinstance(value, dict) else None
+    if found is None and default is not None and isinstance(value, dict):
+        return default
+    if not isinstance(found, kind):
+        words = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
+        raise ManifestError(
+            where,
+            expected=f"an object whose {name!r} is {words[kind]}",
+            found="something else, or nothing",
+            fix="use the file as its publisher wrote it",
         )
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise ManifestError(
-                f"{path.name} row {line}",
-                expected="as many columns as the header has",
-                found="another number",
-                fix="use the table as its publisher wrote it",
-            )
-    return rows
+    return found
+
+
+def _gz(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")
+
+
+def _open_table(path: Path) -> TextIO:
+    if not path.exists() and _gz(path).exists():
+        return gzip.open(_gz(path), "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 @contextmanager
@@ -216,3 +303,91 @@ def check_counts(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
 def tidy(text: str | None) -> str | None:
     """Returns the text with each run of white space as one blank, or ``None`` where nothing is left."""
     return " ".join((text or "").split()) or None
+
+
+def link_folder(link: Path, folder: Path) -> None:
+    """Makes ``link`` a symbolic link to ``folder``, so that images of many gigabytes need not be copied.
+
+    Raises:
+        ManifestError: the folder is absent, or this disk or system makes no symbolic links.
+    """
+    if not folder.is_dir():
+        raise ManifestError(
+            folder.name,
+            expected="the folder with the images in --source",
+            found="no such folder",
+            fix="unpack the download as the dataset's card says",
+        )
+    try:
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise ManifestError(
+            "--out",
+            expected="a disk that takes symbolic links",
+            found=error.strerror or type(error).__name__,
+            fix="give a folder on another disk",
+        ) from error
+
+
+def chexpert_states(row: Mapping[str, object], where: str) -> dict[str, Status | None]:
+    """Returns the states of a row in CheXpert's form: 1 is present, 0 absent, -1 uncertain, empty says nothing.
+
+    Args:
+        row: by the columns of ``CHEXPERT_LABELS``; other columns are not looked at.
+        where: what to name in a message.
+
+    Raises:
+        ManifestError: a value is something else, or a column is missing.
+    """
+    states: dict[str, Status | None] = {}
+    for column, name in CHEXPERT_LABELS.items():
+        try:
+            value = row[column]
+            states[name] = None if value is None or value == "" else _CHEXPERT_VALUES[float(str(value))]
+        except (ValueError, KeyError):
+            raise ManifestError(
+                where,
+                expected=f"1, 0, -1 or nothing for {column!r}",
+                found="something else, or no such column",
+                fix="use the table as its publisher wrote it",
+            ) from None
+    return states
+
+
+_CHEXPERT_VALUES = {1.0: Status.PRESENT, 0.0: Status.ABSENT, -1.0: Status.UNCERTAIN}
+
+
+def training_text(text: str | None, counts: Counter[str], *, mask: str | None = None) -> str | None:
+    """Returns a section without the sentences that cannot be learned from the pictures, or ``None`` if none is left.
+
+    Left out, and counted in ``counts``: sentences that compare with a prior study, since no prior is given, and
+    sentences in which de-identification replaced words by ``mask``. The numbers of a list are taken off, since they
+    would be wrong afterwards; every sentence ends in a full stop.
+    """
+    kept = []
+    for item in list_items(text or ""):
+        for sentence in split_sentences(item):
+            if not re.search("[A-Za-z]", sentence):
+                continue  # stray full stops
+            counts["sentences"] += 1
+            if compares_with_prior(sentence):
+                counts["sentences that compare with a prior, not in target"] += 1
+            elif mask and mask in sentence:
+                counts[f"other sentences that hold {mask}, not in target"] += 1
+            else:
+                kept.append(sentence if sentence[-1] in ".!?" else f"{sentence.rstrip(',;:')}.")
+    return tidy(" ".join(kept))
+
+
+def list_items(text: str) -> list[str]:
+    """Returns what stands before, between and after the numbers of a list ("1. Edema 2. No effusion.").
+
+    A number is one of a list if it opens the text, follows a full stop, or is the next one.
+    """
+    items, start, last = [], 0, 0
+    for mark in re.finditer(r"(?:^|(?<=\s))(\d{1,2})[.)](?:\s+(?=\w)|(?=[A-Za-z]))", text):
+        before = text[: mark.start()].rstrip()
+        if not before or before[-1] in ".:;" or int(mark[1]) == last + 1:
+            items.append(text[start : mark.start()])
+            start, last = mark.end(), int(mark[1])
+    return [*items, text[start:]]

@@ -3,14 +3,18 @@
 from mmfm.evaluation.controls import CONTROLS, shuffled
 from mmfm.evaluation.leaderboard import update_leaderboard, update_summary
 from mmfm.evaluation.predictions import Prediction, read_predictions, write_predictions
-from mmfm.evaluation.scorecard import Provenance, Scorecard, score_card
+from mmfm.evaluation.references import Reference, read_references
+from mmfm.evaluation.scorecard import Provenance, Scorecard
+from mmfm.evaluation.scoring import score_card
 
 __all__ = [
     "CONTROLS",
     "Prediction",
     "Provenance",
+    "Reference",
     "Scorecard",
     "read_predictions",
+    "read_references",
     "score_card",
     "shuffled",
     "update_leaderboard",

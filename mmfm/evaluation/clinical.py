@@ -35,6 +35,9 @@ OPENI_LABELS = (
 """Observations that ``label_*`` scores: the 14 that the NegBio project made from the human MeSH coding of Open-i's
 reports (Peng et al., AMIA Jt Summits Transl Sci Proc 2018)."""
 
+FIVE = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusion")
+"""The subset that papers report beside all: CheXpert's competition labels (Irvin et al., AAAI 2019)."""
+
 _OPPOSITE = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
 
 
@@ -99,18 +102,30 @@ class FindingScores:
         positive_O = self._positives()
         if not positive_O.any():
             return {}
-        true_RO = weights_RN @ (self.drafted_NO & self.reference_NO & self.known_NO)
-        drafted_RO = weights_RN @ (self.drafted_NO & self.known_NO)
-        reference_RO = weights_RN @ (self.reference_NO & self.known_NO)
+        true_NO = self.drafted_NO & self.reference_NO & self.known_NO
+        drafted_NO, reference_NO = self.drafted_NO & self.known_NO, self.reference_NO & self.known_NO
+        true_RO, drafted_RO, reference_RO = weights_RN @ true_NO, weights_RN @ drafted_NO, weights_RN @ reference_NO
+        known_RO = weights_RN @ self.known_NO
+        five = [self.observations.index(name) for name in FIVE]
         scores: dict[str, np.ndarray] = {}
-        micro = (counts.sum(axis=1) for counts in (true_RO, drafted_RO, reference_RO))
-        for kind, values in zip(("precision", "recall", "f1"), _precision_recall_f1(*micro), strict=True):
-            scores[f"{self.prefix}_{kind}_micro"] = values
-        each = _precision_recall_f1(true_RO, drafted_RO, reference_RO)
-        f1_RO = each[2][:, positive_O > 0]
-        defined_RO = ~np.isnan(f1_RO)  # a resample may hold none of a rare observation
-        scores[f"{self.prefix}_f1_macro"] = _divide(np.nansum(f1_RO, axis=1), defined_RO.sum(axis=1))
-        for kind, values in zip(("precision", "recall", "f1"), each, strict=True):
+        for suffix, chosen in (("micro", slice(None)), ("micro_5", five)):
+            sums = (counts[:, chosen].sum(axis=1) for counts in (true_RO, drafted_RO, reference_RO))
+            for kind, values in zip(("precision", "recall", "f1"), _precision_recall_f1(*sums), strict=True):
+                scores[f"{self.prefix}_{kind}_{suffix}"] = values
+        each = dict(
+            zip(("precision", "recall", "f1"), _precision_recall_f1(true_RO, drafted_RO, reference_RO), strict=True)
+        )
+        neither_RO = known_RO - drafted_RO - reference_RO + true_RO
+        each["specificity"] = _divide(neither_RO, known_RO - reference_RO)
+        each["npv"] = _divide(neither_RO, known_RO - drafted_RO)
+        for suffix, among in (("macro", range(len(self.observations))), ("macro_5", five)):
+            f1_RO = each["f1"][:, [o for o in among if positive_O[o]]]
+            defined_RO = ~np.isnan(f1_RO)  # a resample may hold none of a rare observation
+            scores[f"{self.prefix}_f1_{suffix}"] = _divide(np.nansum(f1_RO, axis=1), defined_RO.sum(axis=1))
+        named_N = (drafted_NO | reference_NO).any(axis=1)
+        f1_N = _divide(2 * true_NO.sum(axis=1), drafted_NO.sum(axis=1) + reference_NO.sum(axis=1))
+        scores[f"{self.prefix}_f1_example"] = _divide(weights_RN @ np.nan_to_num(f1_N), weights_RN @ named_N)
+        for kind, values in each.items():
             for o in np.flatnonzero(positive_O):
                 scores[f"{self.prefix}_{kind}.{self.observations[o]}"] = values[:, o]
         return scores
@@ -128,41 +143,54 @@ class FindingScores:
         return (self.reference_NO & self.known_NO).sum(axis=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrongSides:
-    """How often a finding that draft and reference both name, with one side each, is on the opposite side."""
+DETAILS = ("side", "place", "severity")
 
-    sided_N: np.ndarray
-    """Findings of each study that can be compared: both texts say left or right."""
-    wrong_N: np.ndarray
-    """Those on opposite sides."""
+
+@dataclass(frozen=True, kw_only=True)
+class WrongDetails:
+    """How often draft and reference disagree on the side, place or severity of a finding that both name and state."""
+
+    stated_ND: np.ndarray
+    """Findings of each study that can be compared, by ``DETAILS``: both texts state it."""
+    wrong_ND: np.ndarray
+    """Those that differ; one side against both is no wrong side."""
 
     @classmethod
-    def of(cls, drafts: Sequence[Sequence[Finding]], references: Sequence[Sequence[Finding]]) -> WrongSides:
-        """Returns the counts of each study. One side against both is no wrong side."""
-        sided, wrong = np.zeros(len(drafts)), np.zeros(len(drafts))
+    def of(cls, drafts: Sequence[Sequence[Finding]], references: Sequence[Sequence[Finding]]) -> WrongDetails:
+        """Returns the counts of each study."""
+        stated, wrong = np.zeros((len(drafts), len(DETAILS))), np.zeros((len(drafts), len(DETAILS)))
         for i, (draft, reference) in enumerate(zip(drafts, references, strict=True)):
-            theirs = {f.observation: f.laterality for f in reference if f.status == Status.PRESENT}
+            theirs = {f.observation: f for f in reference if f.status == Status.PRESENT}
             for finding in draft:
-                side = theirs.get(finding.observation)
-                if finding.status == Status.PRESENT and finding.laterality in _OPPOSITE and side in _OPPOSITE:
-                    sided[i] += 1
-                    wrong[i] += side != finding.laterality
-        return cls(sided_N=sided, wrong_N=wrong)
+                other = theirs.get(finding.observation)
+                if finding.status != Status.PRESENT or other is None:
+                    continue
+                if finding.laterality in _OPPOSITE and other.laterality in _OPPOSITE:
+                    stated[i, 0] += 1
+                    wrong[i, 0] += finding.laterality != other.laterality
+                for d, name in ((1, "location"), (2, "severity")):
+                    ours, true = getattr(finding, name), getattr(other, name)
+                    if ours is not None and true is not None:
+                        stated[i, d] += 1
+                        wrong[i, d] += ours != true
+        return cls(stated_ND=stated, wrong_ND=wrong)
 
-    def take(self, index: np.ndarray) -> WrongSides:
+    def take(self, index: np.ndarray) -> WrongDetails:
         """Returns the counts of the studies at ``index``."""
-        return WrongSides(sided_N=self.sided_N[index], wrong_N=self.wrong_N[index])
+        return WrongDetails(stated_ND=self.stated_ND[index], wrong_ND=self.wrong_ND[index])
 
     def scores(self, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the share of wrong sides, (R,); none where nothing can be compared."""
-        if not self.sided_N.any():
-            return {}
-        return {"wrong_side_rate": _divide(weights_RN @ self.wrong_N, weights_RN @ self.sided_N)}
+        """Returns the share of wrong ones of each detail, (R,); none where nothing can be compared."""
+        return {
+            f"wrong_{name}_rate": _divide(weights_RN @ self.wrong_ND[:, d], weights_RN @ self.stated_ND[:, d])
+            for d, name in enumerate(DETAILS)
+            if self.stated_ND[:, d].any()
+        }
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
-        """Returns the number of findings compared, and of wrong sides."""
-        return {"wrong_side_rate": (int(self.sided_N.sum()), int(self.wrong_N.sum()))}
+        """Returns the number of findings compared, and of wrong ones."""
+        stated, wrong = self.stated_ND.sum(axis=0), self.wrong_ND.sum(axis=0)
+        return {f"wrong_{name}_rate": (int(stated[d]), int(wrong[d])) for d, name in enumerate(DETAILS) if stated[d]}
 
 
 def _present(reports: Sequence[Sequence[Finding]], observations: Sequence[str]) -> np.ndarray:

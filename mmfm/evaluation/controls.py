@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation.predictions import Prediction
+from mmfm.evaluation.references import Reference
 from mmfm.evaluation.wording import PackedTexts, normalise
-
-if TYPE_CHECKING:
-    from mmfm.data.manifest import ManifestRow
 
 IMAGE_BLIND = ("constant_report", "shuffled_images", "mean_image", "text_only")
 CHEAP = ("nearest_neighbour", "heads_template")
@@ -26,28 +23,32 @@ CEILING = "reference_text"
 CONTROLS = (*IMAGE_BLIND, *CHEAP, CEILING)
 """The controls that every card has, or names as not run."""
 
+MAX_CANDIDATES = 5000
+"""Training reports that the constant report is chosen from and scored against: the cost grows with the square."""
 
-def constant_report(rows: Sequence[ManifestRow], train_rows: Sequence[ManifestRow]) -> tuple[Prediction, ...]:
+
+def constant_report(references: Sequence[Reference], train: Sequence[Reference]) -> tuple[Prediction, ...]:
     """Returns for every study the training report that scores best against the other training reports.
 
-    Best is the highest mean ROUGE-L of the findings section against those of all other training studies, exactly, no
-    sample taken; the first such report wins a tie.
+    Best is the highest mean ROUGE-L of the findings section against those of all other training studies; the first such
+    report wins a tie. Of more than ``MAX_CANDIDATES`` reports, as many are taken at equal distances.
 
     Raises:
         ManifestError: fewer than two training studies have a findings section.
     """
-    candidates = _with_findings(train_rows)
+    candidates = _with_findings(train)
+    candidates = candidates[:: -(-len(candidates) // MAX_CANDIDATES)]
     texts = [normalise(row.report.findings) for row in candidates]
     packed = PackedTexts.of([text.split() for text in texts])
     # the sum over all texts holds the candidate itself, which scores 1 whichever candidate it is
     means = {text: packed.mean_rouge_l(text.split()) for text in Counter(texts)}
     report = candidates[texts.index(max(means, key=lambda text: means[text]))].report
-    return tuple(_copy(row, report.findings, report.impression) for row in rows)
+    return tuple(_copy(row, report.findings, report.impression) for row in references)
 
 
 def nearest_neighbour(
-    rows: Sequence[ManifestRow],
-    train_rows: Sequence[ManifestRow],
+    references: Sequence[Reference],
+    train: Sequence[Reference],
     *,
     features_NE: np.ndarray,
     train_features_NE: np.ndarray,
@@ -55,31 +56,31 @@ def nearest_neighbour(
     """Returns for each study the report of the most similar training study that has a findings section.
 
     Args:
-        rows: the studies scored.
-        train_rows: the studies to copy from.
-        features_NE: frozen image features of ``rows``, one row of E numbers each; similarity is the cosine.
-        train_features_NE: those of ``train_rows``.
+        references: the studies scored.
+        train: the studies to copy from.
+        features_NE: frozen image features of ``references``; similarity is the cosine.
+        train_features_NE: those of ``train``.
 
     Raises:
         ValueError: the features do not have one row a study, or are not finite.
     """
-    for name, matrix, studies in (("features", features_NE, rows), ("train_features", train_features_NE, train_rows)):
+    for name, matrix, studies in (("features", features_NE, references), ("train_features", train_features_NE, train)):
         if matrix.ndim != 2 or len(matrix) != len(studies):
             raise ValueError(f"{name}: expected ({len(studies)}, E), found {matrix.shape}")
         if not np.isfinite(matrix).all():
             raise ValueError(f"{name}: expected finite numbers")
-    kept = [i for i, row in enumerate(train_rows) if normalise(row.report.findings)]
-    sources = _with_findings(train_rows)
+    kept = [i for i, row in enumerate(train) if normalise(row.report.findings)]
+    sources = _with_findings(train)
     nearest = (_unit(features_NE) @ _unit(train_features_NE[kept]).T).argmax(axis=1)
     return tuple(
         _copy(row, sources[i].report.findings, sources[i].report.impression)
-        for row, i in zip(rows, nearest, strict=True)
+        for row, i in zip(references, nearest, strict=True)
     )
 
 
-def reference_text(rows: Sequence[ManifestRow]) -> tuple[Prediction, ...]:
+def reference_text(references: Sequence[Reference]) -> tuple[Prediction, ...]:
     """Returns the reference texts as if they were drafts: the ceiling of what the metrics can give."""
-    return tuple(_copy(row, row.report.findings, row.report.impression) for row in rows)
+    return tuple(_copy(row, row.report.findings, row.report.impression) for row in references)
 
 
 def shuffled(patient_ids: Sequence[str], generator: np.random.Generator) -> np.ndarray:
@@ -106,8 +107,8 @@ def shuffled(patient_ids: Sequence[str], generator: np.random.Generator) -> np.n
     return assignment
 
 
-def _with_findings(train_rows: Sequence[ManifestRow]) -> list[ManifestRow]:
-    kept = [row for row in train_rows if normalise(row.report.findings)]
+def _with_findings(train: Sequence[Reference]) -> list[Reference]:
+    kept = [row for row in train if normalise(row.report.findings)]
     if len(kept) < 2:
         raise ManifestError(
             "training studies",
@@ -118,7 +119,7 @@ def _with_findings(train_rows: Sequence[ManifestRow]) -> list[ManifestRow]:
     return kept
 
 
-def _copy(row: ManifestRow, findings: str | None, impression: str | None) -> Prediction:
+def _copy(row: Reference, findings: str | None, impression: str | None) -> Prediction:
     return Prediction(study_uid=row.study_uid, findings=findings, impression=impression)
 
 

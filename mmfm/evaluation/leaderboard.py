@@ -11,36 +11,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmfm.errors import ManifestError
+from mmfm.evaluation.page import MORE_TITLES, TITLES, plain, score_table, shown, verdicts
 from mmfm.evaluation.probabilities import MIN_POSITIVES
-from mmfm.evaluation.scorecard import HEADLINE, Difference, Estimate, Scorecard, Scores
+from mmfm.evaluation.scorecard import HEADLINE, Scorecard, Scores
 from mmfm.files import write_whole
 
 ROWS_BEGIN, ROWS_END = "<!-- leaderboard: written from score cards -->", "<!-- end of leaderboard -->"
 
 SUMMARY_BEGIN, SUMMARY_END = "<!-- numbers: written from score cards -->", "<!-- end of numbers -->"
 
-_SHOWN = {
-    "auroc_macro": "macro AUROC",
-    "finding_f1_micro": "finding F1, micro",
-    "finding_f1_macro": "finding F1, macro",
-    "label_f1_micro": "label F1, micro",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-}
-_MORE = {
-    "finding_precision_micro": "finding precision, micro",
-    "finding_recall_micro": "finding recall, micro",
-    "label_precision_micro": "label precision, micro",
-    "label_recall_micro": "label recall, micro",
-    "label_f1_macro": "label F1, macro",
-    "wrong_side_rate": "findings on the wrong side",
-    "brier_skill_macro": "macro Brier skill",
-    "auprc_macro": "macro AUPRC",
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-}
-_COLUMNS = ("experiment", "data", *_SHOWN.values(), "controls", "hardware", "time", "date", "commit")
+_COLUMNS = ("experiment", "data", *TITLES.values(), "controls", "hardware", "time", "date", "commit")
 
 
 def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
@@ -93,7 +73,7 @@ def update_summary(readme: str | Path, card: Scorecard) -> None:
     start = f"`{origin.experiment}` (weights {origin.checkpoint_sha256[:12]}) on "
     kept = [part.strip() for part in re.split(r"\n(?=`)", before) if part.lstrip().startswith(start)]
     parts = {part.partition(", ")[0]: part for part in kept}
-    table = _table(card, {metric: title for metric, title in _SHOWN.items() if metric in card.metrics})
+    table = _table(card, {metric: title for metric, title in TITLES.items() if metric in card.metrics})
     parts[f"{start}{origin.data}"] = "\n".join([f"{start}{origin.data}, {card.n} studies:", "", *table])
     page = readme.read_text(encoding="utf-8")
     write_whole(readme, _put(page, SUMMARY_BEGIN, SUMMARY_END, "\n\n".join(parts.values())))
@@ -124,7 +104,7 @@ def _rows(existing: str, card: Scorecard) -> str:
     kept = [line for line in existing.strip().splitlines()[2:] if line.startswith("|")]
     origin = card.provenance
     start = f"| {_cell(origin.experiment)} | {_cell(origin.data)} |"
-    scores = [_interval(card.metrics.get(metric)) for metric in HEADLINE]
+    scores = [shown(card.metrics.get(metric)) for metric in HEADLINE]
     cells = ["<br>".join(_beaten(card)), origin.hardware, origin.time, origin.date, origin.commit[:12]]
     row = f"{start} {' | '.join(_cell(cell) for cell in scores + cells)} |"
     places = [i for i, line in enumerate(kept) if line.startswith(start)]
@@ -137,22 +117,11 @@ def _rows(existing: str, card: Scorecard) -> str:
 
 def _beaten(card: Scorecard) -> list[str]:
     """The verdicts in words, one line a score, and what was not run."""
-    lines = []
-    for metric in HEADLINE:
-        verdicts = {name: each[metric].better for name, each in card.differences.items() if metric in each}
-        if not verdicts:
-            continue
-        words = [
-            f"{phrase} than {', '.join(_plain(n) for n, better in verdicts.items() if better == wanted)}"
-            for wanted, phrase in ((True, "better"), (False, "not shown to be better"))
-            if wanted in verdicts.values()
-        ]
-        lines.append(f"{_SHOWN[metric]}: {'; '.join(words)}")
-    return [*lines, _not_run(card)]
+    return [*verdicts(card), _not_run(card)]
 
 
 def _not_run(card: Scorecard) -> str:
-    return "controls not run: " + (", ".join(map(_plain, card.controls_not_run)) or "none")
+    return "controls not run: " + (", ".join(map(plain, card.controls_not_run)) or "none")
 
 
 def _part(card: Scorecard) -> str:
@@ -162,11 +131,11 @@ def _part(card: Scorecard) -> str:
         "",
         f"{card.n} studies; value, then its 95 % interval (bootstrap over patients); – where a "
         f"set of drafts has no text or no probabilities. "
-        f"Studies without any drafted text: {card.empty_drafts}. Trained on {origin.hardware} in {origin.time}; scored "
-        f"{origin.date}; commit {origin.commit[:12]}; manifest {origin.manifest_sha256[:12]}, checkpoint "
+        f"{card.coverage.drafted} with drafted text. Trained on {origin.hardware} in {origin.time}; scored "
+        f"{origin.date}; commit {origin.commit[:12]}; references {origin.references_sha256[:12]}, checkpoint "
         f"{origin.checkpoint_sha256[:12]}, policy {card.policy_sha256[:12]}.",
         "",
-        *_table(card, {**_SHOWN, **_MORE}),
+        *_table(card, {**TITLES, **MORE_TITLES}),
         "",
         "**Drafts minus control**, paired",
         "",
@@ -175,7 +144,7 @@ def _part(card: Scorecard) -> str:
         *(f"- {line}" for line in _beaten(card)),
     ]
     for name, scores in card.subsets.items():
-        lines += ["", f"**{name.capitalize()}** ({scores.n})", "", *_table(scores, _SHOWN)]
+        lines += ["", f"**{name.capitalize()}** ({scores.n})", "", *_table(scores, TITLES)]
         if "auroc_macro" in card.metrics and "auroc_macro" not in scores.metrics:
             lines += ["", f"No macro AUROC: not all of its labels have {MIN_POSITIVES} positives and negatives here."]
     aurocs = {
@@ -190,33 +159,26 @@ def _part(card: Scorecard) -> str:
     return "\n".join(lines)
 
 
-def _table(scores: Scores, shown: dict[str, str]) -> list[str]:
-    """One line a score, one column for the drafts and for each control that has any of the scores."""
-    columns = {"drafts": scores.metrics, **{_plain(name): each for name, each in scores.controls.items()}}
-    columns = {name: each for name, each in columns.items() if name == "drafts" or shown.keys() & each.keys()}
-    lines = [
-        f"| {title} | {' | '.join(_shown(metric, each.get(metric)) for each in columns.values())} |"
-        for metric, title in shown.items()
-        if any(metric in each for each in columns.values())
-    ]
-    return [*_header(["", *columns]), *lines]
+def _table(scores: Scores, titles: dict[str, str]) -> list[str]:
+    columns, rows = score_table(scores, titles)
+    return [*_header(columns), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _differences(card: Scorecard) -> list[str]:
     lines = [
-        f"| {_SHOWN[metric]} | {' | '.join(_interval(each.get(metric)) for each in card.differences.values())} |"
+        f"| {TITLES[metric]} | {' | '.join(shown(each.get(metric)) for each in card.differences.values())} |"
         for metric in HEADLINE
         if any(metric in each for each in card.differences.values())
     ]
-    return [*_header(["", *map(_plain, card.differences)]), *lines]
+    return [*_header(["", *map(plain, card.differences)]), *lines]
 
 
 def _each(card: Scorecard, kind: str, observations: Iterable[str]) -> list[str]:
     lines = []
     for observation in observations:
         scores = [card.metrics[f"{kind}_{score}.{observation}"] for score in ("precision", "recall", "f1")]
-        cells = " | ".join(map(_interval, scores))
-        lines.append(f"| {_plain(observation)} | {scores[0].events} of {scores[0].n} | {cells} |")
+        cells = " | ".join(map(shown, scores))
+        lines.append(f"| {plain(observation)} | {scores[0].events} of {scores[0].n} | {cells} |")
     return [*_header(["observation", "positive", "precision", "recall", "F1"]), *lines]
 
 
@@ -224,26 +186,8 @@ def _header(columns: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
 
 
-def _shown(metric: str, estimate: Estimate | None) -> str:
-    if metric == "wrong_side_rate" and estimate is not None:  # of a handful, so that the counts say more
-        return f"{estimate.events} of {estimate.n}: {_interval(estimate)}"
-    return _interval(estimate)
-
-
-def _interval(estimate: Estimate | Difference | None) -> str:
-    if estimate is None:
-        return "–"
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "undefined"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
-
-
 def _of(metric: str) -> str:
     return metric.partition(".")[2]
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _cell(text: str) -> str:

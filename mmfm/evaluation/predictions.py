@@ -11,14 +11,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmfm.errors import ManifestError
+from mmfm.evaluation.references import Reference, read_lines
 from mmfm.files import write_whole
 from mmfm.report import Sections
-
-if TYPE_CHECKING:
-    from mmfm.data.manifest import ManifestRow
 
 _FIELDS = ("study_uid", "findings", "impression", "finding_probabilities")
 
@@ -57,26 +55,8 @@ def read_predictions(path: str | Path) -> tuple[Prediction, ...]:
     Raises:
         ManifestError: the file is absent, a line breaks the schema (named by its number), or a study is repeated.
     """
-    path = Path(path)
-    fix = "write the file again with `mmfm predict`"
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(path.name, expected="a predictions.jsonl in UTF-8", found=_reason(error), fix=fix) from None
-    if lines == [""]:
-        raise ManifestError(path.name, expected="one line a study", found="no line", fix=fix)
-    predictions = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            predictions.append(_prediction(json.loads(line)))
-        except ValueError as error:  # json.JSONDecodeError is one
-            where = f"{path.name} line {number}"
-            found = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
-            expected = 'an object {"study_uid", "findings", "impression", "finding_probabilities"}'
-            raise ManifestError(where, expected=expected, found=found, fix=fix) from None
-    if repeated := len(predictions) - len({p.study_uid for p in predictions}):
-        raise ManifestError(path.name, expected="one line a study", found=f"{repeated} repeated", fix=fix)
-    return tuple(predictions)
+    schema = 'an object {"study_uid", "findings", "impression", "finding_probabilities"}'
+    return read_lines(path, _prediction, schema=schema)
 
 
 def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> None:
@@ -90,26 +70,28 @@ def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> No
     write_whole(path, "".join(lines))
 
 
-def in_row_order(
-    predictions: Sequence[Prediction], rows: Sequence[ManifestRow], *, where: str = "predictions"
-) -> tuple[Prediction, ...]:
-    """Returns the predictions in the order of ``rows``: exactly one for each, all with the same probabilities.
+def in_order(
+    predictions: Sequence[Prediction], references: Sequence[Reference], *, where: str = "predictions"
+) -> tuple[Prediction | None, ...]:
+    """Returns the prediction for each reference, None where there is none.
 
     Args:
+        predictions: at most one for each reference.
+        references: the studies scored.
         where: what the predictions are called in a message.
 
     Raises:
-        ManifestError: studies are missing, extra or repeated, or lines differ in the names of their probabilities.
+        ManifestError: a study is unknown or repeated, none is known, or lines differ in the names of their
+            probabilities.
     """
     by_study = {p.study_uid: p for p in predictions}
-    wanted = {row.study_uid for row in rows}
-    missing, extra = len(wanted - set(by_study)), len(set(by_study) - wanted)
-    repeated = len(predictions) - len(by_study)
-    if missing or extra or repeated:
+    wanted = {reference.study_uid for reference in references}
+    unknown, repeated = len(set(by_study) - wanted), len(predictions) - len(by_study)
+    if unknown or repeated or not by_study:
         raise ManifestError(
             where,
-            expected=f"one prediction for each of the {len(wanted)} studies scored",
-            found=f"{missing} missing, {extra} extra, {repeated} repeated",
+            expected=f"at most one prediction for each of the {len(wanted)} studies scored, and no other",
+            found=f"{len(by_study)} studies, {unknown} of them unknown, and {repeated} lines of a study again",
             fix="draft them again from the same manifest and split",
         )
     names = {frozenset(p.finding_probabilities) if p.finding_probabilities else None for p in predictions}
@@ -120,7 +102,7 @@ def in_row_order(
             found=f"{len(names)} different sets of names",
             fix="draft them again with one checkpoint",
         )
-    return tuple(by_study[row.study_uid] for row in rows)
+    return tuple(by_study.get(reference.study_uid) for reference in references)
 
 
 def _prediction(value: Any) -> Prediction:
@@ -131,7 +113,3 @@ def _prediction(value: Any) -> Prediction:
     if missing := [name for name in _FIELDS[:3] if name not in value]:
         raise ValueError(f"no field {', '.join(missing)}")
     return Prediction(**value)
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or "unreadable") if isinstance(error, OSError) else "bytes that are not UTF-8"

@@ -11,12 +11,13 @@ References come from the split of a manifest, or from a file, one study a line:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmfm.errors import ManifestError
+from mmfm.files import write_whole
 from mmfm.report import Sections, Status
 
 if TYPE_CHECKING:
@@ -43,8 +44,21 @@ class Reference:
     report: Sections
     labels: Mapping[str, Status | None] = field(default_factory=dict)
     prior_study_uid: str | None = None
-    groups: Mapping[str, str] = field(default_factory=dict)
-    """Of ``GROUPINGS``, which group the study is in; what is not known is left out."""
+    sex: str | None = None
+    age: float | None = None
+    """Years."""
+    view: str | None = None
+    scanner: str | None = None
+    source: str | None = None
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Of ``GROUPINGS``, which group the study is in; what is not known is left out."""
+        groups = {name: getattr(self, name) for name in GROUPINGS if name != "age" and getattr(self, name)}
+        if self.age is not None:
+            low, high = next((low, high) for low, high in AGE_BANDS if low <= self.age < high)
+            groups["age"] = f"{low} to {high - 1}" if high <= 80 else f"{low} and older"
+        return groups
 
     @classmethod
     def from_row(cls, row: ManifestRow) -> Reference:
@@ -56,14 +70,10 @@ class Reference:
             report=row.report,
             labels=row.labels,
             prior_study_uid=row.prior_study_uid,
-            groups=_groups(
-                {
-                    "sex": row.patient.sex.value if row.patient.sex is not None else None,
-                    "age": row.patient.age,
-                    "view": ", ".join(views) or None,
-                    "source": row.source,
-                }
-            ),
+            sex=row.patient.sex.value if row.patient.sex is not None else None,
+            age=row.patient.age,
+            view=", ".join(views) or None,
+            source=row.source,
         )
 
 
@@ -74,6 +84,19 @@ def read_references(path: str | Path) -> tuple[Reference, ...]:
         ManifestError: the file is absent, a line breaks the schema (named by its number), or a study is repeated.
     """
     return read_lines(path, _reference, schema='an object {"study_uid", "findings", "impression", ...}')
+
+
+def write_references(references: Iterable[Reference], path: str | Path) -> None:
+    """Writes one line a study; what is not known is left out. The file appears whole or not at all."""
+    lines = []
+    for reference in references:
+        values = {"study_uid": reference.study_uid, "patient_id": reference.patient_id}
+        values |= {name: getattr(reference.report, name) for name in _TEXTS}
+        values |= {name: getattr(reference, name) for name in ("prior_study_uid", *GROUPINGS)}
+        values["labels"] = dict(reference.labels)
+        kept = {n: v for n, v in values.items() if n in ("findings", "impression") or v not in (None, {})}
+        lines.append(json.dumps(kept) + "\n")
+    write_whole(path, "".join(lines))
 
 
 def read_lines(path: str | Path, convert: Callable[[Any], Any], *, schema: str) -> tuple[Any, ...]:
@@ -98,7 +121,8 @@ def read_lines(path: str | Path, convert: Callable[[Any], Any], *, schema: str) 
         raise ManifestError(path.name, expected="a JSON Lines file in UTF-8", found=found, fix=fix) from None
     if lines == [""]:
         raise ManifestError(path.name, expected="one line a study", found="no line", fix=fix)
-    items, first = [], {}
+    items: list[Any] = []
+    first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         where = f"{path.name} line {number}"
         try:
@@ -134,7 +158,7 @@ def _reference(value: Any) -> Reference:
         report=Sections(**{name: value.get(name) for name in _TEXTS}),
         labels=_labels(value.get("labels") or {}),
         prior_study_uid=value.get("prior_study_uid"),
-        groups=_groups({name: value.get(name) for name in GROUPINGS}),
+        **{name: value.get(name) for name in GROUPINGS},
     )
 
 
@@ -150,11 +174,3 @@ def _labels(value: Any) -> dict[str, Status | None]:
     except ValueError:
         raise ValueError("labels: expected present, absent, uncertain or null") from None
 
-
-def _groups(known: Mapping[str, Any]) -> dict[str, str]:
-    groups = {name: str(value) for name, value in known.items() if value not in (None, "") and name != "age"}
-    age = known.get("age")
-    if age is not None:
-        low, high = next((low, high) for low, high in AGE_BANDS if low <= age < high)
-        groups["age"] = f"{low} to {high - 1}" if high <= 80 else f"{low} and older"
-    return groups

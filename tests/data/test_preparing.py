@@ -6,7 +6,17 @@ import tarfile
 
 import pytest
 
-from mmfm.data.preparing import check_counts, fresh_folder, plain_name, read_table, run, take_out, tidy
+from mmfm.data.preparing import (
+    check_counts,
+    fresh_folder,
+    member,
+    plain_name,
+    read_json,
+    read_table,
+    run,
+    take_out,
+    tidy,
+)
 from mmfm.errors import ManifestError
 
 
@@ -142,3 +152,27 @@ def test_the_command_prints_one_line_and_returns_2(tmp_path, monkeypatch, capsys
     monkeypatch.setattr("sys.argv", ["prepare.py", "--source", "x", "--out", "y", "--no-expect"])
     assert run(prepare, "Help.") == 2
     assert capsys.readouterr().err == "reports.csv: expected a; found b; c\n"
+
+
+def test_json_is_read_with_nothing_for_nan(tmp_path):
+    (tmp_path / "a.json").write_text('\ufeff{"a": NaN, "b": ["\u00e9"]}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": ["\u00e9"]}
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"\xff", b"[" * 200_000])
+def test_what_is_no_json_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"a\.json: expected a JSON file; found something else"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ManifestError, match=r"b\.json: expected a JSON file; found No such file"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_member_of_an_object():
+    assert member({"a": "x"}, "a", str, "file") == "x"
+    assert member({"a": None}, "a", list, "file", default=[]) == []
+    for value in ({}, {"a": 3}, {"a": None}, "text", None):
+        with pytest.raises(ManifestError, match="file: expected an object whose 'a' is text"):
+            member(value, "a", str, "file")
+    with pytest.raises(ManifestError, match="'a' is a list"):
+        member([], "a", list, "file", default=[])

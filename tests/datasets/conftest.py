@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import sys
 import tarfile
 
 import numpy as np
@@ -18,6 +19,7 @@ def load(root):
         path = root / "datasets" / name / "prepare.py"
         spec = importlib.util.spec_from_file_location(f"prepare_{name}", path)
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # a dataclass looks its module up there
         spec.loader.exec_module(module)
         return module
 

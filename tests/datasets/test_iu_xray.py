@@ -160,7 +160,7 @@ def test_a_table_cannot_lead_out_of_the_folders(tmp_path, prepare, write, write_
     ],
 )
 def test_the_training_text(prepare, text, kept):
-    assert prepare.training_text(text, Counter()) == kept
+    assert prepare.target_text(text, Counter()) == kept
 
 
 @pytest.mark.parametrize(

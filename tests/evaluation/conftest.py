@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mmfm.data.manifest import ManifestRow, ManifestSeries
-from mmfm.evaluation import Provenance
+from mmfm.evaluation import Provenance, Reference
 from mmfm.report import Sections, Status
 
 
@@ -17,27 +16,25 @@ def _row(
     *,
     patient: str | None = None,
     labels: dict[str, Status | None] | None = None,
-) -> ManifestRow:
-    return ManifestRow(
+) -> Reference:
+    return Reference(
         study_uid=name,
         patient_id=patient or name,
         source="made_up",
-        split="val",
-        series=(ManifestSeries(series_uid=f"{name}.1", path=f"{name}.png"),),
         report=Sections(findings=findings, impression=impression),
         labels=labels or {},
     )
 
 
 @pytest.fixture
-def row() -> Callable[..., ManifestRow]:
-    """Makes a row from a name, a findings section, an impression and labels."""
+def row() -> Callable[..., Reference]:
+    """Makes a reference from a name, a findings section, an impression and labels."""
     return _row
 
 
 @pytest.fixture
-def rows() -> list[ManifestRow]:
-    """120 studies of 100 patients: a third with cardiomegaly, a quarter with effusion on a side, the rest normal."""
+def rows() -> list[Reference]:
+    """120 studies of 100 patients, of which the last 20 have one each: a third with cardiomegaly, a quarter with effusion on a side, the rest normal."""
     generator = np.random.default_rng(3)
     made = []
     for i in range(120):
@@ -52,8 +49,14 @@ def rows() -> list[ManifestRow]:
         )
         labels = {"cardiomegaly": heart, "pleural_effusion": effusion, "normal": not (heart or effusion)}
         states = {name: Status.PRESENT if value else Status.ABSENT for name, value in labels.items()}
-        made.append(_row(f"study-{i}", findings, "No acute disease.", patient=f"patient-{i % 100}", labels=states))
+        made.append(_row(f"study-{i}", findings, "No acute disease.", patient=f"patient-{i % 80 if i < 100 else i}", labels=states))
     return made
+
+
+@pytest.fixture
+def train(row) -> list[Reference]:
+    """20 normal studies of other patients."""
+    return [row(f"train-{i}", f"The heart is normal. Finding {i}: none.", "Normal.") for i in range(20)]
 
 
 @pytest.fixture
@@ -66,6 +69,6 @@ def provenance() -> Provenance:
         time="1 h",
         date="2026-11-22",
         commit="0123456789abcdef",
-        manifest_sha256="a" * 64,
+        references_sha256="a" * 64,
         checkpoint_sha256="b" * 64,
     )

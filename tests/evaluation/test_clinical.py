@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongSides
+from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongDetails
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS, label_report
 
@@ -51,6 +51,27 @@ def test_micro_and_macro_are_those_of_scikit_learn():
     assert _values(scores.take(index))["finding_f1_micro"] == pytest.approx(expected[2])
 
 
+def test_specificity_example_f1_and_the_five():
+    references = [_report(edema="present"), _report(atelectasis="present", nodule="present"), (), ()]
+    drafts = [_report(edema="present"), _report(nodule="present"), _report(edema="present"), ()]
+    values = _values(FindingScores.against_text(drafts, references))
+    assert values["finding_specificity.edema"] == pytest.approx(2 / 3)
+    assert values["finding_npv.atelectasis"] == pytest.approx(3 / 4)
+    assert values["finding_f1_example"] == pytest.approx((1 + 2 / 3 + 0) / 3)  # the fourth study names nothing
+    assert values["finding_f1_micro_5"] == pytest.approx(2 / (2 + 2))
+    assert values["finding_f1_macro_5"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_places_and_severities_that_both_texts_state_are_compared():
+    reference = label_report("Small left apical pneumothorax. Mild cardiomegaly.", None)
+    draft = label_report("Large left basilar pneumothorax. Mild cardiomegaly.", None)
+    assert WrongDetails.of([draft], [reference]).counts() == {
+        "wrong_side_rate": (1, 0),
+        "wrong_place_rate": (1, 1),
+        "wrong_severity_rate": (2, 1),
+    }
+
+
 def test_labels_that_nobody_gave_are_left_out():
     drafts = [_report(edema="present"), _report(edema="present"), _report(edema="present", fracture="present")]
     labels = [{"edema": Status.PRESENT}, {"edema": None, "mass": Status.ABSENT}, {"edema": Status.UNCERTAIN}]
@@ -73,15 +94,18 @@ def test_wrong_sides_need_one_side_in_both_texts():
         return (Finding(observation="pleural_effusion", status=Status.PRESENT, laterality=side),)
 
     pairs = [(Side.LEFT, Side.RIGHT), (Side.LEFT, Side.LEFT), (Side.BILATERAL, Side.LEFT), (None, Side.LEFT)]
-    sides = WrongSides.of([sided(a) for a, _ in pairs], [sided(b) for _, b in pairs])
+    sides = WrongDetails.of([sided(a) for a, _ in pairs], [sided(b) for _, b in pairs])
     assert sides.counts() == {"wrong_side_rate": (2, 1)}
     assert sides.scores(np.array([[1.0, 1, 1, 1], [2, 0, 1, 0]]))["wrong_side_rate"].tolist() == [0.5, 1]
     absent = (Finding(observation="pleural_effusion", status=Status.ABSENT, laterality=Side.LEFT),)
-    assert WrongSides.of([absent], [sided(Side.RIGHT)]).scores(np.ones((1, 1))) == {}
+    assert WrongDetails.of([absent], [sided(Side.RIGHT)]).scores(np.ones((1, 1))) == {}
 
 
 def test_a_text_on_the_wrong_side_is_found_through_the_labeller():
     reference = label_report("There is a small left pleural effusion. No pneumothorax.", None)
     draft = label_report("There is a small right pleural effusion. No pneumothorax.", None)
-    assert WrongSides.of([draft], [reference]).counts() == {"wrong_side_rate": (1, 1)}
+    assert WrongDetails.of([draft], [reference]).counts() == {
+        "wrong_side_rate": (1, 1),
+        "wrong_severity_rate": (1, 0),
+    }
     assert _values(FindingScores.against_text([draft], [reference]))["finding_f1_micro"] == 1

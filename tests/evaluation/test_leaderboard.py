@@ -9,12 +9,12 @@ from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
 
 
 @pytest.fixture
-def card(rows, provenance):
+def card(rows, train, provenance):
     drafts = [Prediction(study_uid=r.study_uid, findings=r.report.findings, impression=None) for r in rows]
     return score_card(
         predictions=drafts,
-        rows=rows,
-        train_rows=rows[:20],
+        references=rows,
+        train=train,
         controls={"mean_image": drafts},
         generator=np.random.default_rng(0),
         provenance=provenance,

@@ -4,7 +4,7 @@ import pytest
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation import Prediction, read_predictions, write_predictions
-from mmfm.evaluation.predictions import in_row_order
+from mmfm.evaluation.predictions import in_order
 
 DRAFT = Prediction(study_uid="1", findings="Clear.", impression=None)
 LINE = {"study_uid": "1", "findings": "Clear.", "impression": None}
@@ -54,18 +54,19 @@ def test_absent_empty_and_repeated(tmp_path):
     with pytest.raises(ManifestError, match="found no line"):
         read_predictions(path)
     write_predictions([DRAFT, DRAFT], path)
-    with pytest.raises(ManifestError, match="1 repeated"):
+    with pytest.raises(ManifestError, match="line 2: expected one line a study; found the study of line 1 again"):
         read_predictions(path)
 
 
-def test_predictions_follow_the_rows(row):
+def test_predictions_follow_the_references(row):
     other = Prediction(study_uid="2", findings="Large heart.", impression=None)
-    rows = [row("2", "x"), row("1", "x")]
-    assert in_row_order([DRAFT, other], rows) == (other, DRAFT)
-    with pytest.raises(ManifestError, match="1 missing, 0 extra, 0 repeated"):
-        in_row_order([DRAFT], rows)
-    with pytest.raises(ManifestError, match=r"mean_image.*1 missing, 1 extra"):
-        in_row_order([DRAFT, Prediction(study_uid="3", findings="", impression="")], rows, where="mean_image")
+    references = [row("2", "x"), row("1", "x")]
+    assert in_order([DRAFT, other], references) == (other, DRAFT)
+    assert in_order([DRAFT], references) == (None, DRAFT)
+    with pytest.raises(ManifestError, match=r"mean_image.*2 studies, 1 of them unknown"):
+        in_order([DRAFT, Prediction(study_uid="3", findings="", impression="")], references, where="mean_image")
+    with pytest.raises(ManifestError, match="1 lines of a study again"):
+        in_order([DRAFT, DRAFT], references)
     probable = Prediction(study_uid="2", findings="", impression="", finding_probabilities={"edema": 0.5})
     with pytest.raises(ManifestError, match="2 different sets"):
-        in_row_order([DRAFT, probable], rows)
+        in_order([DRAFT, probable], references)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import mmfm.text
 from mmfm.errors import ManifestError
 from mmfm.evaluation import CONTROLS, Prediction, Scorecard, score_card, shuffled
-from mmfm.evaluation.scorecard import ABNORMAL, UNSEEN
+from mmfm.evaluation.policy import ABNORMAL, UNSEEN
 
 LABELS = ("cardiomegaly", "pleural_effusion", "normal")
 
@@ -45,8 +46,8 @@ def card(rows, provenance):
     other = shuffled([row.patient_id for row in val], generator)
     return score_card(
         predictions=_drafts(val, sources, generator=generator)[::-1],
-        rows=val,
-        train_rows=train,
+        references=val,
+        train=train,
         controls={
             "shuffled_images": _drafts(val, [val[i] for i in other], generator=generator),
             "linear_probe": [
@@ -79,12 +80,12 @@ def test_the_reference_is_the_ceiling_and_no_rival(card):
     assert "reference_text" not in card.differences
 
 
-def test_a_system_is_not_better_than_itself(rows, provenance):
+def test_a_system_is_not_better_than_itself(rows, train, provenance):
     drafts = _drafts(rows, rows[::-1])
     card = score_card(
         predictions=drafts,
-        rows=rows,
-        train_rows=rows[:20],
+        references=rows,
+        train=train,
         controls={"mean_image": drafts},
         generator=np.random.default_rng(0),
         provenance=provenance,
@@ -104,17 +105,17 @@ def test_controls_are_compared_on_what_they_have(card):
 
 
 def test_the_nearest_neighbour_is_made_from_features(rows, provenance):
-    val, train = rows[:50], rows[50:]
+    val, train = rows[:50], rows[50:80] + rows[100:]
     generator = np.random.default_rng(0)
     card = score_card(
         predictions=_drafts(val, val),
-        rows=val,
-        train_rows=train,
+        references=val,
+        train=train,
         controls={},
         generator=generator,
         provenance=provenance,
         features_NE=generator.normal(size=(50, 4)),
-        train_features_NE=generator.normal(size=(70, 4)),
+        train_features_NE=generator.normal(size=(50, 4)),
     )
     assert "nearest_neighbour" not in card.controls_not_run
     assert card.differences["nearest_neighbour"]["finding_f1_micro"].better
@@ -125,8 +126,8 @@ def test_subsets_are_the_abnormal_and_the_unseen(rows, row, provenance):
     unseen = [r for r in rows if r.report.findings != rows[0].report.findings]
     card = score_card(
         predictions=_drafts(rows, rows),
-        rows=rows,
-        train_rows=[seen, seen],
+        references=rows,
+        train=[seen, seen],
         controls={},
         generator=np.random.default_rng(0),
         provenance=provenance,
@@ -145,7 +146,7 @@ def test_the_card_is_a_file(card, tmp_path):
     assert value["controls"]["constant_report"]["rouge_l"]["n"] == 100
     compact = json.dumps(value["policy"], sort_keys=True, separators=(",", ":")).encode()
     assert value["policy_sha256"] == hashlib.sha256(compact).hexdigest()
-    assert value["policy"]["inputs"]["manifest_sha256"] == card.provenance.manifest_sha256
+    assert value["policy"]["inputs"]["references_sha256"] == card.provenance.references_sha256
     path.write_text('{"n": 3}')
     with pytest.raises(ManifestError, match="expected a score card"):
         Scorecard.read(path)
@@ -153,12 +154,12 @@ def test_the_card_is_a_file(card, tmp_path):
         Scorecard.read(tmp_path / "none.json")
 
 
-def test_the_same_generator_gives_the_same_card_and_wording_sections_count(rows, provenance):
+def test_the_same_generator_gives_the_same_card_and_wording_sections_count(rows, train, provenance):
     def card(**more):
         return score_card(
             predictions=_drafts(rows, rows[::-1]),
-            rows=rows,
-            train_rows=rows[:20],
+            references=rows,
+            train=train,
             controls={},
             generator=np.random.default_rng(5),
             provenance=provenance,
@@ -171,29 +172,50 @@ def test_the_same_generator_gives_the_same_card_and_wording_sections_count(rows,
     assert both.policy_sha256 != card().policy_sha256
 
 
-def test_empty_drafts_are_counted_and_score_nothing(rows, provenance):
+def test_empty_drafts_are_counted_and_score_nothing(rows, train, provenance):
     drafts = _drafts(rows, rows)
     silent = [dataclasses.replace(d, findings="", impression=None) for d in drafts[:30]] + drafts[30:]
     card = score_card(
         predictions=silent,
-        rows=rows,
-        train_rows=rows[:20],
+        references=rows,
+        train=train,
         controls={},
         generator=np.random.default_rng(0),
         provenance=provenance,
     )
-    assert card.empty_drafts == 30
+    assert (card.coverage.drafted, card.coverage.empty, card.coverage.missing) == (90, 30, 0)
     assert card.metrics["rouge_l"].value == pytest.approx(0.75)
     assert card.metrics["rouge_l"].n == 120
 
 
-def test_missing_studies_are_named_by_their_set(rows, provenance):
-    with pytest.raises(ManifestError, match=r"text_only.*2 missing"):
+def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
+    def card(drafts):
+        return score_card(
+            predictions=drafts,
+            references=rows,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+    drafts = _drafts(rows, rows, generator=np.random.default_rng(0))
+    lacking = card(drafts[30:])
+    assert lacking.coverage.missing == 30
+    assert "30 studies have no draft: scored as saying nothing" in lacking.coverage.lines()
+    assert lacking.metrics["rouge_l"].value == pytest.approx(0.75)
+    assert lacking.metrics["auroc.normal"].n == 90
+    with pytest.raises(ManifestError, match="1 of them unknown"):
+        card([dataclasses.replace(drafts[0], study_uid="other"), *drafts[1:]])
+
+
+def test_a_patient_in_train_is_refused(rows, provenance):
+    with pytest.raises(ManifestError, match="20 patients in both"):
         score_card(
             predictions=_drafts(rows, rows),
-            rows=rows,
-            train_rows=rows[:20],
-            controls={"text_only": _drafts(rows, rows)[2:]},
+            references=rows,
+            train=rows[:20],
+            controls={},
             generator=np.random.default_rng(0),
             provenance=provenance,
         )
@@ -211,17 +233,17 @@ def test_a_change_of_the_labeller_changes_the_policy(rows, provenance, tmp_path,
     def card():
         return score_card(
             predictions=_drafts(rows[:4], rows[:4]),
-            rows=rows[:4],
-            train_rows=rows[:4],
+            references=rows[:4],
+            train=[],
             controls={},
             generator=np.random.default_rng(0),
             provenance=provenance,
         )
 
     before = card()
-    copy = tmp_path / "text"
+    copy, real = tmp_path / "text", resources.files
     shutil.copytree(Path(mmfm.text.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("mmfm.evaluation.scorecard.resources.files", lambda _: copy)
+    monkeypatch.setattr("mmfm.evaluation.policy.resources.files", lambda name: copy if name == "mmfm.text" else real(name))
     assert card().policy_sha256 == before.policy_sha256
     with (copy / file).open("a") as text:
         text.write("# one word more\n")

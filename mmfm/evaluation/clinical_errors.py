@@ -1,0 +1,543 @@
+"""Clinical errors of a draft, counted from labels and text, each with the sentence that shows it.
+
+    clinical_errors(draft, reference)      # one study: a tuple of ClinicalError
+    ErrorRates.of([...])                   # many: errors per report, to be resampled
+
+Two levels, because no vocabulary holds all that a report may say. *Labels*: what the labeller of ``mmfm.text`` reads in
+each sentence. *Text*: sentences of draft and reference are paired by the words that they share, and sides, severities
+and negations of a pair compared; a sentence that asserts something abnormal, and has none of its words in the other
+text, is reported without an observation. A sentence that stands in both texts is right, whatever it says.
+
+The reference is taken as the truth, and a report is no complete description of a study: what it does not mention is
+counted as invented, as in every comparison with a single reference. The words are in ``clinical_errors.toml``.
+
+Sources: Yu et al., Patterns 2023 (kinds of clinically significant errors, ReXVal and RadCliQ); Ostmeier et al., GREEN,
+EMNLP Findings 2024 (the same kinds counted in text); Ramesh et al., ML4H 2022 (comparisons without a prior).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmfm.evaluation.references import Reference
+from mmfm.report import Finding, Sections, Side, Status
+from mmfm.text import compares_with_prior, label_report, split_sentences
+
+
+class ErrorKind(StrEnum):
+    """What a radiologist would call each error. One statement is counted under one kind, but for contradictions."""
+
+    MISSED_FINDING = "missed_finding"
+    """The reference states it; the draft does not mention it, or denies it only by calling the region normal."""
+    INVENTED_FINDING = "invented_finding"
+    """The draft states it; the reference does not mention it, or has it on the other side as well described."""
+    WRONG_SIDE = "wrong_side"
+    """The same statement about left in one text and right in the other. One side against both sides is none."""
+    WRONG_SEVERITY = "wrong_severity"
+    """Mild, moderate or severe in one text and another of the three in the other."""
+    NEGATION_FLIP = "negation_flip"
+    """The reference denies in these words what the draft states, or the reverse. Where the draft denies it as well, its
+    statement is an invention, and a contradiction."""
+    INVENTED_COMPARISON = "invented_comparison"
+    """The draft compares with a prior study that it cannot have from anywhere: there is no ``prior_study_uid``, and the
+    reference makes no such comparison. Where its comparison section names a prior, any comparison in its text will do,
+    else it has to be one of the same thing, or a general one in the same direction."""
+    CONTRADICTION = "contradiction"
+    """The draft denies in one sentence what it states in another, on the same side or without one."""
+    REPEAT = "repeat"
+    """The same sentence once more in the same section."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClinicalError:
+    """One error of a draft, with what shows it."""
+
+    kind: ErrorKind
+    observation: str | None
+    """Name in the vocabulary of ``mmfm.text``; None where it has no word for what the sentence is about."""
+    draft: str | None
+    """The draft's sentence; None for what it does not mention."""
+    reference: str | None
+    """The reference's sentence, or of a contradiction the draft's other one; None where there is none."""
+
+
+def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalError, ...]:
+    """Returns the errors of a draft's findings and impression, in the order of ``ErrorKind``.
+
+    Args:
+        draft: the drafted text.
+        reference: the study's report, and what is known of a prior study.
+    """
+    both = _Comparison(draft, reference)
+    errors = [*both.errors(), *_contradictions(both.draft), *_repeats(draft)]
+    return tuple(sorted(dict.fromkeys(errors), key=lambda error: _KINDS.index(error.kind)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRates:
+    """Errors of N drafts by kind: statistics that are only resampled."""
+
+    counts_NK: np.ndarray
+    """float64, errors of each draft of each ``ErrorKind``."""
+
+    @classmethod
+    def of(cls, errors: Iterable[Sequence[ClinicalError]]) -> ErrorRates:
+        """Returns the counts of what ``clinical_errors`` found in each study."""
+        counts = [Counter(error.kind for error in each) for each in errors]
+        return cls(counts_NK=np.array([[count[kind] for kind in _KINDS] for count in counts], dtype=float))
+
+    def take(self, index: np.ndarray) -> ErrorRates:
+        """Returns the counts of the studies at ``index``."""
+        return ErrorRates(counts_NK=self.counts_NK[index])
+
+    def scores(self, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns errors per report by kind and of all kinds, and the share of reports with any, each (R,)."""
+        if not len(self.counts_NK):
+            return {}
+        columns = np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
+        rates_RK = weights_RN @ columns / weights_RN.sum(axis=1, keepdims=True)
+        return dict(zip(_SCORES, rates_RK.T, strict=True))
+
+    def counts(self) -> dict[str, tuple[int, int | None]]:
+        """Returns of each score the number of studies, and of errors or of reports with any."""
+        N = len(self.counts_NK)
+        columns = np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
+        return {name: (N, int(total)) for name, total in zip(_SCORES, columns.sum(axis=0), strict=True)} if N else {}
+
+
+_KINDS = tuple(ErrorKind)
+_SCORES = (*(f"error_rate.{kind}" for kind in _KINDS), "error_rate", "reports_with_error")
+
+_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_SPELLED: dict[str, list[str]] = {word: text.split() for word, text in _WORDS["spelled"].items()}
+_SIDES = {word: side for side, words in _WORDS["side"].items() for word in words}
+_SEVERITIES = {word: severity for severity, words in _WORDS["severity"].items() for word in words}
+_FORWARDS, _AROUND = frozenset(_WORDS["negation"]["forwards"]), frozenset(_WORDS["negation"]["around"])
+_NEGATIONS = _FORWARDS | _AROUND
+_OPPOSITE, _ENDS = _NEGATIONS | set(_WORDS["negation"]["opposite"]), frozenset(_WORDS["negation"]["ends"])
+_NO_CHANGE = frozenset(_WORDS["negation"]["no_change"])
+_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES = (
+    frozenset(_WORDS["words"][name])
+    for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies")
+)
+_STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
+_BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
+_COMPARES = {name: re.compile(rf"\b(?:{'|'.join(patterns)})\b") for name, patterns in _WORDS["compares"].items()}
+_NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (_COMPARES[name] for name in ("named", "implied", "fresh", "not_comparing"))
+_CHANGES = {name: _COMPARES[name] for name in ("better", "worse", "same")}
+
+_EXISTS = frozenset(("a", "an", "there", "present"))
+_ON_VIEW = re.compile(r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)")
+_NUMBER = re.compile(r"\s*\(?\d{1,2}[.)]\s+")
+_TOKEN = re.compile(r"[a-z0-9]+|[,;:]")
+_BOTH_SIDES = re.compile(r"\b(?:left (?:and|or|and or) right|right (?:and|or|and or) left)\b")
+_NO_PRIOR = re.compile(r"\W*(?:none|no|n/?a|not|without|unavailable|not applicable|nil)\b", re.IGNORECASE)
+
+ALIKE, COPIED = 0.5, 0.75
+"""Dice coefficients of the words of two sentences: from which they are about the same thing, and say the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sentence:
+    """A sentence as sets of words; ``finding words`` tell what it is about, without places and small words."""
+
+    text: str
+    words: tuple[str, ...]
+    content: frozenset[str]
+    """All but small words, sides, severities and negations."""
+    asserted: frozenset[str]
+    """Finding words that no negation reaches."""
+    denied: frozenset[str]
+    sides: tuple[str, ...]
+    severities: frozenset[str]
+    negations: int
+
+    @cached_property
+    def bare(self) -> tuple[str, ...]:
+        """The words without those of a side."""
+        return tuple(word for word in self.words if word not in _SIDES)
+
+    @cached_property
+    def stripped(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The words without negations, and without what stands in their place as well."""
+        return (
+            tuple(word for word in self.words if word not in _NEGATIONS),
+            tuple(word for word in self.words if word not in _OPPOSITE),
+        )
+
+    @cached_property
+    def labels(self) -> tuple[Finding, ...]:
+        return label_report(self.text)
+
+    @cached_property
+    def compares(self) -> str | None:
+        """``named`` where a prior study or a time is named, ``implied`` where it is not, ``fresh`` for "new" alone."""
+        text = " ".join(self.words)
+        if _NOT_COMPARING.search(text):
+            return None
+        if _NAMED.search(text):
+            return "named"
+        found = {match[0] for match in _IMPLIED.finditer(text)}
+        if found and all(_FRESH.fullmatch(word) for word in found):
+            return "fresh"
+        return "implied" if found or compares_with_prior(self.text) else None
+
+    @cached_property
+    def change(self) -> frozenset[str]:
+        """Of better, worse and same, what a comparison says."""
+        text = " ".join(self.words)
+        return frozenset(name for name, pattern in _CHANGES.items() if pattern.search(text))
+
+    @property
+    def asserts(self) -> bool:
+        """Whether it says that something is there which should not be, as far as its words tell."""
+        return bool(self.asserted - _COMPARING) and not self.content & _NORMAL and not self.content & _REMARK
+
+
+@lru_cache(maxsize=2**16)
+def _sentence(text: str) -> _Sentence:
+    number = _NUMBER.match(text)
+    tokens: list[str] = []
+    plain = text[number.end() if number else 0 :].lower().replace("n't", " not")
+    plain = re.sub(r"\b(?:free|clear) of\b", "without", plain)
+    for token in _TOKEN.findall(plain):
+        tokens += _SPELLED.get(token) or (_singular(token),)
+    words = tuple(token for token in tokens if token not in ",;:")
+    reached = _reached(tokens)
+    place = set(_TOKEN.findall(" ".join(_ON_VIEW.findall(plain))))
+    content = {w for w in words if w not in _FUNCTION and w not in _OPPOSITE and w not in _SIDES}
+    content = {w for w in content if w not in _SEVERITIES and w not in place}
+    findings = {w for w in content if w not in _ANATOMY and not w.isdigit()}
+    if not findings and not _EXISTS.isdisjoint(words):
+        findings = content  # "there is a cervical rib"
+    asserted = {w for w, denied in zip(tokens, reached, strict=True) if not denied} & findings
+    both = _BOTH_SIDES.sub("both", " ".join(words)).split()
+    return _Sentence(
+        text=text,
+        words=words,
+        content=frozenset(content),
+        asserted=frozenset(asserted),
+        denied=frozenset(findings - asserted),
+        sides=tuple(_SIDES[w] for w in both if w in _SIDES),
+        severities=frozenset(_SEVERITIES[w] for w in words if w in _SEVERITIES),
+        negations=sum(w in _NEGATIONS for w in words),
+    )
+
+
+@lru_cache(maxsize=2**14)
+def _singular(word: str) -> str:
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "as")) or word in _FUNCTION:
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(("sses", "xes", "ches", "shes")) else word[:-1]
+
+
+def _reached(tokens: Sequence[str]) -> list[bool]:
+    """Which words a negation reaches: those that follow in its clause, for "not" and the like the whole clause."""
+    reached = [False] * len(tokens)
+    begin, until = 0, len(tokens)
+    for i, token in enumerate(tokens):
+        if token in _ENDS or token in ";:":
+            begin = i + 1
+        elif token in _NEGATIONS:
+            if not _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 5]):
+                continue  # "no change in the effusion" does not deny it; nor does "not excluded"
+            until = next((j for j in range(i + 1, len(tokens)) if _stops(tokens, j)), len(tokens))
+            for j in range(begin if token in _AROUND else i, until):
+                reached[j] = True
+    return reached
+
+
+def _stops(tokens: Sequence[str], j: int) -> bool:
+    return tokens[j] in _ENDS or tokens[j] in ";:" or (tokens[j] == "," and tokens[j + 1 : j + 2] in _CLAUSE)
+
+
+_CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with")]
+
+
+def _sentences(sections: Sections) -> list[_Sentence]:
+    texts = [text for section in (sections.findings, sections.impression) if section for text in split_sentences(section)]
+    return [sentence for sentence in map(_sentence, texts) if sentence.words]
+
+
+def _names_prior(comparison: str | None) -> bool:
+    text = (comparison or "").strip(" .-")
+    return bool(text) and not _NO_PRIOR.match(text)
+
+
+class _Comparison:
+    """A draft beside its reference: which sentences are the same, which belong together, and what is left."""
+
+    def __init__(self, draft: Sections, reference: Reference) -> None:
+        self.reference = _sentences(reference.report)
+        known = {s.words for s in self.reference}
+        self.draft = [
+            part for d in _sentences(draft) for part in ([d] if d.words in known else _parted(d, self.reference))
+        ]
+        shared = Counter(s.words for s in self.draft) & Counter(s.words for s in self.reference)
+        self.free_draft, self.free_reference = _without(self.draft, shared), _without(self.reference, shared)
+        self.has_prior = reference.prior_study_uid is not None
+        self.names_prior = _names_prior(reference.report.comparison)
+
+    def errors(self) -> list[ClinicalError]:
+        if not self.free_draft and not self.free_reference:
+            return []
+        errors, drafted, referred = [], set(), set()
+        for d, r, alike in _pairs(self.free_draft, self.free_reference):
+            found = self._invented_comparison(d) or _of_pair(d, r, alike)
+            if found or alike >= COPIED:
+                drafted.add(d)
+                referred.add(r)
+            errors += found
+        for d in self.free_draft:
+            if d not in drafted:
+                errors += self._invented_comparison(d) or self._unsupported(d)
+                if d.compares == "fresh":
+                    errors += self._unsupported(d)
+        settled = {(error.kind, error.observation) for error in errors}
+        for r in self.free_reference:
+            if r not in referred:
+                errors += [e for e in self._missed(r) if (e.kind, e.observation) not in settled or not e.observation]
+        return errors
+
+    def _invented_comparison(self, d: _Sentence) -> list[ClinicalError]:
+        if self.has_prior or d.compares is None:
+            return []
+        things = d.content - _COMPARING
+        for r in self.reference:
+            alike = r.content & things if things else r.change & d.change or not d.change
+            if r.compares and (alike or self.names_prior):
+                return []
+        return [ClinicalError(kind=ErrorKind.INVENTED_COMPARISON, observation=None, draft=d.text, reference=None)]
+
+    def _unsupported(self, d: _Sentence) -> list[ClinicalError]:
+        """What sentence ``d`` states and the reference does not."""
+        errors, stated = [], [f for f in d.labels if f.status is not Status.ABSENT]
+        for finding in stated:
+            errors += self._unsupported_label(d, finding)
+        if not stated and d.asserts and d.compares in (None, "fresh") and not _told(d, self.reference):
+            errors.append(ClinicalError(kind=ErrorKind.INVENTED_FINDING, observation=None, draft=d.text, reference=None))
+        return _once(errors)
+
+    def _unsupported_label(self, d: _Sentence, finding: Finding) -> list[ClinicalError]:
+        name = finding.observation
+        theirs = [(r, f) for r in self.reference for f in r.labels if f.observation == name]
+        stating = [(r, f) for r, f in theirs if f.status is not Status.ABSENT]
+        if name in _BROAD:
+            stating = [(r, f) for r, f in stating if r.asserted & d.asserted]
+        elif name in _FURTHER and not any(r in self.free_reference for r, _ in stating):
+            stating = [(r, f) for r, f in stating if 2 * len(r.asserted & d.asserted) >= len(d.asserted)]
+        error: dict[str, Any] = {"observation": name, "draft": d.text}
+        if stating:
+            if not _all_opposite(finding, [f for _, f in stating]):
+                return _severity(d, finding, stating) if any(r in self.free_reference for r, _ in stating) else []
+            near = (r for r, f in stating if f.location in (None, finding.location) or finding.location is None)
+            r = next((r for r in near if r in self.free_reference), None)
+            kind = ErrorKind.WRONG_SIDE if r else ErrorKind.INVENTED_FINDING
+            return [ClinicalError(kind=kind, reference=(r or stating[0][0]).text, **error)]
+        if self._stood_for(name, self.reference):
+            return []
+        if finding.status is Status.PRESENT:
+            for r, _ in theirs:
+                if r in self.free_reference and _denies(r, d) and not self._denied(name, self.draft):
+                    return [ClinicalError(kind=ErrorKind.NEGATION_FLIP, reference=r.text, **error)]
+        reference = theirs[0][0].text if theirs else None
+        return [ClinicalError(kind=ErrorKind.INVENTED_FINDING, reference=reference, **error)]
+
+    def _missed(self, r: _Sentence) -> list[ClinicalError]:
+        """What sentence ``r`` of the reference states and the draft does not."""
+        errors, stated = [], [f for f in r.labels if f.status is Status.PRESENT]
+        for finding in stated:
+            name = finding.observation
+            theirs = [(d, f) for d in self.draft for f in d.labels if f.observation == name]
+            if any(f.status is not Status.ABSENT for _, f in theirs) or self._stood_for(name, self.draft):
+                continue
+            d = next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None)
+            kind = ErrorKind.NEGATION_FLIP if d else ErrorKind.MISSED_FINDING
+            errors.append(ClinicalError(kind=kind, observation=name, draft=d and d.text, reference=r.text))
+        if not r.labels and r.asserts and not _told(r, self.draft):
+            errors.append(ClinicalError(kind=ErrorKind.MISSED_FINDING, observation=None, draft=None, reference=r.text))
+        return _once(errors)
+
+    def _stood_for(self, name: str, sentences: list[_Sentence]) -> bool:
+        others = _STANDS_FOR.get(name, ())
+        return any(
+            f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels
+        )
+
+    @staticmethod
+    def _denied(name: str, sentences: list[_Sentence]) -> bool:
+        return any(f.observation == name and f.status is Status.ABSENT for s in sentences for f in s.labels)
+
+
+def _without(sentences: list[_Sentence], shared: Counter[tuple[str, ...]]) -> list[_Sentence]:
+    left, kept = Counter(shared), []
+    for sentence in sentences:
+        if left[sentence.words]:
+            left[sentence.words] -= 1
+        else:
+            kept.append(sentence)
+    return kept
+
+
+def _parted(d: _Sentence, reference: list[_Sentence]) -> list[_Sentence]:
+    """``d`` without a sentence of the reference that it starts or ends with, where a full stop was forgotten."""
+    for r in reference:
+        text = r.text.rstrip(" .")
+        rest = d.text.removeprefix(text).strip() if len(r.words) > 2 else d.text
+        if rest != d.text and rest[:1].isupper():
+            return [_sentence(text), _sentence(rest)]
+        rest = d.text.removesuffix(r.text).strip()
+        if len(r.words) > 2 and rest != d.text and rest and r.text[0].isupper():
+            return [_sentence(rest), r]
+    return [d]
+
+
+def _pairs(draft: list[_Sentence], reference: list[_Sentence]) -> list[tuple[_Sentence, _Sentence, float]]:
+    """Sentences that are about the same thing, each in one pair at most, the most alike first."""
+    rated = []
+    for i, d in enumerate(draft):
+        for j, r in enumerate(reference):
+            total = len(d.content) + len(r.content)
+            alike = 2 * len(d.content & r.content) / total if total else 0.0
+            if d.bare == r.bare or d.stripped[0] == r.stripped[0]:
+                alike = 1.0
+            if alike >= ALIKE:
+                rated.append((alike, d.sides == r.sides, d.negations == r.negations, -abs(i - j), i, j))
+    pairs, used_i, used_j = [], set(), set()
+    for alike, *_, i, j in sorted(rated, reverse=True):
+        if i not in used_i and j not in used_j:
+            pairs.append((draft[i], reference[j], alike))
+            used_i.add(i)
+            used_j.add(j)
+    return pairs
+
+
+def _of_pair(d: _Sentence, r: _Sentence, alike: float) -> list[ClinicalError]:
+    """Where two sentences about the same thing differ in negation, side or severity."""
+    error: dict[str, Any] = {"draft": d.text, "reference": r.text}
+    if _turned(d, r, alike):
+        names = [f.observation for f in d.labels if _opposed(f, r.labels)] or [None]
+        return _once([ClinicalError(kind=ErrorKind.NEGATION_FLIP, observation=name, **error) for name in names])
+    names = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
+    same_thing = bool(names or d.asserted & r.asserted)
+    errors = []
+    if d.sides != r.sides and (
+        (d.bare == r.bare or (alike >= COPIED and sorted(d.sides) != sorted(r.sides) and len(d.sides) == len(r.sides)))
+        or (same_thing and len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides})
+    ):
+        errors.append(ClinicalError(kind=ErrorKind.WRONG_SIDE, observation=next(iter(names), None), **error))
+    places = [s.content & _ANATOMY for s in (d, r)]
+    same_place = not all(places) or places[0] & places[1]
+    if d.asserted & r.asserted and same_place and d.severities and r.severities and not d.severities & r.severities:
+        errors.append(ClinicalError(kind=ErrorKind.WRONG_SEVERITY, observation=next(iter(names), None), **error))
+    return errors
+
+
+def _turned(d: _Sentence, r: _Sentence, alike: float) -> bool:
+    """Whether one denies what the other asserts in the same words."""
+    if d.negations != r.negations:
+        if d.stripped[0] == r.stripped[0]:
+            return True
+        if d.stripped[1] == r.stripped[1] and (d.denied != r.denied or not d.denied | r.denied):
+            return True
+    turned = (d.asserted & r.denied) | (d.denied & r.asserted)
+    if alike >= COPIED:
+        return bool(turned)
+    shared = (d.asserted | d.denied) & (r.asserted | r.denied)
+    return 2 * len(turned - _VAGUE) > len(shared - _VAGUE)
+
+
+def _opposed(finding: Finding, others: Iterable[Finding]) -> bool:
+    states = {finding.status} | {f.status for f in others if f.observation == finding.observation}
+    return Status.ABSENT in states and Status.PRESENT in states
+
+
+def _denies(denying: _Sentence, stating: _Sentence) -> bool:
+    """Whether one denies in words of the other what that states; "no large effusion" does not deny a small one."""
+    for i, word in enumerate(denying.words):
+        if word in denying.denied & stating.asserted:
+            start = i
+            while start and denying.words[start - 1] in _QUALIFIES | _ANATOMY:
+                start -= 1
+            if _QUALIFIES.isdisjoint(set(denying.words[start:i]) - set(stating.words)):
+                return True
+    return False
+
+
+def _all_opposite(finding: Finding, others: list[Finding]) -> bool:
+    opposite = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}.get(finding.laterality)  # type: ignore[arg-type]
+    return opposite is not None and all(f.laterality is opposite for f in others)
+
+
+def _severity(d: _Sentence, finding: Finding, stating: list[tuple[_Sentence, Finding]]) -> list[ClinicalError]:
+    mine = _SEVERITIES.get(finding.severity or "")
+    theirs = [_SEVERITIES.get(f.severity or "") for _, f in stating]
+    if mine is None or None in theirs or mine in theirs:
+        return []
+    kind, name = ErrorKind.WRONG_SEVERITY, finding.observation
+    return [ClinicalError(kind=kind, observation=name, draft=d.text, reference=stating[0][0].text)]
+
+
+def _told(sentence: _Sentence, others: Iterable[_Sentence]) -> bool:
+    """Whether most of what ``sentence`` asserts is asserted by one of the others."""
+    return any(5 * len(sentence.asserted & other.asserted) >= 3 * len(sentence.asserted) for other in others)
+
+
+def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
+    """One error for a thing with several names: "airspace opacity, likely pneumonia"."""
+    kept: list[ClinicalError] = []
+    for error in errors:
+        names = {error.observation, *_STANDS_FOR.get(error.observation or "", ())}
+        same = [k for k in kept if k.kind == error.kind and k.draft == error.draft and k.reference == error.reference]
+        if not any(k.observation in names or error.observation in _STANDS_FOR.get(k.observation or "", ()) for k in same):
+            kept.append(error)
+    return kept
+
+
+def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
+    errors = []
+    for denying in sentences:
+        if not denying.negations:
+            continue
+        for stating in sentences:
+            if stating is denying or stating.words == denying.words:
+                continue
+            error: dict[str, Any] = {"draft": stating.text, "reference": denying.text}
+            names = [
+                f.observation
+                for f in stating.labels
+                for g in denying.labels
+                if f.observation == g.observation
+                and f.status is Status.PRESENT
+                and g.status is Status.ABSENT
+                and (not denying.sides or {*denying.sides} & {*stating.sides})
+                and _denies(denying, stating)
+            ]
+            if not names and stating.asserted and stating.stripped[0] == denying.stripped[0] and not stating.negations:
+                names = [None]
+            errors += [ClinicalError(kind=ErrorKind.CONTRADICTION, observation=name, **error) for name in names]
+    return _once(errors)
+
+
+def _repeats(draft: Sections) -> list[ClinicalError]:
+    errors = []
+    for section in (draft.findings, draft.impression):
+        seen: set[tuple[str, ...]] = set()
+        for sentence in map(_sentence, split_sentences(section) if section else ()):
+            if len(sentence.words) > 1 and sentence.words in seen:
+                kind, text = ErrorKind.REPEAT, sentence.text
+                errors.append(ClinicalError(kind=kind, observation=None, draft=text, reference=None))
+            seen.add(sentence.words)
+    return errors

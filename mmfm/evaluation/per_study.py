@@ -1,0 +1,112 @@
+"""Drafts and references to the statistics of each study: made once, then only resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol, Self
+
+import numpy as np
+
+from mmfm.evaluation.clinical import FindingScores, WrongDetails
+from mmfm.evaluation.clinical_errors import ErrorRates, clinical_errors
+from mmfm.evaluation.predictions import Prediction
+from mmfm.evaluation.probabilities import Probabilities
+from mmfm.evaluation.references import Reference
+from mmfm.evaluation.wording import Wording, normalise
+from mmfm.report import Finding, Sections, Status
+from mmfm.text import label_report
+
+FAMILIES = ("findings", "errors", "probabilities", "wording")
+"""Kinds of scores, which may be asked for alone."""
+
+
+class Statistics(Protocol):
+    """Per-study statistics of one kind, N studies in the first dimension of every array."""
+
+    def take(self, index: np.ndarray) -> Self:
+        """Returns the statistics of the studies at ``index``."""
+
+    def scores(self, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns each score, (R,), for R weightings of the studies; NaN where it is 0 / 0."""
+
+    def counts(self) -> dict[str, tuple[int, int | None]]:
+        """Returns of each score the number of studies, or of what is compared, and of positive ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The references in the forms that drafts are compared with, made once for all sets of drafts."""
+
+    references: tuple[Reference, ...]
+    sections: tuple[str, ...]
+    """That wording metrics compare."""
+    families: tuple[str, ...]
+    texts: list[str]
+    """Normalised, of ``sections``."""
+    findings: list[tuple[Finding, ...]]
+    label: Callable[[str | None, str | None], tuple[Finding, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        references: Sequence[Reference],
+        *,
+        sections: Sequence[str] = ("findings",),
+        families: Sequence[str] = FAMILIES,
+    ) -> Compared:
+        """Returns the references, labelled and normalised."""
+        label = cache(label_report)  # a constant report is labelled once
+        return cls(
+            references=tuple(references),
+            sections=tuple(sections),
+            families=tuple(families),
+            texts=[_text(reference.report, sections) for reference in references],
+            findings=[label(reference.report.findings, reference.report.impression) for reference in references],
+            label=label,
+        )
+
+    def statistics(self, drafts: Sequence[Prediction | None]) -> list[Statistics]:
+        """Returns what the drafts can be scored on: their text and their probabilities, where they have any.
+
+        Args:
+            drafts: one for each reference; None, where there is none, says nothing.
+        """
+        statistics: list[Statistics] = []
+        if any(p and (p.findings or p.impression) for p in drafts):
+            sections = [p.sections if p else Sections() for p in drafts]
+            found = [self.label(each.findings, each.impression) for each in sections]
+            if "findings" in self.families:
+                statistics += [
+                    FindingScores.against_text(found, self.findings),
+                    FindingScores.against_labels(found, [r.labels for r in self.references]),
+                    WrongDetails.of(found, self.findings),
+                ]
+            if "errors" in self.families:
+                pairs = zip(sections, self.references, strict=True)
+                statistics.append(ErrorRates.of(clinical_errors(draft, reference) for draft, reference in pairs))
+            if "wording" in self.families:
+                statistics.append(Wording.of([_text(each, self.sections) for each in sections], self.texts))
+        if "probabilities" in self.families:
+            statistics += self._probabilities([p.finding_probabilities if p else None for p in drafts])
+        return statistics
+
+    def is_abnormal(self, study: int) -> bool:
+        """Whether people coded the study as other than normal, or, where nobody did, its text names a finding."""
+        normal = self.references[study].labels.get("normal")
+        if normal in (Status.PRESENT, Status.ABSENT):
+            return normal is Status.ABSENT
+        return any(finding.status is Status.PRESENT for finding in self.findings[study])
+
+    def _probabilities(self, predicted: Sequence[Mapping[str, float] | None]) -> list[Probabilities]:
+        given = next((each for each in predicted if each), None)
+        if given is None:
+            return []
+        # what is not predicted is not scored: its labels are taken away
+        labels = [r.labels if each else {} for r, each in zip(self.references, predicted, strict=True)]
+        return [Probabilities.of([each or dict.fromkeys(given, 0.0) for each in predicted], labels)]
+
+
+def _text(report: Sections, sections: Sequence[str]) -> str:
+    return " . ".join(filter(None, (normalise(getattr(report, name)) for name in sections)))

@@ -1,0 +1,71 @@
+"""The folder of an evaluation: the card, the page, and everything that it takes to score again.
+
+    scorecard.json  report.html  predictions.jsonl  references.jsonl  errors.jsonl  control_<name>.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmfm.evaluation.clinical_errors import clinical_errors
+from mmfm.evaluation.page import render_page
+from mmfm.evaluation.predictions import Prediction, in_order, read_predictions, write_predictions
+from mmfm.evaluation.references import Reference, read_references, write_references
+from mmfm.evaluation.scorecard import Scorecard
+from mmfm.files import write_whole
+from mmfm.jsonable import to_json
+from mmfm.report import Sections
+
+CARD, PAGE, ERRORS = "scorecard.json", "report.html", "errors.jsonl"
+DRAFTS, REFERENCES = "predictions.jsonl", "references.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What such a folder holds, controls apart."""
+
+    card: Scorecard
+    predictions: tuple[Prediction, ...]
+    references: tuple[Reference, ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Results:
+        """Returns the results of a folder.
+
+        Raises:
+            ManifestError: a file is absent, or is not what its name says.
+        """
+        folder = Path(folder)
+        return cls(
+            card=Scorecard.read(folder / CARD),
+            predictions=read_predictions(folder / DRAFTS),
+            references=read_references(folder / REFERENCES),
+        )
+
+
+def write_results(
+    out: str | Path,
+    card: Scorecard,
+    *,
+    predictions: Sequence[Prediction],
+    references: Sequence[Reference],
+    controls: Mapping[str, Sequence[Prediction]],
+) -> None:
+    """Writes the folder, each file whole; files of an earlier evaluation there are replaced."""
+    errors = []
+    for draft, reference in zip(in_order(predictions, references), references, strict=True):
+        found = clinical_errors(draft.sections if draft else Sections(), reference)
+        errors += [json.dumps({"study_uid": reference.study_uid, **to_json(error)}) + "\n" for error in found]
+    page = render_page(card, predictions=predictions, references=references)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_predictions(predictions, out / DRAFTS)
+    write_references(references, out / REFERENCES)
+    for name, drafts in controls.items():
+        write_predictions(drafts, out / f"control_{name}.jsonl")
+    write_whole(out / ERRORS, "".join(errors))
+    card.write(out / CARD)
+    write_whole(out / PAGE, page)
