@@ -112,8 +112,9 @@ def _compare(
     both_N = np.array([len(old.keys() & new.keys()) for old, new in pairs], dtype=float)
     named_N = np.array([len(old) + len(new) for old, new in pairs], dtype=float)
     same_N = np.array([old.keys() == new.keys() for old, new in pairs], dtype=float)
+    one = {Side.LEFT, Side.RIGHT}
     sides = [
-        [old[name] != new[name] for name in old.keys() & new.keys() if {old[name], new[name]} <= {Side.LEFT, Side.RIGHT}]
+        [old[name] != new[name] for name in old.keys() & new.keys() if {old[name], new[name]} <= one]
         for old, new in pairs
     ]
     shares = {

@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mmfm.errors import ManifestError, ScopeError
 from mmfm.evaluation import (
     Prediction,
     Provenance,
+    Reference,
     Scorecard,
     score_card,
     shuffled,
@@ -45,6 +46,7 @@ from mmfm.measure.drafts import draft_all, draft_all_text_only, hashes_of, in_sc
 from mmfm.measure.robustness import measure_robustness
 from mmfm.models.checkpoint import Checkpoint, load_checkpoint, renew_card_sum, resolve_checkpoint
 from mmfm.models.processor import StudyPixels
+from mmfm.study import Study
 from mmfm.training.provenance import git_commit
 
 
@@ -59,9 +61,9 @@ def predict(
         MmfmError: the manifest, the split or the checkpoint is wrong, or a study cannot be read.
     """
     opened = load_checkpoint(checkpoint, device=choose_device(device))
-    studies = read_manifest(manifest)
-    rows = studies.split(split)
-    read = _read(opened, studies, rows)
+    source = read_manifest(manifest)
+    rows = source.split(split)
+    _, read = _read(opened, source, rows)
     inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
     drafts = draft_all(opened, [row for row, _ in inside], [item for _, item in inside], batch_size=batch_size)
     written = {p.study_uid: p for p in predictions_of(drafts)}
@@ -79,6 +81,10 @@ def predict(
 class Measured:
     """Everything about a checkpoint on a split that takes the checkpoint or pictures to know."""
 
+    references: tuple[Reference, ...]
+    """The studies scored, with sex, age and views that only their files state."""
+    train: tuple[Reference, ...]
+    """The studies that the model was trained on."""
     predictions: tuple[Prediction, ...]
     controls: dict[str, tuple[Prediction, ...]]
     thresholds: dict[str, float]
@@ -145,12 +151,13 @@ def evaluate(
     hours = measured.resources.training_hours
     card = score_card(
         predictions=measured.predictions,
-        rows=rows,
-        train_rows=train_rows,
+        references=measured.references,
+        train=measured.train,
         controls=measured.controls,
         generator=generator,
         features_NE=measured.features_NE,
         train_features_NE=measured.train_features_NE,
+        thresholds=measured.thresholds,
         provenance=Provenance(
             experiment=opened.name,
             data=f"{rows[0].source} {split}",
@@ -158,7 +165,7 @@ def evaluate(
             time="not stated" if hours is None else f"{hours:.2f} h",
             date=datetime.date.today().isoformat(),
             commit=git_commit() or "not stated",
-            manifest_sha256=hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
+            references_sha256=hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
             checkpoint_sha256=opened.sha256,
         ),
     )
@@ -198,7 +205,7 @@ def _measure(
 ) -> Measured:
     """Drafts ``rows`` of ``scored`` and everything beside them; see ``evaluate``."""
     with Meter(next(opened.model.parameters()).device) as reading:
-        read = _read(opened, scored, rows)
+        studies, read = _read(opened, scored, rows)
     for place, item in enumerate(read, start=1):
         if isinstance(item, ScopeError):
             raise ManifestError(
@@ -231,14 +238,23 @@ def _measure(
         features = np.stack([frozen(scored.study(row)) for row in track(rows, description="frozen features")])
         controls["linear_probe"] = linear_probe(rows, features, train_rows, of_train.features_NE)
     predictions = predictions_of(drafts)
+    references = tuple(_reference(row, study) for row, study in zip(rows, studies, strict=True))
+    train = tuple(Reference.from_row(row) for row in train_rows)
     return Measured(
+        references=references,
+        train=train,
         predictions=predictions,
         controls=controls,
         thresholds=dict(opened.facts.operating_points),
         features_NE=features,
         train_features_NE=of_train.features_NE,
         leaks=find_leaks(
-            rows, train_rows, hashes=[hashes_of(item) for item in pixels], train_hashes=of_train.hashes
+            references,
+            train,
+            files=_files(rows),
+            train_files=_files(train_rows),
+            hashes=[hashes_of(item) for item in pixels],
+            train_hashes=of_train.hashes,
         ),
         resources=resources,
         robustness=(
@@ -253,5 +269,25 @@ def _measure(
     )  # fmt: skip
 
 
-def _read(opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]) -> list[StudyPixels | ScopeError]:
-    return [in_scope(opened, manifest.study(row)) for row in track(rows, description="reading")]
+def _read(
+    opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]
+) -> tuple[list[Study], list[StudyPixels | ScopeError]]:
+    studies, read = [], []
+    for row in track(rows, description="reading"):
+        studies.append(manifest.study(row))
+        read.append(in_scope(opened, studies[-1]))
+    return studies, read
+
+
+def _reference(row: ManifestRow, study: Study) -> Reference:
+    views = sorted({series.view.value for series in study.series if series.view is not None})
+    return replace(
+        Reference.from_row(row),
+        sex=study.patient.sex.value if study.patient.sex is not None else None,
+        age=study.patient.age_years,
+        view=", ".join(views) or None,
+    )
+
+
+def _files(rows: Sequence[ManifestRow]) -> list[set[str]]:
+    return [{series.sha256 for series in row.series if series.sha256 is not None} for row in rows]

@@ -34,13 +34,13 @@ def test_nothing_is_written_for_an_unknown_split_or_checkpoint(tiny_checkpoint, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest, tmp_path):
+def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest, other_patients, tmp_path):
     board = tmp_path / "README.md"
     evaluate(
         checkpoint=str(tiny_checkpoint),
         manifest=tiny_manifest,
         split="train",
-        train_manifest=tiny_manifest,
+        train_manifest=other_patients,
         out=tmp_path / "scores",
         leaderboard=board,
     )
@@ -53,22 +53,22 @@ def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest,
     assert "tiny on synthetic train" in board.read_text()
 
 
-def test_scores_stand_in_the_card_and_the_checkpoint_still_opens(tiny_manifest, tmp_path, root):
+def test_scores_stand_in_the_card_and_the_checkpoint_still_opens(tiny_manifest, other_patients, tmp_path, root):
     file = root / "experiments" / "forkme.py"
     folder = fit(load_experiment(file).tiny(tiny_manifest), tmp_path / "runs" / "1", file=file) / "checkpoint"
-    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": tiny_manifest, "out": tmp_path / "scores"}
+    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": other_patients, "out": tmp_path / "scores"}
     assert "Not measured yet" in load_checkpoint(str(folder)).card
     evaluate(checkpoint=str(folder), **given, write_card=True)
     card = load_checkpoint(str(folder)).card
     assert "Not measured yet" not in card and "| finding F1, micro |" in card
 
 
-def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, tmp_path):
+def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, other_patients, tmp_path):
     evaluate(
         checkpoint=str(tiny_checkpoint),
         manifest=tiny_manifest,
         split="train",
-        train_manifest=tiny_manifest,
+        train_manifest=other_patients,
         out=tmp_path,
     )
 
@@ -85,8 +85,10 @@ def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest
     assert all(p.finding_probabilities is None and not p.findings for p in alone)
 
 
-def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(tiny_checkpoint, tiny_manifest, tmp_path):
-    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": tiny_manifest}
+def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(
+    tiny_checkpoint, tiny_manifest, other_patients, tmp_path
+):
+    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": other_patients}
     cards = [
         evaluate(checkpoint=str(tiny_checkpoint), **given, out=tmp_path / str(n), robustness=n, batch_size=4)
         for n in (0, 3)
@@ -97,14 +99,16 @@ def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(tiny
     panel = [from_json(Robustness, value) for value in beside["robustness"]]
     assert len(panel) == len({r.name for r in panel}) == 13 and {r.n for r in panel} == {3}
     assert beside["thresholds"] == {"pleural_effusion": 0.0, "cardiomegaly": 1.0}
-    leaks = from_json(LeakCounts, beside["leaks"])  # scored on what it was trained on: everything leaks
-    assert (leaks.shared_patients, leaks.exact_texts, leaks.identical_images, leaks.near_images) == (8, 8, 8, 8)
+    leaks = from_json(LeakCounts, beside["leaks"])  # the same studies by other names
+    assert (leaks.shared_patients, leaks.exact_texts, leaks.identical_images, leaks.near_images) == (0, 8, 8, 8)
     resources = from_json(Resources, beside["resources"])
     assert (resources.studies, resources.batch_size) == (8, 4)
     assert resources.seconds_per_report > 0 and resources.training_hours is None
 
 
-def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(tiny_checkpoint, tiny_manifest, tmp_path, capsys):
+def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(
+    tiny_checkpoint, tiny_manifest, other_patients, tmp_path, capsys
+):
     lines = [json.loads(line) for line in tiny_manifest.read_text().splitlines()[:3]]
     blank = tiny_manifest.with_name("blank.png")
     Image.fromarray(np.full((64, 64), 9, dtype=np.uint8)).save(blank)
@@ -121,7 +125,7 @@ def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(tiny_check
             checkpoint=str(tiny_checkpoint),
             manifest=manifest,
             split="train",
-            train_manifest=tiny_manifest,
+            train_manifest=other_patients,
             out=tmp_path / "scores",
         )
     assert not (tmp_path / "scores").exists()
