@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmfm.errors import CheckpointError, ManifestError
-from mmfm.evaluation import Scorecard, read_predictions
+from mmfm.evaluation import Scorecard, read_predictions, score_card
 from mmfm.evaluation.leaks import LeakCounts
 from mmfm.evaluation.resources import Resources
 from mmfm.evaluation.robustness import Robustness
@@ -104,6 +104,30 @@ def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(
     resources = from_json(Resources, beside["resources"])
     assert (resources.studies, resources.batch_size) == (8, 4)
     assert resources.seconds_per_report > 0 and resources.training_hours is None
+
+
+def test_the_card_gets_frozen_thresholds_and_what_only_the_files_state(
+    tiny_checkpoint, tiny_manifest, other_patients, tmp_path, monkeypatch
+):
+    assert all(row["patient"] == {"sex": None, "age": None} for row in map(json.loads, tiny_manifest.open()))
+    asked = {}
+
+    def score(**given):
+        asked.update(given)
+        return score_card(**given)
+
+    monkeypatch.setattr("mmfm.measure.evaluating.score_card", score)
+    evaluate(
+        checkpoint=str(tiny_checkpoint),
+        manifest=tiny_manifest,
+        split="train",
+        train_manifest=other_patients,
+        out=tmp_path,
+    )
+    assert asked["thresholds"] == load_checkpoint(str(tiny_checkpoint)).facts.operating_points
+    assert len(asked["references"]) == len(asked["train"]) == 8
+    for reference in asked["references"]:
+        assert reference.sex in ("F", "M") and reference.age >= 18 and reference.view
 
 
 def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(
