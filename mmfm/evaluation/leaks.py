@@ -32,7 +32,8 @@ HASH_SIDE = 16
 NEAR_IMAGE = 48
 """Bits of the 512 up to which two pictures are near-duplicates. Of the 606 pictures of ``val`` of IU X-Ray none came
 nearer to one of the training studies than 63 bits. Of 150 pictures none moved further than 29 bits from itself by JPEG
-of quality 30, a resize to 180 pixels, gamma 1.3 or less contrast; cut by 1 % on each side, 95 % moved at most 41."""
+of quality 30, a resize to 180 pixels, gamma 1.3 or less contrast; cut by 1 % on each side, 95 % moved at most 41.
+Drawn studies share their anatomy: of 80 pictures of 40 of them, 38 were this near to one of another study."""
 
 
 @dataclass(frozen=True, kw_only=True)
