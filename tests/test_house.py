@@ -236,6 +236,17 @@ def test_the_forbidden_would_be_seen(line, tmp_path):
     assert list(forbidden(path))
 
 
+def test_what_mirrors_pictures_is_for_measuring_alone():
+    """Sides would come out wrong in every text that is trained beside a mirrored picture."""
+    users = {
+        p.relative_to(ROOT).as_posix()
+        for p in python_files("mmfm", "experiments", "datasets", "demos", "benchmarks")
+        for name in imports(p)
+        if name.startswith("mmfm.imaging.alterations")
+    }
+    assert users == {"mmfm/measure/robustness.py"}
+
+
 def test_no_unfinished_marks_and_no_paths_of_a_machine():
     unfinished = re.compile(r"\b(TO[D]O|FIX[M]E|raise NotImplemented[E]rror)\b")
     machine = re.compile(r"(?<![\w.)}$])/(root|Users|home/\w+|work|opt)/\w")

@@ -20,11 +20,12 @@ from mmfm.batch import Batch
 from mmfm.data.collate import collate
 from mmfm.models.checkpoint import Checkpoint
 from mmfm.models.heads import HeadLogits
-from mmfm.models.processor import Drafted, StudyPixels
+from mmfm.models.processor import Drafted, Processor, StudyPixels
 from mmfm.report import Finding, Side, Status
 from mmfm.text import describe, label_report, split_sentences
 
 MAX_NEW_TOKENS = 256
+DECODING = f"greedy, at most {MAX_NEW_TOKENS} tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class Draft:
     findings: str | None
     impression: str | None
     finished: bool
+    num_tokens: int
+    """Tokens that the language model wrote, the end token included."""
     prompt_sha256: str
     decoding: str
 
@@ -86,8 +89,41 @@ def draft(
                 findings=findings,
                 impression=impression,
                 finished=text.finished,
-                prompt_sha256=hashlib.sha256(str(prompt).encode()).hexdigest(),
-                decoding=f"greedy, at most {MAX_NEW_TOKENS} tokens; {changes}",
+                num_tokens=_num_written(ids, processor),
+                prompt_sha256=_sha256(prompt),
+                decoding=f"{DECODING}; {changes}",
+            )
+        )
+    return drafts
+
+
+def draft_text_only(checkpoint: Checkpoint, studies: Sequence[tuple[str, str | None]]) -> list[Draft]:
+    """Returns what the language model writes of each study (study_uid, indication) without any picture, in one batch.
+
+    The prompt holds no vision token and no decision, since the heads read pictures, and the text is left as it was
+    written: what it states comes from the indication and from what the training reports most often say. It is a
+    control, never a draft for a reader.
+    """
+    model, processor = checkpoint.model, checkpoint.processor
+    prompts = [processor.prompt_ids(0, indication, None) for _, indication in studies]
+    embedding = model.language.get_input_embeddings().weight
+    with torch.inference_mode():
+        written = _generate(checkpoint, prompts, embedding.new_zeros(0, 0, embedding.shape[1]), None)
+    drafts = []
+    for (uid, _), prompt, ids in zip(studies, prompts, written, strict=True):
+        text = processor.parse(ids)
+        drafts.append(
+            Draft(
+                study_uid=uid,
+                probabilities={},
+                decisions=(),
+                views=(),
+                findings=text.findings,
+                impression=text.impression,
+                finished=text.finished,
+                num_tokens=_num_written(ids, processor),
+                prompt_sha256=_sha256(prompt),
+                decoding=f"{DECODING}; no picture, not held to any finding",
             )
         )
     return drafts
@@ -142,6 +178,16 @@ def _generate(
         streamer=streamer,
     )
     return generated.tolist()
+
+
+def _num_written(ids: Sequence[int], processor: Processor) -> int:
+    """Returns the tokens up to the end token: behind it stands padding, as long as the longest text of the batch."""
+    end = processor.tokenizer.eos_token_id
+    return ids.index(end) + 1 if end in ids else len(ids)
+
+
+def _sha256(prompt: list[int]) -> str:
+    return hashlib.sha256(str(prompt).encode()).hexdigest()
 
 
 def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str | None, str | None, str]:

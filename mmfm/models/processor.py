@@ -150,12 +150,17 @@ class Processor:
         )
         return square[0], replace(receipt, steps=(*receipt.steps, *steps))
 
-    def prompt_ids(self, num_images: int, indication: str | None, decisions: Sequence[Finding]) -> list[int]:
-        """Returns the prompt: image tokens, the indication, and the findings that the text is to state."""
+    def prompt_ids(self, num_images: int, indication: str | None, decisions: Sequence[Finding] | None) -> list[int]:
+        """Returns the prompt: image tokens, the indication, and the findings that the text is to state.
+
+        ``decisions`` is None where nothing was decided: the prompt then has no line for them, since "nothing" in that
+        line would say that the study is normal.
+        """
         asked = " ".join((indication or "").replace("XXXX", " ").split()) or "not stated"
         short = self.tokenizer(asked, add_special_tokens=False)["input_ids"][: self.config.max_indication_tokens]
         before = self._ids(f"\n{self.config.prompt}\nIndication: ")
-        after = self._ids(f"\nPresent: {decisions_text(decisions)}.\n{FINDINGS_MARK}")
+        present = "" if decisions is None else f"\nPresent: {decisions_text(decisions)}."
+        after = self._ids(f"{present}\n{FINDINGS_MARK}")
         start = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
         return [*start, *[self.image_token_id] * (num_images * self.config.tokens_per_image), *before, *short, *after]
 

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mmfm.evaluation.intervals import bootstrap_p, holm, patient_resamples, percentile_interval, wilson_interval
+from mmfm.evaluation.intervals import (
+    Estimate,
+    bootstrap_p,
+    holm,
+    patient_resamples,
+    percentile_interval,
+    wilson_interval,
+)
 
 
 def test_patients_are_drawn_whole():
@@ -47,3 +54,8 @@ def test_wilsons_interval(events, n):
     expected = binomtest(events, n).proportion_ci(method="wilson")
     assert wilson_interval(events / n, n) == pytest.approx((expected.low, expected.high))
     assert np.isnan(wilson_interval(0.5, 0)).all()
+
+
+def test_an_undefined_score_is_none_and_not_nan():
+    assert Estimate.of(float("nan"), np.array([np.nan]), n=0) == Estimate(value=None, low=None, high=None, n=0)
+    assert Estimate.of(1 / 3, np.array([1 / 3, 1 / 3]), n=3, events=1).value == 0.333333

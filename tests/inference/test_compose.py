@@ -24,6 +24,7 @@ def make_draft(findings, impression=None, *, finished=True, probabilities=None):
         findings=findings,
         impression=impression,
         finished=finished,
+        num_tokens=12,
         prompt_sha256="0" * 64,
         decoding="greedy",
     )

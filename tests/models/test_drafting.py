@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmfm.io import read_studies
 from mmfm.models import Draft, draft, load_checkpoint
-from mmfm.models.drafting import encode_features, hold_to_decisions, stream_draft
+from mmfm.models.drafting import MAX_NEW_TOKENS, draft_text_only, encode_features, hold_to_decisions, stream_draft
 from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS, describe, label_report
@@ -132,6 +132,43 @@ def test_without_a_frontal_picture_no_side_is_stated(study):
     lateral = replace(pixels, views_S=torch.ones_like(pixels.views_S))
     (drafted,) = draft(checkpoint, [(uid, lateral, None)])
     assert drafted.decisions and all(f.laterality is None for f in drafted.decisions)
+
+
+def test_tokens_are_counted_to_the_end_token_and_not_the_padding_of_the_batch(study):
+    checkpoint, one = study
+    (drafted,) = draft(checkpoint, [one])
+    assert drafted.num_tokens == 1  # this checkpoint ends its text at once
+
+
+def _talkative(checkpoint):
+    """Takes the end token's lead away, so that random weights write on until the limit."""
+    with torch.no_grad():
+        table = checkpoint.model.language.get_input_embeddings().weight
+        table[:, 0] = 0
+    return checkpoint
+
+
+def test_text_alone_is_drafted_without_any_picture_or_decision(study):
+    checkpoint, _ = study
+    _talkative(checkpoint)
+    seen = []
+    checkpoint.model.encoder.register_forward_hook(lambda *_: seen.append("a picture"))
+    cough, other = draft_text_only(checkpoint, [("a", "cough"), ("b", "a much longer indication than that")])
+    assert not seen
+    assert (cough.probabilities, cough.decisions, cough.views) == ({}, (), ())
+    assert cough.num_tokens == MAX_NEW_TOKENS and not cough.finished
+    assert cough.prompt_sha256 != other.prompt_sha256
+    (alone,) = draft_text_only(checkpoint, [("a", "cough")])
+    assert (alone.findings, alone.impression) == (cough.findings, cough.impression) and alone.findings
+    assert "Pleural effusion" not in str(cough.findings)  # which the heads of this checkpoint always decide
+
+
+def test_the_prompt_of_text_alone_says_nothing_of_findings(study):
+    processor = study[0].processor
+    words = processor.tokenizer.decode(processor.prompt_ids(0, "cough", None))
+    assert "Indication: cough" in words and "Findings:" in words
+    assert "Present" not in words and "<image>" not in words
+    assert "Present: nothing." in processor.tokenizer.decode(processor.prompt_ids(0, "cough", ()))
 
 
 def test_a_stream_grows_and_ends_with_the_draft(study):

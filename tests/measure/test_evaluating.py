@@ -6,8 +6,12 @@ import pytest
 from PIL import Image
 
 from mmfm.errors import CheckpointError, ManifestError
-from mmfm.evaluation import Scorecard, read_predictions
+from mmfm.evaluation import Scorecard, read_predictions, score_card
+from mmfm.evaluation.leaks import LeakCounts
+from mmfm.evaluation.resources import Resources
+from mmfm.evaluation.robustness import Robustness
 from mmfm.experiment import fit, load_experiment
+from mmfm.jsonable import from_json
 from mmfm.measure import evaluate, predict
 from mmfm.models import load_checkpoint
 
@@ -30,43 +34,41 @@ def test_nothing_is_written_for_an_unknown_split_or_checkpoint(tiny_checkpoint, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest, tmp_path):
+def test_a_score_card_stands_beside_its_controls(tiny_checkpoint, tiny_manifest, other_patients, tmp_path):
     board = tmp_path / "README.md"
     evaluate(
         checkpoint=str(tiny_checkpoint),
         manifest=tiny_manifest,
         split="train",
-        train_manifest=tiny_manifest,
+        train_manifest=other_patients,
         out=tmp_path / "scores",
         leaderboard=board,
     )
     card = Scorecard.read(tmp_path / "scores" / "scorecard.json")
-    assert {"constant_report", "shuffled_images", "mean_image", "heads_template", "reference_text"} <= set(
-        card.controls
-    )
-    assert "text_only" in card.controls_not_run
+    made = {"constant_report", "shuffled_images", "mean_image", "text_only", "heads_template", "reference_text"}
+    assert made <= set(card.controls) and not made & set(card.controls_not_run)
     # What decoding is held to is what the template writes: the text loses nothing that the heads know.
     ours = card.metrics["finding_recall_micro"].value
     assert ours is not None and ours == pytest.approx(card.controls["heads_template"]["finding_recall_micro"].value)
     assert "tiny on synthetic train" in board.read_text()
 
 
-def test_scores_stand_in_the_card_and_the_checkpoint_still_opens(tiny_manifest, tmp_path, root):
+def test_scores_stand_in_the_card_and_the_checkpoint_still_opens(tiny_manifest, other_patients, tmp_path, root):
     file = root / "experiments" / "forkme.py"
     folder = fit(load_experiment(file).tiny(tiny_manifest), tmp_path / "runs" / "1", file=file) / "checkpoint"
-    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": tiny_manifest, "out": tmp_path / "scores"}
+    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": other_patients, "out": tmp_path / "scores"}
     assert "Not measured yet" in load_checkpoint(str(folder)).card
     evaluate(checkpoint=str(folder), **given, write_card=True)
     card = load_checkpoint(str(folder)).card
     assert "Not measured yet" not in card and "| finding F1, micro |" in card
 
 
-def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, tmp_path):
+def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest, other_patients, tmp_path):
     evaluate(
         checkpoint=str(tiny_checkpoint),
         manifest=tiny_manifest,
         split="train",
-        train_manifest=tiny_manifest,
+        train_manifest=other_patients,
         out=tmp_path,
     )
 
@@ -78,9 +80,59 @@ def test_controls_are_drafted_from_other_pictures(tiny_checkpoint, tiny_manifest
     assert sorted(map(tuple, own.round(4))) == sorted(map(tuple, shuffled.round(4)))
     assert (np.abs(own - shuffled).max(1) > 1e-6).all()
     assert np.ptp(mean, axis=0).max() < 1e-5
+    # Text alone has no heads that could decide anything: this checkpoint writes nothing unless they do.
+    alone = read_predictions(tmp_path / "control_text_only.jsonl")
+    assert all(p.finding_probabilities is None and not p.findings for p in alone)
 
 
-def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(tiny_checkpoint, tiny_manifest, tmp_path, capsys):
+def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(
+    tiny_checkpoint, tiny_manifest, other_patients, tmp_path
+):
+    given = {"manifest": tiny_manifest, "split": "train", "train_manifest": other_patients}
+    cards = [
+        evaluate(checkpoint=str(tiny_checkpoint), **given, out=tmp_path / str(n), robustness=n, batch_size=4)
+        for n in (0, 3)
+    ]
+    assert cards[0].metrics == cards[1].metrics and cards[0].differences == cards[1].differences
+    without, beside = (json.loads((tmp_path / str(n) / "measured.json").read_text()) for n in (0, 3))
+    assert without["robustness"] == "not run"
+    panel = [from_json(Robustness, value) for value in beside["robustness"]]
+    assert len(panel) == len({r.name for r in panel}) == 13 and {r.n for r in panel} == {3}
+    assert beside["thresholds"] == {"pleural_effusion": 0.0, "cardiomegaly": 1.0}
+    leaks = from_json(LeakCounts, beside["leaks"])  # the same studies by other names
+    assert (leaks.shared_patients, leaks.exact_texts, leaks.identical_images, leaks.near_images) == (0, 8, 8, 8)
+    resources = from_json(Resources, beside["resources"])
+    assert (resources.studies, resources.batch_size) == (8, 4)
+    assert resources.seconds_per_report > 0 and resources.training_hours is None
+
+
+def test_the_card_gets_frozen_thresholds_and_what_only_the_files_state(
+    tiny_checkpoint, tiny_manifest, other_patients, tmp_path, monkeypatch
+):
+    assert all(row["patient"] == {"sex": None, "age": None} for row in map(json.loads, tiny_manifest.open()))
+    asked = {}
+
+    def score(**given):
+        asked.update(given)
+        return score_card(**given)
+
+    monkeypatch.setattr("mmfm.measure.evaluating.score_card", score)
+    evaluate(
+        checkpoint=str(tiny_checkpoint),
+        manifest=tiny_manifest,
+        split="train",
+        train_manifest=other_patients,
+        out=tmp_path,
+    )
+    assert asked["thresholds"] == load_checkpoint(str(tiny_checkpoint)).facts.operating_points
+    assert len(asked["references"]) == len(asked["train"]) == 8
+    for reference in asked["references"]:
+        assert reference.sex in ("F", "M") and reference.age >= 18 and reference.view
+
+
+def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(
+    tiny_checkpoint, tiny_manifest, other_patients, tmp_path, capsys
+):
     lines = [json.loads(line) for line in tiny_manifest.read_text().splitlines()[:3]]
     blank = tiny_manifest.with_name("blank.png")
     Image.fromarray(np.full((64, 64), 9, dtype=np.uint8)).save(blank)
@@ -97,7 +149,7 @@ def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(tiny_check
             checkpoint=str(tiny_checkpoint),
             manifest=manifest,
             split="train",
-            train_manifest=tiny_manifest,
+            train_manifest=other_patients,
             out=tmp_path / "scores",
         )
     assert not (tmp_path / "scores").exists()

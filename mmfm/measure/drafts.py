@@ -1,0 +1,81 @@
+"""Drafts of many studies: which of them the checkpoint reads, and what it writes of those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+from rich.progress import track
+
+from mmfm.data.manifest import ManifestRow
+from mmfm.errors import ScopeError
+from mmfm.evaluation import Prediction
+from mmfm.evaluation.leaks import difference_hash
+from mmfm.inference import check_contrast, check_study
+from mmfm.models.checkpoint import Checkpoint
+from mmfm.models.drafting import Draft, draft, draft_text_only
+from mmfm.models.processor import StudyPixels
+from mmfm.study import Study
+
+T = TypeVar("T")
+
+
+def in_scope(checkpoint: Checkpoint, study: Study) -> StudyPixels | ScopeError:
+    """Returns the pictures of a study, or why the checkpoint drafts nothing from it: the rules of the ``Reporter``."""
+    try:
+        check_study(study, checkpoint.facts.scope, checkpoint=checkpoint.name)
+        pixels = checkpoint.processor.pixels(study)
+        for place, picture in enumerate(pixels.pixels_SCHW, start=1):
+            check_contrast(picture[0].numpy(), where=f"picture {place} of the study")
+        return pixels
+    except ScopeError as error:
+        return error
+
+
+def hashes_of(pixels: StudyPixels) -> np.ndarray:
+    """Returns the difference hash of each picture, (pictures, 64)."""
+    return np.stack([difference_hash(picture[0].numpy()) for picture in pixels.pixels_SCHW])
+
+
+def draft_all(
+    checkpoint: Checkpoint,
+    rows: Sequence[ManifestRow],
+    pixels: Sequence[StudyPixels],
+    *,
+    batch_size: int,
+    description: str = "drafting",
+) -> list[Draft]:
+    """Returns a draft of each row from the pictures given, in batches, with a progress bar of that description."""
+    studies = [(row.study_uid, item, row.report.indication) for row, item in zip(rows, pixels, strict=True)]
+    return _in_batches(studies, batch_size, lambda batch: draft(checkpoint, batch), description)
+
+
+def draft_all_text_only(checkpoint: Checkpoint, rows: Sequence[ManifestRow], *, batch_size: int) -> list[Draft]:
+    """Returns what the language model writes of each row from its indication alone."""
+    studies = [(row.study_uid, row.report.indication) for row in rows]
+    return _in_batches(studies, batch_size, lambda batch: draft_text_only(checkpoint, batch), "text only")
+
+
+def predictions_of(drafts: Sequence[Draft]) -> tuple[Prediction, ...]:
+    """Returns the drafts as they are scored."""
+    return tuple(
+        Prediction(
+            study_uid=d.study_uid,
+            findings=d.findings or "",
+            impression=d.impression or "",
+            finding_probabilities=d.probabilities or None,
+        )
+        for d in drafts
+    )
+
+
+def _in_batches(
+    studies: Sequence[T], size: int, make: Callable[[Sequence[T]], list[Draft]], description: str
+) -> list[Draft]:
+    return [one for batch in track(list(_batches(studies, size)), description=description) for one in make(batch)]
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
