@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfm.data.manifest import read_manifest
+from mmfm.data.manifest import Manifest, ManifestRow
 from mmfm.errors import ConfigError
 from mmfm.evaluation.per_study import FAMILIES
 from mmfm.evaluation.predictions import read_predictions
@@ -26,23 +26,14 @@ from mmfm.evaluation.scoring import score_card
 TRAIN_SPLITS = ("train", "extra")
 
 
-def manifest_references(manifest: Path, *splits: str) -> tuple[Reference, ...]:
-    """Returns the references of these splits of a manifest.
+def training_rows(manifest: Manifest, splits: Sequence[str] = TRAIN_SPLITS) -> tuple[ManifestRow, ...]:
+    """Returns the rows of the training studies: of those of ``splits`` that the manifest has.
 
     Raises:
-        ManifestError: the manifest breaks its schema, or has no such split.
+        ManifestError: the manifest has none of the splits.
     """
-    return tuple(Reference.from_row(row) for row in read_manifest(manifest).split(*splits))
-
-
-def train_references(manifest: Path, splits: Sequence[str] = TRAIN_SPLITS) -> tuple[Reference, ...]:
-    """Returns the references of the training studies: of those of ``splits`` that the manifest has.
-
-    Raises:
-        ManifestError: the manifest breaks its schema, or has none of the splits.
-    """
-    known = {row.split for row in read_manifest(manifest).rows}
-    return manifest_references(manifest, *([name for name in splits if name in known] or splits[:1]))
+    known = {row.split for row in manifest.rows}
+    return manifest.split(*([name for name in splits if name in known] or splits[:1]))
 
 
 def evaluate_files(
@@ -61,6 +52,7 @@ def evaluate_files(
     thresholds: Path | None = None,
     features_NE: np.ndarray | None = None,
     train_features_NE: np.ndarray | None = None,
+    not_run: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Scorecard:
     """Scores a file of drafts and writes the folder of results.
@@ -80,6 +72,7 @@ def evaluate_files(
         thresholds: JSON object of label to the P(present) from which on it counts, chosen on other studies.
         features_NE: frozen image features of ``references``, for the nearest neighbour.
         train_features_NE: those of ``train``.
+        not_run: control to why it could not be made.
         seed: of the bootstrap.
 
     Raises:
@@ -95,6 +88,7 @@ def evaluate_files(
         generator=np.random.default_rng(seed),
         features_NE=features_NE,
         train_features_NE=train_features_NE,
+        not_run=not_run,
         wording_sections=wording_sections,
         families=families,
         groupings=subgroups,

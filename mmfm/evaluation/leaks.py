@@ -36,6 +36,13 @@ of quality 30, a resize to 180 pixels, gamma 1.3 or less contrast; cut by 1 % on
 Drawn studies share their anatomy: of 80 pictures of 40 of them, 38 were this near to one of another study."""
 
 
+LEAK_RULES = (
+    f"texts: case and punctuation ignored; near from a Jaccard similarity of {NEAR_TEXT} of runs of {SHINGLE} "
+    f"words on; images: SHA-256 of the file; near up to {NEAR_IMAGE} of {2 * HASH_SIDE**2} bits of difference hash"
+)
+"""What counts, in words, for the policy of a score card."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeakCounts:
     """How much leaks, in studies scored."""
@@ -54,10 +61,6 @@ class LeakCounts:
     """Studies with a picture whose file is in train; ``None`` where the manifests state no hashes."""
     near_images: int | None
     """Studies with a picture that nearly is; ``None`` where pictures were not looked at."""
-    rules: str = (
-        f"texts: case and punctuation ignored; near from a Jaccard similarity of {NEAR_TEXT} of runs of {SHINGLE} "
-        f"words on; images: SHA-256 of the file; near up to {NEAR_IMAGE} of {2 * HASH_SIDE**2} bits of difference hash"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

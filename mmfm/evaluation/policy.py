@@ -17,6 +17,7 @@ from mmfm.evaluation.clinical import FIVE, OPENI_LABELS
 from mmfm.evaluation.conformal import ALPHA, SPLITS
 from mmfm.evaluation.controls import MAX_CANDIDATES
 from mmfm.evaluation.intervals import LEVEL, ROUNDS
+from mmfm.evaluation.leaks import LEAK_RULES
 from mmfm.evaluation.probabilities import ECE_BINS, MACRO_LABELS, MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Provenance
 from mmfm.evaluation.subgroups import ALPHA as FLAG_ALPHA
@@ -24,7 +25,9 @@ from mmfm.evaluation.wording import NORMALISATION, POLICY
 from mmfm.files import sha256_of
 from mmfm.text import OBSERVATIONS
 
-ABNORMAL, UNSEEN = "abnormal studies", "findings text not in train"
+ABNORMAL = "abnormal studies"
+UNSEEN = "text not in train, nor nearly"
+UNSEEN_IMAGE = "images not in train, nor nearly"
 
 
 def policy(
@@ -86,8 +89,10 @@ def policy(
         },
         "subsets": {
             ABNORMAL: "label normal absent, or, without that label, a finding present in the labelled reference",
-            UNSEEN: "case and punctuation ignored; studies with a findings section",
+            UNSEEN: "of studies with text; see leaks",
+            UNSEEN_IMAGE: "where there are such; see leaks",
         },
+        "leaks": LEAK_RULES,
         "scorer_sha256": _code_sha256(resources.files("mmfm.evaluation")),
         "versions": {
             "mmfm": __version__,

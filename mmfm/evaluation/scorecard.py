@@ -15,7 +15,10 @@ from mmfm.evaluation.calibration import Calibration
 from mmfm.evaluation.conformal import Conformal
 from mmfm.evaluation.curves import Curves
 from mmfm.evaluation.intervals import Estimate
+from mmfm.evaluation.leaks import LeakCounts
 from mmfm.evaluation.resampling import Difference
+from mmfm.evaluation.resources import Resources
+from mmfm.evaluation.robustness import Robustness
 from mmfm.evaluation.subgroups import Grouping
 from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
@@ -130,6 +133,11 @@ class Scorecard(Scores):
     conformal: tuple[Conformal, ...] = ()
     curves: Curves | None = None
     """Of the finding probabilities, where there are any."""
+    leaks: LeakCounts | None = None
+    """None without training studies."""
+    robustness: tuple[Robustness, ...] = ()
+    resources: Resources | None = None
+    """None where the drafts came as a file."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as JSON values."""

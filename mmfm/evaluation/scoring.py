@@ -10,7 +10,6 @@ Scores of each study are computed once and only resampled, with the same resampl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -23,12 +22,15 @@ from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest
 from mmfm.evaluation.curves import Curves
 from mmfm.evaluation.external import ExternalRun, score_externally
 from mmfm.evaluation.intervals import patient_resamples
+from mmfm.evaluation.leaks import Leaks, find_leaks
 from mmfm.evaluation.per_study import FAMILIES, Compared
-from mmfm.evaluation.policy import ABNORMAL, UNSEEN, policy, policy_sha256
+from mmfm.evaluation.policy import ABNORMAL, UNSEEN, UNSEEN_IMAGE, policy, policy_sha256
 from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import GROUPINGS, Reference
 from mmfm.evaluation.resampling import Resampled, Statistics
+from mmfm.evaluation.resources import Resources
+from mmfm.evaluation.robustness import Robustness
 from mmfm.evaluation.scorecard import (
     HEADLINE,
     LOWER_IS_BETTER,
@@ -67,6 +69,10 @@ def score_card(
     families: Sequence[str] = FAMILIES,
     groupings: Sequence[str] = GROUPINGS,
     thresholds: Mapping[str, float] | None = None,
+    not_run: Mapping[str, str] | None = None,
+    leaks: Leaks | None = None,
+    robustness: Sequence[Robustness] = (),
+    resources: Resources | None = None,
 ) -> Scorecard:
     """Scores drafts beside their controls.
 
@@ -87,11 +93,15 @@ def score_card(
         families: which of ``FAMILIES`` are scored.
         groupings: which of ``GROUPINGS`` subgroups are told apart by.
         thresholds: label to the P(present) from which on it counts, chosen on other studies.
+        not_run: control to why it could not be made, where that is known better than here.
+        leaks: where pictures were looked at too; else the texts are looked at here.
+        robustness: what altered pictures did, where that was measured.
+        resources: what the drafts cost, where that was measured.
 
     Raises:
         ManifestError: predictions do not fit the references, or a patient is scored and trained on.
     """
-    _no_shared_patient(references, train)
+    check_apart(references, train)
     made = {CEILING: reference_text(references)}
     if train:
         made["constant_report"] = constant_report(references, train)
@@ -111,12 +121,16 @@ def score_card(
     for name, each in {_DRAFTS: statistics, **control_statistics}.items():
         each += [external.scores[name]] if name in external.scores else []
 
-    seen = {_bare(reference.report.findings) for reference in train}
+    if leaks is None and train:
+        leaks = find_leaks(references, train)
     parts = {
         "all": np.ones(len(references), dtype=bool),
         ABNORMAL: np.array([compared.is_abnormal(i) for i in range(len(references))], dtype=bool),
-        UNSEEN: np.array([_bare(r.report.findings) not in seen | {""} for r in references], dtype=bool),
     }
+    if leaks is not None:
+        parts[UNSEEN] = leaks.has_text & ~leaks.near_text
+        if leaks.near_image is not None and leaks.near_image.any():
+            parts[UNSEEN_IMAGE] = ~leaks.near_image
     patients = [reference.patient for reference in references]
     resamples_RN = patient_resamples(patients, generator=generator)
     scored = {
@@ -132,11 +146,20 @@ def score_card(
         policy_sha256=policy_sha256(stated),
         coverage=_coverage(drafts, references, compared),
         subsets=scored,
-        controls_not_run={name: _NEEDS[name] for name in CONTROLS if name not in beside},
-        not_scored={**_not_scored(compared, drafts), **external.not_run},
+        controls_not_run={name: {**_NEEDS, **(not_run or {})}[name] for name in CONTROLS if name not in beside},
+        not_scored={
+            **_not_scored(compared, drafts),
+            **external.not_run,
+            **({} if robustness else {"robustness": "not run; needs the model, and `--robustness N`"}),
+            **({} if resources else {"resources": "not measured; the drafts came as a file"}),
+            **({} if leaks else {"leaks": "no training studies were given"}),
+        },
         notes=external.notes,
         **_of_probabilities(compared.probabilities(drafts), patients, generator, resamples_RN),
         subgroups=_subgroups(compared, drafts, groupings),
+        leaks=leaks.counts() if leaks is not None else None,
+        robustness=tuple(robustness),
+        resources=resources,
     )
 
 
@@ -248,7 +271,8 @@ def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Referenc
     )
 
 
-def _no_shared_patient(references: Sequence[Reference], train: Sequence[Reference]) -> None:
+def check_apart(references: Sequence[Reference], train: Sequence[Reference]) -> None:
+    """Raises ManifestError where a patient is scored and trained on."""
     shared = {reference.patient for reference in references} & {reference.patient for reference in train}
     if shared:
         raise ManifestError(
@@ -257,8 +281,3 @@ def _no_shared_patient(references: Sequence[Reference], train: Sequence[Referenc
             found=f"{len(shared)} patients in both",
             fix="split by patient, and score studies of others",
         )
-
-
-def _bare(text: str | None) -> str:
-    """The words alone: texts that differ in case and punctuation are the same text."""
-    return " ".join(re.findall(r"\w+", (text or "").lower()))

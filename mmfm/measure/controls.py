@@ -11,7 +11,7 @@ from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 
 from mmfm.data.manifest import Manifest, ManifestRow
-from mmfm.errors import ConfigError
+from mmfm.errors import ConfigError, MmfmError
 from mmfm.evaluation import Prediction
 from mmfm.measure.drafts import hashes_of
 from mmfm.models.checkpoint import Checkpoint
@@ -35,18 +35,16 @@ def template(drafted: Draft) -> Prediction:
     return Prediction(study_uid=drafted.study_uid, findings=findings, impression=impression)
 
 
-def frozen_encoder(checkpoint: Checkpoint) -> Callable[[Study], np.ndarray] | None:
+def frozen_encoder(prepared_as: Processor, device: torch.device) -> Callable[[Study], np.ndarray] | None:
     """Returns study -> features of a frozen ImageNet network (frontal, then lateral); None without its weights.
 
-    The network reads pictures of its own size, whatever the checkpoint reads.
+    The network reads pictures of its own size, else prepared as those of a checkpoint.
     """
     try:
         encoder = Encoder2D.Config(name=FROZEN_ENCODER, image_size=FROZEN_SIZE).build().eval()
     except ConfigError:
         return None
-    config = replace(checkpoint.processor.config, image_size=FROZEN_SIZE)
-    processor = Processor(config, checkpoint.processor.tokenizer)
-    device = next(checkpoint.model.parameters()).device
+    processor = Processor(replace(prepared_as.config, image_size=FROZEN_SIZE), prepared_as.tokenizer)
     encoder.to(device)
 
     def features(study: Study) -> np.ndarray:
@@ -62,6 +60,27 @@ def frozen_encoder(checkpoint: Checkpoint) -> Callable[[Study], np.ndarray] | No
         return torch.cat(by_view).numpy()
 
     return features
+
+
+def neighbour_features(
+    manifest: Manifest,
+    rows: Sequence[ManifestRow],
+    train_manifest: Manifest,
+    train_rows: Sequence[ManifestRow],
+    *,
+    prepared_as: Processor,
+) -> tuple[np.ndarray, np.ndarray] | str:
+    """Returns frozen features of the studies scored and of the training studies, or in words why there are none."""
+    frozen = frozen_encoder(prepared_as, torch.device("cpu"))
+    if frozen is None:
+        return f"the weights of {FROZEN_ENCODER} are not installed"
+    features = []
+    try:
+        for source, chosen, name in ((manifest, rows, "frozen features"), (train_manifest, train_rows, "of train")):
+            features.append(np.stack([frozen(source.study(row)) for row in track(chosen, description=name)]))
+    except MmfmError as error:
+        return f"an image cannot be read: {error}"
+    return features[0], features[1]
 
 
 @dataclass(frozen=True, kw_only=True)

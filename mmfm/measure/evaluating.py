@@ -33,13 +33,16 @@ from mmfm.evaluation import (
     update_summary,
     write_predictions,
 )
+from mmfm.evaluation.files import TRAIN_SPLITS, training_rows
 from mmfm.evaluation.leaderboard import check_summary
 from mmfm.evaluation.leaks import Leaks, find_leaks
+from mmfm.evaluation.per_study import FAMILIES
+from mmfm.evaluation.references import GROUPINGS
 from mmfm.evaluation.resources import Resources
+from mmfm.evaluation.results import write_results
 from mmfm.evaluation.robustness import Robustness
-from mmfm.files import write_whole
+from mmfm.evaluation.scoring import check_apart
 from mmfm.inference import choose_device
-from mmfm.jsonable import to_json
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
 from mmfm.measure.cost import Meter, resources_of
 from mmfm.measure.drafts import draft_all, draft_all_text_only, hashes_of, in_scope, predictions_of
@@ -105,7 +108,7 @@ def evaluate(
     split: str,
     train_manifest: Path,
     out: Path,
-    train_splits: Sequence[str] = ("train", "extra"),
+    train_splits: Sequence[str] = TRAIN_SPLITS,
     leaderboard: Path | None = None,
     summary: Path | None = None,
     write_card: bool = False,
@@ -113,8 +116,11 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     robustness: int = 0,
+    families: Sequence[str] = FAMILIES,
+    subgroups: Sequence[str] = GROUPINGS,
+    wording_sections: Sequence[str] = ("findings",),
 ) -> Scorecard:
-    """Drafts a split with its controls, scores them, and writes ``scorecard.json`` and ``predictions.jsonl``.
+    """Drafts a split with its controls, scores them, and writes the folder of results.
 
     Args:
         checkpoint: name or folder.
@@ -130,6 +136,9 @@ def evaluate(
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         seed: of the bootstrap, of the shuffling and of what robustness draws.
         robustness: studies that are drafted again from altered pictures, about 13 times each; 0 for none.
+        families: kinds of scores.
+        subgroups: groupings to score by.
+        wording_sections: sections that wording metrics compare.
 
     Raises:
         MmfmError: an input is wrong.
@@ -140,8 +149,8 @@ def evaluate(
     opened = load_checkpoint(checkpoint, device=choose_device(device))
     scored, trained = read_manifest(manifest), read_manifest(train_manifest)
     rows = scored.split(split)
-    known = {row.split for row in trained.rows}
-    train_rows = trained.split(*(name for name in train_splits if name in known))
+    train_rows = training_rows(trained, train_splits)
+    check_apart([Reference.from_row(row) for row in rows], [Reference.from_row(row) for row in train_rows])
     training = json.loads((folder / "provenance.json").read_text())
     generator = np.random.default_rng(seed)
     measured = _measure(
@@ -158,6 +167,12 @@ def evaluate(
         features_NE=measured.features_NE,
         train_features_NE=measured.train_features_NE,
         thresholds=measured.thresholds,
+        leaks=measured.leaks,
+        robustness=measured.robustness or (),
+        resources=measured.resources,
+        families=families,
+        groupings=subgroups,
+        wording_sections=wording_sections,
         provenance=Provenance(
             experiment=opened.name,
             data=f"{rows[0].source} {split}",
@@ -169,18 +184,13 @@ def evaluate(
             checkpoint_sha256=opened.sha256,
         ),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    write_predictions(measured.predictions, out / "predictions.jsonl")
-    for name, predictions in measured.controls.items():
-        write_predictions(predictions, out / f"control_{name}.jsonl")
-    beside = {
-        "thresholds": measured.thresholds,
-        "leaks": to_json(measured.leaks.counts()),
-        "resources": to_json(measured.resources),
-        "robustness": "not run" if measured.robustness is None else to_json(measured.robustness),
-    }
-    write_whole(out / "measured.json", json.dumps(beside, indent=1, allow_nan=False) + "\n")
-    card.write(out / "scorecard.json")
+    write_results(
+        out,
+        card,
+        predictions=measured.predictions,
+        references=measured.references,
+        controls=measured.controls,
+    )
     if leaderboard is not None:
         update_leaderboard(leaderboard, card)
     if summary is not None:
@@ -219,7 +229,7 @@ def _measure(
         opened, drafts, reading=reading, drafting=drafting, batch_size=batch_size, training=training
     )
     order = shuffled([row.patient_id for row in rows], generator)
-    frozen = frozen_encoder(opened)
+    frozen = frozen_encoder(opened.processor, reading.device)
     of_train = train_pass(opened, trained, train_rows, frozen)
     from_others = draft_all(
         opened, rows, [pixels[i] for i in order], batch_size=batch_size, description="shuffled images"
