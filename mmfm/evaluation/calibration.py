@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmfm.evaluation.intervals import percentile_interval
+from mmfm.evaluation.intervals import centred_interval, percentile_interval
 from mmfm.evaluation.probabilities import Probabilities, log_losses, logit
 
 FOLDS = 5
@@ -84,7 +84,7 @@ def calibration_scores(
                 at = calibrated.labels.index(label)
                 values = calibrated.calibration(at, np.ones((1, len(calibrated.truth_NL))))
                 draws = calibrated.calibration(at, resamples_RN)
-                scores = {kind: _score(float(values[kind][0]), draws[kind]) for kind in values}
+                scores = {kind: _score(kind, float(values[kind][0]), draws[kind]) for kind in values}
                 row = Calibration(
                     label=label, method=method, n=len(truth_N), positives=int(truth_N.sum()), scores=scores
                 )
@@ -165,6 +165,7 @@ def _isotonic(predicted_N: np.ndarray, truth_N: np.ndarray) -> Map:
     return lambda p: np.asarray(fit.predict(p))
 
 
-def _score(value: float, draws_R: np.ndarray) -> Score:
-    value, low, high = (None if np.isnan(x) else x for x in (value, *percentile_interval(draws_R)))  # type: ignore[assignment]
+def _score(kind: str, value: float, draws_R: np.ndarray) -> Score:
+    low, high = centred_interval(draws_R, value) if kind == "ece" else percentile_interval(draws_R)
+    value, low, high = (None if np.isnan(x) else x for x in (value, low, high))  # type: ignore[assignment]
     return Score(value=value, low=low, high=high)
