@@ -77,7 +77,8 @@ def calibration_scores(
                 draws = calibrated.calibration(at, resamples_RN)
                 n, positives = len(truth_N), int(truth_N.sum())
                 scores = {
-                    kind: Estimate.of(float(values[kind][0]), draws[kind], n=n, events=positives) for kind in values
+                    kind: Estimate.of(float(values[kind][0]), draws[kind], n=n, events=positives, centred=kind == "ece")
+                    for kind in values
                 }
                 row = Calibration(label=label, method=method, n=n, positives=positives, scores=scores)
                 rows.append(row)

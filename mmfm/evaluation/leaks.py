@@ -110,12 +110,12 @@ def find_leaks(
         train_hashes: those of the training studies.
     """
     exact, near = duplicate_texts([_text(reference) for reference in references], map(_text, train))
-    patients = {(reference.source, reference.patient_id) for reference in train}
+    patients = {(reference.source, reference.patient) for reference in train}
     known = set().union(*train_files) if train_files else set()
     stated = known and files is not None and any(files)
     return Leaks(
         train_studies=len(train),
-        shared_patient=np.array([(r.source, r.patient_id) in patients for r in references], dtype=bool),
+        shared_patient=np.array([(r.source, r.patient) in patients for r in references], dtype=bool),
         has_text=np.array([bool(_words(_text(reference))) for reference in references], dtype=bool),
         exact_text=exact,
         near_text=near,

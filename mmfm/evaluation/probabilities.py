@@ -83,8 +83,8 @@ class Probabilities:
         """Returns each score, of shape (R,), for R weightings of the studies; NaN where it is undefined.
 
         Brier skill is 1 - Brier / (Brier of always saying the base rate of the same studies). ECE has the bins of
-        ``ece_edges``, made once of all studies; it is above 0 by chance alone, the more so the fewer studies
-        there are, and once more so in a resample: its interval can lie above it. Macro only where all labels of
+        ``ece_edges``, made once of all studies; it is above 0 by chance alone, the more so the fewer studies there are,
+        and once more so in a resample: its interval is ``intervals.centred_interval``. Macro only where all labels of
         ``MACRO_LABELS`` qualify.
         """
         scores: dict[str, np.ndarray] = {}

@@ -67,7 +67,13 @@ class Resampled:
     def estimates(self) -> dict[str, Estimate]:
         """Returns each score with its interval and counts."""
         return {
-            name: Estimate.of(value, self.draws[name], n=self.counts[name][0], events=self.counts[name][1])
+            name: Estimate.of(
+                value,
+                self.draws[name],
+                n=self.counts[name][0],
+                events=self.counts[name][1],
+                centred=name.startswith("ece"),
+            )
             for name, value in self.values.items()
         }
 

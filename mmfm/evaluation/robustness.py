@@ -68,7 +68,7 @@ def score_robustness(
         generator: draws the bootstrap.
     """
     refused_N = np.array([draft is None for draft in altered], dtype=float)
-    weights_RN = patient_resamples([reference.patient_id for reference in references], generator=generator)
+    weights_RN = patient_resamples([reference.patient for reference in references], generator=generator)
     share = _shares({"refused": (refused_N, np.ones_like(refused_N))}, weights_RN)["refused"]
     kept = [
         (reference, before, after)
@@ -79,7 +79,7 @@ def score_robustness(
     changes: dict[str, Estimate] = {}
     agreement: dict[str, Estimate] = {}
     if kept:
-        weights_RN = patient_resamples([reference.patient_id for reference, _, _ in kept], generator=generator)
+        weights_RN = patient_resamples([reference.patient for reference, _, _ in kept], generator=generator)
         scores, changes, agreement = _compare(kept, weights_RN)
     return Robustness(
         name=name,

@@ -42,6 +42,9 @@ from mmfm.evaluation.scorecard import (
 from mmfm.evaluation.subgroups import Grouping, subgroup_scores
 from mmfm.evaluation.wording import normalise
 
+CALIBRATION_ROUNDS = 200
+"""Of the bootstrap: three sets of probabilities with a slope each are refitted in every round."""
+
 _DRAFTS = "drafts"
 
 _NEEDS = {
@@ -216,7 +219,7 @@ def _of_probabilities(
         return {}
     return {
         "calibration": calibration_scores(
-            probabilities, patients=patients, generator=generator, resamples_RN=resamples_RN
+            probabilities, patients=patients, generator=generator, resamples_RN=resamples_RN[:CALIBRATION_ROUNDS]
         ),
         "conformal": conformal_scores(probabilities, patients=patients, generator=generator),
         "curves": Curves.of(probabilities),

@@ -225,11 +225,12 @@ def _share(events_N: np.ndarray, n_N: np.ndarray, patient_N: np.ndarray, *, f1: 
 def _interval(value: float, of_patient: np.ndarray, patients: int, *, most: float) -> tuple[float, float]:
     """Returns Wilson's interval at the effective number, at most ``most``, from what each patient moves the value by.
 
-    Where all agree the variance is 0 and says nothing: then each patient counts once.
+    Where nothing varies, at 0, at 1 and within one patient, the variance says nothing: each patient counts once.
     """
-    variance = (of_patient**2).sum() * patients / max(patients - 1, 1)
-    effective = value * (1 - value) / variance if variance > 0 and 0 < value < 1 else patients
-    return wilson_interval(value, min(effective, most))
+    if value in (0, 1) or patients == 1:
+        return wilson_interval(value, patients)
+    variance = (of_patient**2).sum() * patients / (patients - 1)
+    return wilson_interval(value, min(value * (1 - value) / variance, most) if variance > 0 else most)
 
 
 def _aurocs(probabilities: Probabilities, inside_N: np.ndarray, patient_N: np.ndarray) -> dict[str, Rate]:
@@ -247,7 +248,7 @@ def _aurocs(probabilities: Probabilities, inside_N: np.ndarray, patient_N: np.nd
         patients = len(np.unique(patient))
         rarer = min(len(np.unique(patient[positive])), len(np.unique(patient[~positive])))
         low, high = _interval(value, np.bincount(patient, moves), patients, most=len(truth))
-        if value in (0, 1):
+        if value in (0, 1):  # each patient with the rarer kind counts once
             low, high = wilson_interval(value, rarer)
         rates[name] = Rate(value=value, low=low, high=high, n=len(truth), events=int(positive.sum()), patients=patients)
     return rates

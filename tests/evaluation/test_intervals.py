@@ -5,11 +5,13 @@ from scipy.stats import binomtest
 from mmfm.evaluation.intervals import (
     Estimate,
     bootstrap_p,
+    centred_interval,
     holm,
     patient_resamples,
     percentile_interval,
     wilson_interval,
 )
+from mmfm.evaluation.probabilities import ece
 
 
 def test_patients_are_drawn_whole():
@@ -59,3 +61,21 @@ def test_wilsons_interval(events, n):
 def test_an_undefined_score_is_none_and_not_nan():
     assert Estimate.of(float("nan"), np.array([np.nan]), n=0) == Estimate(value=None, low=None, high=None, n=0)
     assert Estimate.of(1 / 3, np.array([1 / 3, 1 / 3]), n=3, events=1).value == 0.333333
+
+
+def test_rounds_that_are_inflated_are_centred_on_the_score():
+    draws = np.append(np.linspace(0.2, 0.4, 1001), np.nan)
+    assert centred_interval(draws, 0.25) == pytest.approx((0.155, 0.345))
+    assert centred_interval(draws, 0.05) == pytest.approx((0, 0.145))
+    assert np.isnan(centred_interval(np.array([np.nan]), 0.1)).all()
+
+
+def test_the_centred_interval_of_ece_holds_it():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        predicted = generator.random(300)
+        truth = (generator.random(300) < predicted).astype(float)
+        value = ece(predicted, truth, np.ones((1, 300)))[0]
+        draws = ece(predicted, truth, generator.multinomial(300, np.full(300, 1 / 300), size=200).astype(float))
+        low, high = centred_interval(draws, value)
+        assert low < value < high

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2_contingency, fisher_exact
 from sklearn.metrics import f1_score, roc_auc_score
 
-from mmfm.evaluation.intervals import patient_resamples
+from mmfm.evaluation.intervals import patient_resamples, wilson_interval
 from mmfm.evaluation.probabilities import Probabilities, rank_scores
 from mmfm.evaluation.subgroups import Grouping, subgroup_scores
 from mmfm.jsonable import from_json, to_json
@@ -95,6 +95,17 @@ def test_ten_studies_of_a_patient_are_not_ten_patients():
     assert (rate.low, rate.high) == pytest.approx((single.low, single.high), abs=0.02)
     assert alone.groups[0].gaps["sensitivity"].flagged
     assert not tens.groups[0].gaps["sensitivity"].flagged
+
+
+def test_where_nothing_varies_each_patient_counts_once():
+    groups, drafted, reference = _counts([30, 5], [30, 10])
+    patients = [str(i // 10) for i in range(40)]  # three that are found in all studies, and one that is in half
+    all_found, one_patient = (
+        group.sensitivity for group in _scores(groups, drafted, reference, patients=patients).groups
+    )
+    three = binomtest(3, 3).proportion_ci(method="wilson")
+    assert (all_found.low, all_found.high) == pytest.approx((three.low, three.high))
+    assert (one_patient.low, one_patient.high) == pytest.approx(wilson_interval(0.5, 1))
 
 
 def test_the_interval_of_f1_is_about_that_of_the_bootstrap(made):
