@@ -50,8 +50,8 @@ class ErrorKind(StrEnum):
     statement is an invention, and a contradiction."""
     INVENTED_COMPARISON = "invented_comparison"
     """The draft compares with a prior study that it cannot have from anywhere: there is no ``prior_study_uid``, and the
-    reference makes no such comparison. Where its comparison section names a prior, any comparison in its text will do,
-    else it has to be one of the same thing, or a general one in the same direction."""
+    reference makes no such comparison: of the same thing, or, where the draft names none, in the same direction. Where
+    the comparison section names a prior, any comparison in the reference's text that the draft has not will do."""
     CONTRADICTION = "contradiction"
     """The draft denies in one sentence what it states in another, on the same side or without one."""
     REPEAT = "repeat"
@@ -126,16 +126,18 @@ _FORWARDS, _AROUND = frozenset(_WORDS["negation"]["forwards"]), frozenset(_WORDS
 _NEGATIONS = _FORWARDS | _AROUND
 _OPPOSITE, _ENDS = _NEGATIONS | set(_WORDS["negation"]["opposite"]), frozenset(_WORDS["negation"]["ends"])
 _NO_CHANGE = frozenset(_WORDS["negation"]["no_change"])
-_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES = (
+_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES, _QUALIFIES_ALL = (
     frozenset(_WORDS["words"][name])
-    for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies")
+    for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies", "qualifies_all")
 )
+_SMALL = _FUNCTION | _OPPOSITE | _SIDES.keys() | _SEVERITIES.keys()
 _STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
 _BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
 _COMPARES = {name: re.compile(rf"\b(?:{'|'.join(patterns)})\b") for name, patterns in _WORDS["compares"].items()}
 _NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (_COMPARES[name] for name in ("named", "implied", "fresh", "not_comparing"))
 _CHANGES = {name: _COMPARES[name] for name in ("better", "worse", "same")}
 
+_JOINTS = frozenset((",", ";", ":", "and", "or"))
 _EXISTS = frozenset(("a", "an", "there", "present"))
 _ON_VIEW = re.compile(r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)")
 _NUMBER = re.compile(r"\s*\(?\d{1,2}[.)]\s+")
@@ -152,6 +154,8 @@ class _Sentence:
     """A sentence as sets of words; ``finding words`` tell what it is about, without places and small words."""
 
     text: str
+    tokens: tuple[str, ...]
+    """Its words and what parts them, in singular."""
     words: tuple[str, ...]
     content: frozenset[str]
     """All but small words, sides, severities and negations."""
@@ -213,24 +217,28 @@ def _sentence(text: str) -> _Sentence:
     for token in _TOKEN.findall(plain):
         tokens += _SPELLED.get(token) or (_singular(token),)
     words = tuple(token for token in tokens if token not in ",;:")
-    reached = _reached(tokens)
     place = set(_TOKEN.findall(" ".join(_ON_VIEW.findall(plain))))
-    content = {w for w in words if w not in _FUNCTION and w not in _OPPOSITE and w not in _SIDES}
-    content = {w for w in content if w not in _SEVERITIES and w not in place}
+    content = set(words) - _SMALL - place
     findings = {w for w in content if w not in _ANATOMY and not w.isdigit()}
     if not findings and not _EXISTS.isdisjoint(words):
         findings = content  # "there is a cervical rib"
-    asserted = {w for w, denied in zip(tokens, reached, strict=True) if not denied} & findings
-    both = _BOTH_SIDES.sub("both", " ".join(words)).split()
+    asserted = findings
+    if negations := sum(w in _NEGATIONS for w in words):
+        asserted = {w for w, denied in zip(tokens, _reached(tokens), strict=True) if not denied} & findings
+    sides = tuple(_SIDES[w] for w in words if w in _SIDES)
+    if len(sides) > 1:
+        both = _BOTH_SIDES.sub("both", " ".join(words)).split()
+        sides = tuple(_SIDES[w] for w in both if w in _SIDES)
     return _Sentence(
         text=text,
+        tokens=tuple(tokens),
         words=words,
         content=frozenset(content),
         asserted=frozenset(asserted),
         denied=frozenset(findings - asserted),
-        sides=tuple(_SIDES[w] for w in both if w in _SIDES),
+        sides=sides,
         severities=frozenset(_SEVERITIES[w] for w in words if w in _SEVERITIES),
-        negations=sum(w in _NEGATIONS for w in words),
+        negations=negations,
     )
 
 
@@ -263,7 +271,7 @@ def _stops(tokens: Sequence[str], j: int) -> bool:
     return tokens[j] in _ENDS or tokens[j] in ";:" or (tokens[j] == "," and tokens[j + 1 : j + 2] in _CLAUSE)
 
 
-_CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with")]
+_CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with", "finding")]
 
 
 def _sentences(sections: Sections) -> list[_Sentence]:
@@ -316,8 +324,14 @@ class _Comparison:
             return []
         things = d.content - _COMPARING
         for r in self.reference:
-            alike = r.content & things if things else r.change & d.change or not d.change
-            if r.compares and (alike or self.names_prior):
+            if not r.compares:
+                continue
+            same_way = bool(r.change & d.change) or not d.change
+            if r in self.free_reference:
+                made = self.names_prior or bool(r.content & things) or (not things and same_way)
+            else:  # the draft has this one already: another has to say the same
+                made = same_way and (not things or bool(r.content & things))
+            if made:
                 return []
         return [ClinicalError(kind=ErrorKind.INVENTED_COMPARISON, observation=None, draft=d.text, reference=None)]
 
@@ -466,13 +480,17 @@ def _opposed(finding: Finding, others: Iterable[Finding]) -> bool:
 
 def _denies(denying: _Sentence, stating: _Sentence) -> bool:
     """Whether one denies in words of the other what that states; "no large effusion" does not deny a small one."""
-    for i, word in enumerate(denying.words):
-        if word in denying.denied & stating.asserted:
-            start = i
-            while start and denying.words[start - 1] in _QUALIFIES | _ANATOMY:
-                start -= 1
-            if _QUALIFIES.isdisjoint(set(denying.words[start:i]) - set(stating.words)):
-                return True
+    shared = denying.denied & stating.asserted - _VAGUE
+    item: list[str] = []
+    for token in denying.tokens:
+        if token in _NEGATIONS:
+            item = []
+        elif token in _JOINTS:
+            item = [word for word in item if word in _QUALIFIES_ALL]
+        elif token in shared and _QUALIFIES.isdisjoint(set(item) - set(stating.words)):
+            return True
+        else:
+            item.append(token)
     return False
 
 
@@ -508,24 +526,16 @@ def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
 
 def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
     errors = []
-    for denying in sentences:
-        if not denying.negations:
-            continue
+    for denying in (s for s in sentences if s.denied):
         for stating in sentences:
-            if stating is denying or stating.words == denying.words:
+            if denying.denied.isdisjoint(stating.asserted) or stating is denying:
                 continue
             error: dict[str, Any] = {"draft": stating.text, "reference": denying.text}
-            names = [
-                f.observation
-                for f in stating.labels
-                for g in denying.labels
-                if f.observation == g.observation
-                and f.status is Status.PRESENT
-                and g.status is Status.ABSENT
-                and (not denying.sides or {*denying.sides} & {*stating.sides})
-                and _denies(denying, stating)
-            ]
-            if not names and stating.asserted and stating.stripped[0] == denying.stripped[0] and not stating.negations:
+            names: list[str | None] = []
+            if _denies(denying, stating) and (not denying.sides or {*denying.sides} & {*stating.sides}):
+                absent = {f.observation for f in denying.labels if f.status is Status.ABSENT}
+                names += [f.observation for f in stating.labels if f.status is Status.PRESENT and f.observation in absent]
+            if not names and stating.stripped[0] == denying.stripped[0] and not stating.negations:
                 names = [None]
             errors += [ClinicalError(kind=ErrorKind.CONTRADICTION, observation=name, **error) for name in names]
     return _once(errors)
