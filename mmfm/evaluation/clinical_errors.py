@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -79,8 +78,8 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
         reference: the study's report, and what is known of a prior study.
     """
     both = _Comparison(draft, reference)
-    errors = [*both.errors(), *_contradictions(both.draft), *_repeats(draft)]
-    return tuple(sorted(dict.fromkeys(errors), key=lambda error: _KINDS.index(error.kind)))
+    errors = [*dict.fromkeys([*both.errors(), *_contradictions(both.draft)]), *_repeats(draft)]
+    return tuple(sorted(errors, key=lambda error: _KINDS.index(error.kind)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +121,9 @@ _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 _SPELLED: dict[str, list[str]] = {word: text.split() for word, text in _WORDS["spelled"].items()}
 _SIDES = {word: side for side, words in _WORDS["side"].items() for word in words}
 _SEVERITIES = {word: severity for severity, words in _WORDS["severity"].items() for word in words}
-_FORWARDS, _AROUND = frozenset(_WORDS["negation"]["forwards"]), frozenset(_WORDS["negation"]["around"])
-_NEGATIONS = _FORWARDS | _AROUND
-_OPPOSITE, _ENDS = _NEGATIONS | set(_WORDS["negation"]["opposite"]), frozenset(_WORDS["negation"]["ends"])
-_NO_CHANGE = frozenset(_WORDS["negation"]["no_change"])
+_AROUND, _ENDS, _NO_CHANGE = (frozenset(_WORDS["negation"][name]) for name in ("around", "ends", "no_change"))
+_NEGATIONS = _AROUND | set(_WORDS["negation"]["forwards"])
+_OPPOSITE = _NEGATIONS | set(_WORDS["negation"]["opposite"])
 _FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES, _QUALIFIES_ALL = (
     frozenset(_WORDS["words"][name])
     for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies", "qualifies_all")
@@ -134,12 +132,13 @@ _SMALL = _FUNCTION | _OPPOSITE | _SIDES.keys() | _SEVERITIES.keys()
 _STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
 _BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
 _COMPARES = {name: re.compile(rf"\b(?:{'|'.join(patterns)})\b") for name, patterns in _WORDS["compares"].items()}
-_NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (_COMPARES[name] for name in ("named", "implied", "fresh", "not_comparing"))
-_CHANGES = {name: _COMPARES[name] for name in ("better", "worse", "same")}
+_NEW = frozenset(_WORDS["words"]["only_new"])
 
 _JOINTS = frozenset((",", ";", ":", "and", "or"))
 _EXISTS = frozenset(("a", "an", "there", "present"))
-_ON_VIEW = re.compile(r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)")
+_ON_VIEW = re.compile(
+    r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)"
+)
 _NUMBER = re.compile(r"\s*\(?\d{1,2}[.)]\s+")
 _TOKEN = re.compile(r"[a-z0-9]+|[,;:]")
 _BOTH_SIDES = re.compile(r"\b(?:left (?:and|or|and or) right|right (?:and|or|and or) left)\b")
@@ -184,23 +183,25 @@ class _Sentence:
         return label_report(self.text)
 
     @cached_property
-    def compares(self) -> str | None:
-        """``named`` where a prior study or a time is named, ``implied`` where it is not, ``fresh`` for "new" alone."""
+    def compares(self) -> bool:
+        """Whether it compares with a prior study, named or not."""
         text = " ".join(self.words)
-        if _NOT_COMPARING.search(text):
-            return None
-        if _NAMED.search(text):
-            return "named"
-        found = {match[0] for match in _IMPLIED.finditer(text)}
-        if found and all(_FRESH.fullmatch(word) for word in found):
-            return "fresh"
-        return "implied" if found or compares_with_prior(self.text) else None
+        if _COMPARES["not_comparing"].search(text):
+            return False
+        return any(_COMPARES[name].search(text) for name in ("named", "implied")) or compares_with_prior(self.text)
+
+    @cached_property
+    def only_new(self) -> bool:
+        """Whether it compares by nothing but calling a finding new: that is a finding first."""
+        text = " ".join(self.words)
+        found = set(_COMPARES["implied"].findall(text))
+        return bool(found) and found <= _NEW and not _COMPARES["named"].search(text)
 
     @cached_property
     def change(self) -> frozenset[str]:
         """Of better, worse and same, what a comparison says."""
         text = " ".join(self.words)
-        return frozenset(name for name, pattern in _CHANGES.items() if pattern.search(text))
+        return frozenset(name for name in ("better", "worse", "same") if _COMPARES[name].search(text))
 
     @property
     def asserts(self) -> bool:
@@ -275,7 +276,9 @@ _CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with", 
 
 
 def _sentences(sections: Sections) -> list[_Sentence]:
-    texts = [text for section in (sections.findings, sections.impression) if section for text in split_sentences(section)]
+    texts = [
+        text for section in (sections.findings, sections.impression) if section for text in split_sentences(section)
+    ]
     return [sentence for sentence in map(_sentence, texts) if sentence.words]
 
 
@@ -299,29 +302,26 @@ class _Comparison:
         self.names_prior = _names_prior(reference.report.comparison)
 
     def errors(self) -> list[ClinicalError]:
-        if not self.free_draft and not self.free_reference:
-            return []
-        errors, drafted, referred = [], set(), set()
+        errors: list[ClinicalError] = []
+        settled: dict[_Sentence, set[str]] = {}  # observations of sentences in which an error was found
         for d, r, alike in _pairs(self.free_draft, self.free_reference):
-            found = self._invented_comparison(d) or _of_pair(d, r, alike)
-            if found or alike >= COPIED:
-                drafted.add(d)
-                referred.add(r)
-            errors += found
+            if found := _of_pair(d, r, alike):
+                errors += found
+                for one, other in ((d, r), (r, d)):
+                    settled.setdefault(one, set()).update(f.observation for f in other.labels)
         for d in self.free_draft:
-            if d not in drafted:
-                errors += self._invented_comparison(d) or self._unsupported(d)
-                if d.compares == "fresh":
-                    errors += self._unsupported(d)
-        settled = {(error.kind, error.observation) for error in errors}
+            compares = self._compares_without_prior(d)
+            if compares:
+                errors.append(_error(ErrorKind.INVENTED_COMPARISON, draft=d))
+            if not compares or d.only_new:
+                errors += self._unsupported(d, settled.get(d))
         for r in self.free_reference:
-            if r not in referred:
-                errors += [e for e in self._missed(r) if (e.kind, e.observation) not in settled or not e.observation]
+            errors += self._missed(r, settled.get(r))
         return errors
 
-    def _invented_comparison(self, d: _Sentence) -> list[ClinicalError]:
-        if self.has_prior or d.compares is None:
-            return []
+    def _compares_without_prior(self, d: _Sentence) -> bool:
+        if self.has_prior or not d.compares:
+            return False
         things = d.content - _COMPARING
         for r in self.reference:
             if not r.compares:
@@ -332,67 +332,83 @@ class _Comparison:
             else:  # the draft has this one already: another has to say the same
                 made = same_way and (not things or bool(r.content & things))
             if made:
-                return []
-        return [ClinicalError(kind=ErrorKind.INVENTED_COMPARISON, observation=None, draft=d.text, reference=None)]
+                return False
+        return True
 
-    def _unsupported(self, d: _Sentence) -> list[ClinicalError]:
+    def _unsupported(self, d: _Sentence, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``d`` states and the reference does not."""
         errors, stated = [], [f for f in d.labels if f.status is not Status.ABSENT]
         for finding in stated:
-            errors += self._unsupported_label(d, finding)
-        if not stated and d.asserts and d.compares in (None, "fresh") and not _told(d, self.reference):
-            errors.append(ClinicalError(kind=ErrorKind.INVENTED_FINDING, observation=None, draft=d.text, reference=None))
+            if finding.observation not in (settled or ()):
+                errors += self._unsupported_label(d, finding)
+        if not stated and settled is None and d.asserts and (not d.compares or d.only_new):
+            errors += [] if _told(d, self.reference) else [_error(ErrorKind.INVENTED_FINDING, draft=d)]
         return _once(errors)
 
     def _unsupported_label(self, d: _Sentence, finding: Finding) -> list[ClinicalError]:
         name = finding.observation
         theirs = [(r, f) for r in self.reference for f in r.labels if f.observation == name]
         stating = [(r, f) for r, f in theirs if f.status is not Status.ABSENT]
+        more = any(r in self.free_reference for r, _ in stating)  # has the reference more of it than the draft?
         if name in _BROAD:
             stating = [(r, f) for r, f in stating if r.asserted & d.asserted]
-        elif name in _FURTHER and not any(r in self.free_reference for r, _ in stating):
+        elif name in _FURTHER and not more:
             stating = [(r, f) for r, f in stating if 2 * len(r.asserted & d.asserted) >= len(d.asserted)]
-        error: dict[str, Any] = {"observation": name, "draft": d.text}
-        if stating:
-            if not _all_opposite(finding, [f for _, f in stating]):
-                return _severity(d, finding, stating) if any(r in self.free_reference for r, _ in stating) else []
+        if stating and _all_opposite(finding, [f for _, f in stating]):
             near = (r for r, f in stating if f.location in (None, finding.location) or finding.location is None)
-            r = next((r for r in near if r in self.free_reference), None)
-            kind = ErrorKind.WRONG_SIDE if r else ErrorKind.INVENTED_FINDING
-            return [ClinicalError(kind=kind, reference=(r or stating[0][0]).text, **error)]
-        if self._stood_for(name, self.reference):
+            if r := next((r for r in near if r in self.free_reference), None):
+                return [_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r)]
+            return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=stating[0][0])]
+        if stating:
+            other = _other_severity(finding, [f for _, f in stating])
+            return [_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=stating[0][0])] if other else []
+        if _stood_for(name, self.reference):
             return []
-        if finding.status is Status.PRESENT:
+        if finding.status is Status.PRESENT and not _denied(name, self.draft):
             for r, _ in theirs:
-                if r in self.free_reference and _denies(r, d) and not self._denied(name, self.draft):
-                    return [ClinicalError(kind=ErrorKind.NEGATION_FLIP, reference=r.text, **error)]
-        reference = theirs[0][0].text if theirs else None
-        return [ClinicalError(kind=ErrorKind.INVENTED_FINDING, reference=reference, **error)]
+                if r in self.free_reference and _denies(r, d):
+                    return [_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r)]
+        return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=theirs[0][0] if theirs else None)]
 
-    def _missed(self, r: _Sentence) -> list[ClinicalError]:
+    def _missed(self, r: _Sentence, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``r`` of the reference states and the draft does not."""
-        errors, stated = [], [f for f in r.labels if f.status is Status.PRESENT]
-        for finding in stated:
-            name = finding.observation
+        errors = []
+        for name in (f.observation for f in r.labels if f.status is Status.PRESENT):
             theirs = [(d, f) for d in self.draft for f in d.labels if f.observation == name]
-            if any(f.status is not Status.ABSENT for _, f in theirs) or self._stood_for(name, self.draft):
+            stated = any(f.status is not Status.ABSENT for _, f in theirs)
+            if stated or name in (settled or ()) or _stood_for(name, self.draft):
                 continue
-            d = next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None)
-            kind = ErrorKind.NEGATION_FLIP if d else ErrorKind.MISSED_FINDING
-            errors.append(ClinicalError(kind=kind, observation=name, draft=d and d.text, reference=r.text))
-        if not r.labels and r.asserts and not _told(r, self.draft):
-            errors.append(ClinicalError(kind=ErrorKind.MISSED_FINDING, observation=None, draft=None, reference=r.text))
+            if d := next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None):
+                errors.append(_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r))
+            else:
+                errors.append(_error(ErrorKind.MISSED_FINDING, name, reference=r))
+        if not r.labels and settled is None and r.asserts and not _told(r, self.draft):
+            errors.append(_error(ErrorKind.MISSED_FINDING, reference=r))
         return _once(errors)
 
-    def _stood_for(self, name: str, sentences: list[_Sentence]) -> bool:
-        others = _STANDS_FOR.get(name, ())
-        return any(
-            f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels
-        )
 
-    @staticmethod
-    def _denied(name: str, sentences: list[_Sentence]) -> bool:
-        return any(f.observation == name and f.status is Status.ABSENT for s in sentences for f in s.labels)
+def _error(
+    kind: ErrorKind,
+    observation: str | None = None,
+    *,
+    draft: _Sentence | None = None,
+    reference: _Sentence | None = None,
+) -> ClinicalError:
+    return ClinicalError(
+        kind=kind,
+        observation=observation,
+        draft=draft.text if draft else None,
+        reference=reference.text if reference else None,
+    )
+
+
+def _stood_for(name: str, sentences: list[_Sentence]) -> bool:
+    others = _STANDS_FOR.get(name, ())
+    return any(f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels)
+
+
+def _denied(name: str, sentences: list[_Sentence]) -> bool:
+    return any(f.status is Status.ABSENT and f.observation == name for s in sentences for f in s.labels)
 
 
 def _without(sentences: list[_Sentence], shared: Counter[tuple[str, ...]]) -> list[_Sentence]:
@@ -440,22 +456,23 @@ def _pairs(draft: list[_Sentence], reference: list[_Sentence]) -> list[tuple[_Se
 
 def _of_pair(d: _Sentence, r: _Sentence, alike: float) -> list[ClinicalError]:
     """Where two sentences about the same thing differ in negation, side or severity."""
-    error: dict[str, Any] = {"draft": d.text, "reference": r.text}
     if _turned(d, r, alike):
-        names = [f.observation for f in d.labels if _opposed(f, r.labels)] or [None]
-        return _once([ClinicalError(kind=ErrorKind.NEGATION_FLIP, observation=name, **error) for name in names])
-    names = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
-    same_thing = bool(names or d.asserted & r.asserted)
+        names: list[str | None] = [f.observation for f in d.labels if _opposed(f, r.labels)]
+        return _once([_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r) for name in names or [None]])
+    shared = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
+    name = next(iter(shared), None)
     errors = []
-    if d.sides != r.sides and (
-        (d.bare == r.bare or (alike >= COPIED and sorted(d.sides) != sorted(r.sides) and len(d.sides) == len(r.sides)))
-        or (same_thing and len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides})
-    ):
-        errors.append(ClinicalError(kind=ErrorKind.WRONG_SIDE, observation=next(iter(names), None), **error))
+    if d.sides != r.sides:
+        same_words = d.bare == r.bare or (
+            alike >= COPIED and len(d.sides) == len(r.sides) and sorted(d.sides) != sorted(r.sides)
+        )
+        opposite = len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides}
+        if same_words or (opposite and (shared or d.asserted & r.asserted)):
+            errors.append(_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r))
     places = [s.content & _ANATOMY for s in (d, r)]
     same_place = not all(places) or places[0] & places[1]
     if d.asserted & r.asserted and same_place and d.severities and r.severities and not d.severities & r.severities:
-        errors.append(ClinicalError(kind=ErrorKind.WRONG_SEVERITY, observation=next(iter(names), None), **error))
+        errors.append(_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=r))
     return errors
 
 
@@ -499,13 +516,10 @@ def _all_opposite(finding: Finding, others: list[Finding]) -> bool:
     return opposite is not None and all(f.laterality is opposite for f in others)
 
 
-def _severity(d: _Sentence, finding: Finding, stating: list[tuple[_Sentence, Finding]]) -> list[ClinicalError]:
+def _other_severity(finding: Finding, others: list[Finding]) -> bool:
     mine = _SEVERITIES.get(finding.severity or "")
-    theirs = [_SEVERITIES.get(f.severity or "") for _, f in stating]
-    if mine is None or None in theirs or mine in theirs:
-        return []
-    kind, name = ErrorKind.WRONG_SEVERITY, finding.observation
-    return [ClinicalError(kind=kind, observation=name, draft=d.text, reference=stating[0][0].text)]
+    theirs = {_SEVERITIES.get(f.severity or "") for f in others}
+    return mine is not None and None not in theirs and mine not in theirs
 
 
 def _told(sentence: _Sentence, others: Iterable[_Sentence]) -> bool:
@@ -515,13 +529,16 @@ def _told(sentence: _Sentence, others: Iterable[_Sentence]) -> bool:
 
 def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
     """One error for a thing with several names: "airspace opacity, likely pneumonia"."""
-    kept: list[ClinicalError] = []
+    kept: dict[tuple[ErrorKind, str | None, str | None], list[ClinicalError]] = {}
     for error in errors:
-        names = {error.observation, *_STANDS_FOR.get(error.observation or "", ())}
-        same = [k for k in kept if k.kind == error.kind and k.draft == error.draft and k.reference == error.reference]
-        if not any(k.observation in names or error.observation in _STANDS_FOR.get(k.observation or "", ()) for k in same):
-            kept.append(error)
-    return kept
+        same = kept.setdefault((error.kind, error.draft, error.reference), [])
+        if not any(_akin(error.observation, other.observation) for other in same):
+            same.append(error)
+    return [error for same in kept.values() for error in same]
+
+
+def _akin(one: str | None, other: str | None) -> bool:
+    return one == other or one in _STANDS_FOR.get(other or "", ()) or other in _STANDS_FOR.get(one or "", ())
 
 
 def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
@@ -530,14 +547,14 @@ def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
         for stating in sentences:
             if denying.denied.isdisjoint(stating.asserted) or stating is denying:
                 continue
-            error: dict[str, Any] = {"draft": stating.text, "reference": denying.text}
             names: list[str | None] = []
             if _denies(denying, stating) and (not denying.sides or {*denying.sides} & {*stating.sides}):
                 absent = {f.observation for f in denying.labels if f.status is Status.ABSENT}
-                names += [f.observation for f in stating.labels if f.status is Status.PRESENT and f.observation in absent]
+                present = (f.observation for f in stating.labels if f.status is Status.PRESENT)
+                names += [name for name in present if name in absent]
             if not names and stating.stripped[0] == denying.stripped[0] and not stating.negations:
                 names = [None]
-            errors += [ClinicalError(kind=ErrorKind.CONTRADICTION, observation=name, **error) for name in names]
+            errors += [_error(ErrorKind.CONTRADICTION, name, draft=stating, reference=denying) for name in names]
     return _once(errors)
 
 
@@ -547,7 +564,6 @@ def _repeats(draft: Sections) -> list[ClinicalError]:
         seen: set[tuple[str, ...]] = set()
         for sentence in map(_sentence, split_sentences(section) if section else ()):
             if len(sentence.words) > 1 and sentence.words in seen:
-                kind, text = ErrorKind.REPEAT, sentence.text
-                errors.append(ClinicalError(kind=kind, observation=None, draft=text, reference=None))
+                errors.append(_error(ErrorKind.REPEAT, draft=sentence))
             seen.add(sentence.words)
     return errors
