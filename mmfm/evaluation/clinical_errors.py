@@ -93,7 +93,8 @@ class ErrorRates:
     def of(cls, errors: Iterable[Sequence[ClinicalError]]) -> ErrorRates:
         """Returns the counts of what ``clinical_errors`` found in each study."""
         counts = [Counter(error.kind for error in each) for each in errors]
-        return cls(counts_NK=np.array([[count[kind] for kind in _KINDS] for count in counts], dtype=float))
+        counts_NK = np.array([[count[kind] for kind in _KINDS] for count in counts], dtype=float)
+        return cls(counts_NK=counts_NK.reshape(-1, len(_KINDS)))
 
     def take(self, index: np.ndarray) -> ErrorRates:
         """Returns the counts of the studies at ``index``."""
@@ -103,15 +104,17 @@ class ErrorRates:
         """Returns errors per report by kind and of all kinds, and the share of reports with any, each (R,)."""
         if not len(self.counts_NK):
             return {}
-        columns = np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
-        rates_RK = weights_RN @ columns / weights_RN.sum(axis=1, keepdims=True)
+        rates_RK = weights_RN @ self._columns() / weights_RN.sum(axis=1, keepdims=True)
         return dict(zip(_SCORES, rates_RK.T, strict=True))
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
         """Returns of each score the number of studies, and of errors or of reports with any."""
         N = len(self.counts_NK)
-        columns = np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
-        return {name: (N, int(total)) for name, total in zip(_SCORES, columns.sum(axis=0), strict=True)} if N else {}
+        totals = self._columns().sum(axis=0)
+        return {name: (N, int(total)) for name, total in zip(_SCORES, totals, strict=True)} if N else {}
+
+    def _columns(self) -> np.ndarray:
+        return np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
 
 
 _KINDS = tuple(ErrorKind)
@@ -128,6 +131,7 @@ _FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES, _QUALIFIE
     frozenset(_WORDS["words"][name])
     for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies", "qualifies_all")
 )
+_NO_PLURAL = frozenset(_WORDS["words"]["no_plural"]) | _FUNCTION
 _SMALL = _FUNCTION | _OPPOSITE | _SIDES.keys() | _SEVERITIES.keys()
 _STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
 _BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
@@ -245,7 +249,7 @@ def _sentence(text: str) -> _Sentence:
 
 @lru_cache(maxsize=2**14)
 def _singular(word: str) -> str:
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "as")) or word in _FUNCTION:
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")) or word in _NO_PLURAL:
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
@@ -360,7 +364,7 @@ class _Comparison:
                 return [_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r)]
             return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=stating[0][0])]
         if stating:
-            other = _other_severity(finding, [f for _, f in stating])
+            other = _other_severity(finding, stating)
             return [_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=stating[0][0])] if other else []
         if _stood_for(name, self.reference):
             return []
@@ -516,10 +520,10 @@ def _all_opposite(finding: Finding, others: list[Finding]) -> bool:
     return opposite is not None and all(f.laterality is opposite for f in others)
 
 
-def _other_severity(finding: Finding, others: list[Finding]) -> bool:
+def _other_severity(finding: Finding, stating: list[tuple[_Sentence, Finding]]) -> bool:
     mine = _SEVERITIES.get(finding.severity or "")
-    theirs = {_SEVERITIES.get(f.severity or "") for f in others}
-    return mine is not None and None not in theirs and mine not in theirs
+    theirs = {_SEVERITIES.get(f.severity or "") for _, f in stating}
+    return mine is not None and None not in theirs and not any(mine in r.severities for r, _ in stating)
 
 
 def _told(sentence: _Sentence, others: Iterable[_Sentence]) -> bool:
