@@ -207,11 +207,6 @@ class _Sentence:
         text = " ".join(self.words)
         return frozenset(name for name in ("better", "worse", "same") if _COMPARES[name].search(text))
 
-    @property
-    def asserts(self) -> bool:
-        """Whether it says that something is there which should not be, as far as its words tell."""
-        return bool(self.asserted - _COMPARING) and not self.content & _NORMAL and not self.content & _REMARK
-
 
 @lru_cache(maxsize=2**16)
 def _sentence(text: str) -> _Sentence:
@@ -308,7 +303,9 @@ class _Comparison:
     def errors(self) -> list[ClinicalError]:
         errors: list[ClinicalError] = []
         settled: dict[_Sentence, set[str]] = {}  # observations of sentences in which an error was found
+        partner: dict[_Sentence, _Sentence] = {}
         for d, r, alike in _pairs(self.free_draft, self.free_reference):
+            partner |= {d: r, r: d}
             if found := _of_pair(d, r, alike):
                 errors += found
                 for one, other in ((d, r), (r, d)):
@@ -318,9 +315,9 @@ class _Comparison:
             if compares:
                 errors.append(_error(ErrorKind.INVENTED_COMPARISON, draft=d))
             if not compares or d.only_new:
-                errors += self._unsupported(d, settled.get(d))
+                errors += self._unsupported(d, partner.get(d), settled.get(d))
         for r in self.free_reference:
-            errors += self._missed(r, settled.get(r))
+            errors += self._missed(r, partner.get(r), settled.get(r))
         return errors
 
     def _compares_without_prior(self, d: _Sentence) -> bool:
@@ -339,14 +336,14 @@ class _Comparison:
                 return False
         return True
 
-    def _unsupported(self, d: _Sentence, settled: set[str] | None) -> list[ClinicalError]:
+    def _unsupported(self, d: _Sentence, partner: _Sentence | None, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``d`` states and the reference does not."""
         errors, stated = [], [f for f in d.labels if f.status is not Status.ABSENT]
         for finding in stated:
             if finding.observation not in (settled or ()):
                 errors += self._unsupported_label(d, finding)
-        if not stated and settled is None and d.asserts and (not d.compares or d.only_new):
-            errors += [] if _told(d, self.reference) else [_error(ErrorKind.INVENTED_FINDING, draft=d)]
+        if not stated and settled is None and (not d.compares or d.only_new):
+            errors += [_error(ErrorKind.INVENTED_FINDING, draft=d)] if _untold(d, partner, self.reference) else []
         return _once(errors)
 
     def _unsupported_label(self, d: _Sentence, finding: Finding) -> list[ClinicalError]:
@@ -374,7 +371,7 @@ class _Comparison:
                     return [_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r)]
         return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=theirs[0][0] if theirs else None)]
 
-    def _missed(self, r: _Sentence, settled: set[str] | None) -> list[ClinicalError]:
+    def _missed(self, r: _Sentence, partner: _Sentence | None, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``r`` of the reference states and the draft does not."""
         errors = []
         for name in (f.observation for f in r.labels if f.status is Status.PRESENT):
@@ -386,7 +383,7 @@ class _Comparison:
                 errors.append(_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r))
             else:
                 errors.append(_error(ErrorKind.MISSED_FINDING, name, reference=r))
-        if not r.labels and settled is None and r.asserts and not _told(r, self.draft):
+        if not r.labels and settled is None and _untold(r, partner, self.draft):
             errors.append(_error(ErrorKind.MISSED_FINDING, reference=r))
         return _once(errors)
 
@@ -526,9 +523,16 @@ def _other_severity(finding: Finding, stating: list[tuple[_Sentence, Finding]]) 
     return mine is not None and None not in theirs and not any(mine in r.severities for r, _ in stating)
 
 
-def _told(sentence: _Sentence, others: Iterable[_Sentence]) -> bool:
-    """Whether most of what ``sentence`` asserts is asserted by one of the others."""
-    return any(5 * len(sentence.asserted & other.asserted) >= 3 * len(sentence.asserted) for other in others)
+def _untold(sentence: _Sentence, partner: _Sentence | None, others: Iterable[_Sentence]) -> bool:
+    """Whether ``sentence`` says that something is there which should not be, in words that none of the others asserts.
+
+    Of what it says beyond ``partner``, the other text's sentence about the same thing, where there is one.
+    """
+    said = partner.content if partner else frozenset()
+    asserted, content = sentence.asserted - said - _COMPARING, sentence.content - said
+    if not asserted or content & _NORMAL or content & _REMARK:
+        return False
+    return not any(5 * len(asserted & other.asserted) >= 3 * len(asserted) for other in others)
 
 
 def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
