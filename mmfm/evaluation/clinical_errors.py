@@ -124,8 +124,10 @@ _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 _SPELLED: dict[str, list[str]] = {word: text.split() for word, text in _WORDS["spelled"].items()}
 _SIDES = {word: side for side, words in _WORDS["side"].items() for word in words}
 _SEVERITIES = {word: severity for severity, words in _WORDS["severity"].items() for word in words}
-_AROUND, _ENDS, _NO_CHANGE = (frozenset(_WORDS["negation"][name]) for name in ("around", "ends", "no_change"))
-_NEGATIONS = _AROUND | set(_WORDS["negation"]["forwards"])
+_FORWARDS, _BACKWARDS, _AROUND, _ENDS, _NO_CHANGE = (
+    frozenset(_WORDS["negation"][name]) for name in ("forwards", "backwards", "around", "ends", "no_change")
+)
+_NEGATIONS = _FORWARDS | _BACKWARDS | _AROUND
 _OPPOSITE = _NEGATIONS | set(_WORDS["negation"]["opposite"])
 _FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES, _QUALIFIES_ALL = (
     frozenset(_WORDS["words"][name])
@@ -252,17 +254,15 @@ def _singular(word: str) -> str:
 
 
 def _reached(tokens: Sequence[str]) -> list[bool]:
-    """Which words a negation reaches: those that follow in its clause, for "not" and the like the whole clause."""
+    """Which words a negation reaches: what follows in its clause or goes before, or for "not" the whole clause."""
     reached = [False] * len(tokens)
-    begin, until = 0, len(tokens)
+    begin = 0
     for i, token in enumerate(tokens):
         if token in _ENDS or token in ";:":
             begin = i + 1
-        elif token in _NEGATIONS:
-            if not _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 5]):
-                continue  # "no change in the effusion" does not deny it; nor does "not excluded"
-            until = next((j for j in range(i + 1, len(tokens)) if _stops(tokens, j)), len(tokens))
-            for j in range(begin if token in _AROUND else i, until):
+        elif token in _NEGATIONS and _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 5]):
+            end = next((j for j in range(i + 1, len(tokens)) if _stops(tokens, j)), len(tokens))
+            for j in range(i if token in _FORWARDS else begin, i if token in _BACKWARDS else end):
                 reached[j] = True
     return reached
 
@@ -311,7 +311,8 @@ class _Comparison:
                 for one, other in ((d, r), (r, d)):
                     settled.setdefault(one, set()).update(f.observation for f in other.labels)
         for d in self.free_draft:
-            compares = self._compares_without_prior(d)
+            turned = d in settled and _turned(d, partner[d], ALIKE)
+            compares = not turned and self._compares_without_prior(d)
             if compares:
                 errors.append(_error(ErrorKind.INVENTED_COMPARISON, draft=d))
             if not compares or d.only_new:
