@@ -37,9 +37,10 @@ class ErrorKind(StrEnum):
     """What a radiologist would call each error. One statement is counted under one kind, but for contradictions."""
 
     MISSED_FINDING = "missed_finding"
-    """The reference states it; the draft does not mention it, or denies it only by calling the region normal."""
+    """The reference states it; the draft does not mention it, or denies it in other words ("the lungs are clear")."""
     INVENTED_FINDING = "invented_finding"
-    """The draft states it; the reference does not mention it, or has it on the other side as well described."""
+    """The draft states or suspects it; the reference does not mention it, or denies it in other words. Also a second one
+    on the other side, where the draft has the reference's as well."""
     WRONG_SIDE = "wrong_side"
     """The same statement about left in one text and right in the other. One side against both sides is none."""
     WRONG_SEVERITY = "wrong_severity"
@@ -364,7 +365,7 @@ class _Comparison:
         if stating:
             other = _other_severity(finding, stating)
             return [_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=stating[0][0])] if other else []
-        if _stood_for(name, self.reference):
+        if _stood_for(finding, self.reference):
             return []
         if finding.status is Status.PRESENT and not _denied(name, self.draft):
             for r, _ in theirs:
@@ -375,10 +376,11 @@ class _Comparison:
     def _missed(self, r: _Sentence, partner: _Sentence | None, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``r`` of the reference states and the draft does not."""
         errors = []
-        for name in (f.observation for f in r.labels if f.status is Status.PRESENT):
+        for finding in (f for f in r.labels if f.status is Status.PRESENT):
+            name = finding.observation
             theirs = [(d, f) for d in self.draft for f in d.labels if f.observation == name]
             stated = any(f.status is not Status.ABSENT for _, f in theirs)
-            if stated or name in (settled or ()) or _stood_for(name, self.draft):
+            if stated or name in (settled or ()) or _stood_for(finding, self.draft):
                 continue
             if d := next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None):
                 errors.append(_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r))
@@ -404,9 +406,11 @@ def _error(
     )
 
 
-def _stood_for(name: str, sentences: list[_Sentence]) -> bool:
-    others = _STANDS_FOR.get(name, ())
-    return any(f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels)
+def _stood_for(finding: Finding, sentences: list[_Sentence]) -> bool:
+    """Whether the sentences state something that ``finding`` may be a name for, and not on the other side."""
+    names = _STANDS_FOR.get(finding.observation, ())
+    others = [f for s in sentences for f in s.labels if f.status is not Status.ABSENT and f.observation in names]
+    return bool(others) and not _all_opposite(finding, others)
 
 
 def _denied(name: str, sentences: list[_Sentence]) -> bool:
