@@ -365,7 +365,7 @@ class _Comparison:
         if stating:
             other = _other_severity(finding, stating)
             return [_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=stating[0][0])] if other else []
-        if _stood_for(finding, self.reference):
+        if _stood_for(finding, self.reference, self.free_reference):
             return []
         if finding.status is Status.PRESENT and not _denied(name, self.draft):
             for r, _ in theirs:
@@ -380,7 +380,7 @@ class _Comparison:
             name = finding.observation
             theirs = [(d, f) for d in self.draft for f in d.labels if f.observation == name]
             stated = any(f.status is not Status.ABSENT for _, f in theirs)
-            if stated or name in (settled or ()) or _stood_for(finding, self.draft):
+            if stated or name in (settled or ()) or _stood_for(finding, self.draft, self.free_draft):
                 continue
             if d := next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None):
                 errors.append(_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r))
@@ -406,10 +406,20 @@ def _error(
     )
 
 
-def _stood_for(finding: Finding, sentences: list[_Sentence]) -> bool:
-    """Whether the sentences state something that ``finding`` may be a name for, and not on the other side."""
+def _stood_for(finding: Finding, sentences: list[_Sentence], free: list[_Sentence]) -> bool:
+    """Whether the sentences state something that ``finding`` may be a name for, and not on the other side.
+
+    What is in both texts already stands for another finding only where it is on the very same side.
+    """
     names = _STANDS_FOR.get(finding.observation, ())
-    others = [f for s in sentences for f in s.labels if f.status is not Status.ABSENT and f.observation in names]
+    others = [
+        f
+        for s in sentences
+        for f in s.labels
+        if f.status is not Status.ABSENT
+        and f.observation in names
+        and (f.laterality == finding.laterality or s in free)
+    ]
     return bool(others) and not _all_opposite(finding, others)
 
 
