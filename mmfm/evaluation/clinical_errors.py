@@ -79,7 +79,8 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
         reference: the study's report, and what is known of a prior study.
     """
     both = _Comparison(draft, reference)
-    errors = [*dict.fromkeys([*both.errors(), *_contradictions(both.draft)]), *_repeats(draft)]
+    contradictions = _contradictions(list(dict.fromkeys(both.draft)))
+    errors = [*dict.fromkeys([*both.errors(), *contradictions]), *_repeats(draft)]
     return tuple(sorted(errors, key=lambda error: _KINDS.index(error.kind)))
 
 
