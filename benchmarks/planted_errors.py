@@ -192,7 +192,9 @@ def add_finding(report: Report, rng: random.Random) -> Report | None:
 
 def invent_comparison(report: Report, rng: random.Random) -> Report | None:
     """One more sentence that compares, in a report that names no comparison."""
-    if not re.fullmatch(r"\W*(?:none|no|n/a|not available)?(?: available| comparisons?)?\W*", report["comparison"], re.I):
+    if not re.fullmatch(
+        r"\W*(?:none|no|n/a|not available)?(?: available| comparisons?)?\W*", report["comparison"], re.I
+    ):
         return None
     return insert(report, rng.choice(COMPARISONS), rng)
 

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,9 +37,10 @@ class ErrorKind(StrEnum):
     """What a radiologist would call each error. One statement is counted under one kind, but for contradictions."""
 
     MISSED_FINDING = "missed_finding"
-    """The reference states it; the draft does not mention it, or denies it only by calling the region normal."""
+    """The reference states it; the draft does not mention it, or denies it in other words ("the lungs are clear")."""
     INVENTED_FINDING = "invented_finding"
-    """The draft states it; the reference does not mention it, or has it on the other side as well described."""
+    """The draft states or suspects it; the reference does not mention it, or denies it in other words. Also a second one
+    on the other side, where the draft has the reference's as well."""
     WRONG_SIDE = "wrong_side"
     """The same statement about left in one text and right in the other. One side against both sides is none."""
     WRONG_SEVERITY = "wrong_severity"
@@ -50,8 +50,8 @@ class ErrorKind(StrEnum):
     statement is an invention, and a contradiction."""
     INVENTED_COMPARISON = "invented_comparison"
     """The draft compares with a prior study that it cannot have from anywhere: there is no ``prior_study_uid``, and the
-    reference makes no such comparison. Where its comparison section names a prior, any comparison in its text will do,
-    else it has to be one of the same thing, or a general one in the same direction."""
+    reference makes no such comparison: of the same thing, or, where the draft names none, in the same direction. Where
+    the comparison section names a prior, any comparison in the reference's text that the draft has not will do."""
     CONTRADICTION = "contradiction"
     """The draft denies in one sentence what it states in another, on the same side or without one."""
     REPEAT = "repeat"
@@ -79,8 +79,9 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
         reference: the study's report, and what is known of a prior study.
     """
     both = _Comparison(draft, reference)
-    errors = [*both.errors(), *_contradictions(both.draft), *_repeats(draft)]
-    return tuple(sorted(dict.fromkeys(errors), key=lambda error: _KINDS.index(error.kind)))
+    contradictions = _contradictions(list(dict.fromkeys(both.draft)))
+    errors = [*dict.fromkeys([*both.errors(), *contradictions]), *_repeats(draft)]
+    return tuple(sorted(errors, key=lambda error: _KINDS.index(error.kind)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,8 @@ class ErrorRates:
     def of(cls, errors: Iterable[Sequence[ClinicalError]]) -> ErrorRates:
         """Returns the counts of what ``clinical_errors`` found in each study."""
         counts = [Counter(error.kind for error in each) for each in errors]
-        return cls(counts_NK=np.array([[count[kind] for kind in _KINDS] for count in counts], dtype=float))
+        counts_NK = np.array([[count[kind] for kind in _KINDS] for count in counts], dtype=float)
+        return cls(counts_NK=counts_NK.reshape(-1, len(_KINDS)))
 
     def take(self, index: np.ndarray) -> ErrorRates:
         """Returns the counts of the studies at ``index``."""
@@ -104,15 +106,17 @@ class ErrorRates:
         """Returns errors per report by kind and of all kinds, and the share of reports with any, each (R,)."""
         if not len(self.counts_NK):
             return {}
-        columns = np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
-        rates_RK = weights_RN @ columns / weights_RN.sum(axis=1, keepdims=True)
+        rates_RK = weights_RN @ self._columns() / weights_RN.sum(axis=1, keepdims=True)
         return dict(zip(_SCORES, rates_RK.T, strict=True))
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
         """Returns of each score the number of studies, and of errors or of reports with any."""
         N = len(self.counts_NK)
-        columns = np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
-        return {name: (N, int(total)) for name, total in zip(_SCORES, columns.sum(axis=0), strict=True)} if N else {}
+        totals = self._columns().sum(axis=0)
+        return {name: (N, int(total)) for name, total in zip(_SCORES, totals, strict=True)} if N else {}
+
+    def _columns(self) -> np.ndarray:
+        return np.column_stack([self.counts_NK, self.counts_NK.sum(axis=1), self.counts_NK.any(axis=1)])
 
 
 _KINDS = tuple(ErrorKind)
@@ -122,20 +126,23 @@ _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="u
 _SPELLED: dict[str, list[str]] = {word: text.split() for word, text in _WORDS["spelled"].items()}
 _SIDES = {word: side for side, words in _WORDS["side"].items() for word in words}
 _SEVERITIES = {word: severity for severity, words in _WORDS["severity"].items() for word in words}
-_FORWARDS, _AROUND = frozenset(_WORDS["negation"]["forwards"]), frozenset(_WORDS["negation"]["around"])
-_NEGATIONS = _FORWARDS | _AROUND
-_OPPOSITE, _ENDS = _NEGATIONS | set(_WORDS["negation"]["opposite"]), frozenset(_WORDS["negation"]["ends"])
-_NO_CHANGE = frozenset(_WORDS["negation"]["no_change"])
-_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES = (
-    frozenset(_WORDS["words"][name])
-    for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies")
+_FORWARDS, _BACKWARDS, _AROUND, _ENDS, _NO_CHANGE = (
+    frozenset(_WORDS["negation"][name]) for name in ("forwards", "backwards", "around", "ends", "no_change")
 )
+_NEGATIONS = _FORWARDS | _BACKWARDS | _AROUND
+_OPPOSITE = _NEGATIONS | set(_WORDS["negation"]["opposite"])
+_FUNCTION, _ANATOMY, _NORMAL, _REMARK, _COMPARING, _VAGUE, _QUALIFIES, _QUALIFIES_ALL = (
+    frozenset(_WORDS["words"][name])
+    for name in ("function", "anatomy", "normal", "remark", "comparing", "vague", "qualifies", "qualifies_all")
+)
+_NO_PLURAL = frozenset(_WORDS["words"]["no_plural"]) | _FUNCTION
+_SMALL = _FUNCTION | _OPPOSITE | _SIDES.keys() | _SEVERITIES.keys()
 _STANDS_FOR: dict[str, list[str]] = _WORDS["stands_for"]
 _BROAD, _FURTHER = frozenset(_WORDS["broad"]["observations"]), frozenset(_WORDS["broad"]["further"])
 _COMPARES = {name: re.compile(rf"\b(?:{'|'.join(patterns)})\b") for name, patterns in _WORDS["compares"].items()}
-_NAMED, _IMPLIED, _FRESH, _NOT_COMPARING = (_COMPARES[name] for name in ("named", "implied", "fresh", "not_comparing"))
-_CHANGES = {name: _COMPARES[name] for name in ("better", "worse", "same")}
+_NEW = frozenset(_WORDS["words"]["only_new"])
 
+_JOINTS = frozenset((",", ";", ":", "and", "or"))
 _EXISTS = frozenset(("a", "an", "there", "present"))
 _ON_VIEW = re.compile(
     r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)"
@@ -154,6 +161,8 @@ class _Sentence:
     """A sentence as sets of words; ``finding words`` tell what it is about, without places and small words."""
 
     text: str
+    tokens: tuple[str, ...]
+    """Its words and what parts them, in singular."""
     words: tuple[str, ...]
     content: frozenset[str]
     """All but small words, sides, severities and negations."""
@@ -182,28 +191,25 @@ class _Sentence:
         return label_report(self.text)
 
     @cached_property
-    def compares(self) -> str | None:
-        """``named`` where a prior study or a time is named, ``implied`` where it is not, ``fresh`` for "new" alone."""
+    def compares(self) -> bool:
+        """Whether it compares with a prior study, named or not."""
         text = " ".join(self.words)
-        if _NOT_COMPARING.search(text):
-            return None
-        if _NAMED.search(text):
-            return "named"
-        found = {match[0] for match in _IMPLIED.finditer(text)}
-        if found and all(_FRESH.fullmatch(word) for word in found):
-            return "fresh"
-        return "implied" if found or compares_with_prior(self.text) else None
+        if _COMPARES["not_comparing"].search(text):
+            return False
+        return any(_COMPARES[name].search(text) for name in ("named", "implied")) or compares_with_prior(self.text)
+
+    @cached_property
+    def only_new(self) -> bool:
+        """Whether it compares by nothing but calling a finding new: that is a finding first."""
+        text = " ".join(self.words)
+        found = set(_COMPARES["implied"].findall(text))
+        return bool(found) and found <= _NEW and not _COMPARES["named"].search(text)
 
     @cached_property
     def change(self) -> frozenset[str]:
         """Of better, worse and same, what a comparison says."""
         text = " ".join(self.words)
-        return frozenset(name for name, pattern in _CHANGES.items() if pattern.search(text))
-
-    @property
-    def asserts(self) -> bool:
-        """Whether it says that something is there which should not be, as far as its words tell."""
-        return bool(self.asserted - _COMPARING) and not self.content & _NORMAL and not self.content & _REMARK
+        return frozenset(name for name in ("better", "worse", "same") if _COMPARES[name].search(text))
 
 
 @lru_cache(maxsize=2**16)
@@ -215,30 +221,34 @@ def _sentence(text: str) -> _Sentence:
     for token in _TOKEN.findall(plain):
         tokens += _SPELLED.get(token) or (_singular(token),)
     words = tuple(token for token in tokens if token not in ",;:")
-    reached = _reached(tokens)
     place = set(_TOKEN.findall(" ".join(_ON_VIEW.findall(plain))))
-    content = {w for w in words if w not in _FUNCTION and w not in _OPPOSITE and w not in _SIDES}
-    content = {w for w in content if w not in _SEVERITIES and w not in place}
+    content = set(words) - _SMALL - place
     findings = {w for w in content if w not in _ANATOMY and not w.isdigit()}
     if not findings and not _EXISTS.isdisjoint(words):
         findings = content  # "there is a cervical rib"
-    asserted = {w for w, denied in zip(tokens, reached, strict=True) if not denied} & findings
-    both = _BOTH_SIDES.sub("both", " ".join(words)).split()
+    asserted = findings
+    if negations := sum(w in _NEGATIONS for w in words):
+        asserted = {w for w, denied in zip(tokens, _reached(tokens), strict=True) if not denied} & findings
+    sides = tuple(_SIDES[w] for w in words if w in _SIDES)
+    if len(sides) > 1:
+        both = _BOTH_SIDES.sub("both", " ".join(words)).split()
+        sides = tuple(_SIDES[w] for w in both if w in _SIDES)
     return _Sentence(
         text=text,
+        tokens=tuple(tokens),
         words=words,
         content=frozenset(content),
         asserted=frozenset(asserted),
         denied=frozenset(findings - asserted),
-        sides=tuple(_SIDES[w] for w in both if w in _SIDES),
+        sides=sides,
         severities=frozenset(_SEVERITIES[w] for w in words if w in _SEVERITIES),
-        negations=sum(w in _NEGATIONS for w in words),
+        negations=negations,
     )
 
 
 @lru_cache(maxsize=2**14)
 def _singular(word: str) -> str:
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "as")) or word in _FUNCTION:
+    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")) or word in _NO_PLURAL:
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
@@ -246,17 +256,15 @@ def _singular(word: str) -> str:
 
 
 def _reached(tokens: Sequence[str]) -> list[bool]:
-    """Which words a negation reaches: those that follow in its clause, for "not" and the like the whole clause."""
+    """Which words a negation reaches: what follows in its clause or goes before, or for "not" the whole clause."""
     reached = [False] * len(tokens)
-    begin, until = 0, len(tokens)
+    begin = 0
     for i, token in enumerate(tokens):
         if token in _ENDS or token in ";:":
             begin = i + 1
-        elif token in _NEGATIONS:
-            if not _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 5]):
-                continue  # "no change in the effusion" does not deny it; nor does "not excluded"
-            until = next((j for j in range(i + 1, len(tokens)) if _stops(tokens, j)), len(tokens))
-            for j in range(begin if token in _AROUND else i, until):
+        elif token in _NEGATIONS and _NO_CHANGE.isdisjoint(tokens[i + 1 : i + 5]):
+            end = next((j for j in range(i + 1, len(tokens)) if _stops(tokens, j)), len(tokens))
+            for j in range(i if token in _FORWARDS else begin, i if token in _BACKWARDS else end):
                 reached[j] = True
     return reached
 
@@ -265,7 +273,7 @@ def _stops(tokens: Sequence[str], j: int) -> bool:
     return tokens[j] in _ENDS or tokens[j] in ";:" or (tokens[j] == "," and tokens[j + 1 : j + 2] in _CLAUSE)
 
 
-_CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with")]
+_CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with", "finding")]
 
 
 def _sentences(sections: Sections) -> list[_Sentence]:
@@ -295,94 +303,129 @@ class _Comparison:
         self.names_prior = _names_prior(reference.report.comparison)
 
     def errors(self) -> list[ClinicalError]:
-        if not self.free_draft and not self.free_reference:
-            return []
-        errors, drafted, referred = [], set(), set()
+        errors: list[ClinicalError] = []
+        settled: dict[_Sentence, set[str]] = {}  # observations of sentences in which an error was found
+        partner: dict[_Sentence, _Sentence] = {}
         for d, r, alike in _pairs(self.free_draft, self.free_reference):
-            found = self._invented_comparison(d) or _of_pair(d, r, alike)
-            if found or alike >= COPIED:
-                drafted.add(d)
-                referred.add(r)
-            errors += found
+            partner |= {d: r, r: d}
+            if found := _of_pair(d, r, alike):
+                errors += found
+                for one, other in ((d, r), (r, d)):
+                    settled.setdefault(one, set()).update(f.observation for f in other.labels)
         for d in self.free_draft:
-            if d not in drafted:
-                errors += self._invented_comparison(d) or self._unsupported(d)
-                if d.compares == "fresh":
-                    errors += self._unsupported(d)
-        settled = {(error.kind, error.observation) for error in errors}
+            turned = d in settled and _turned(d, partner[d], ALIKE)
+            compares = not turned and self._compares_without_prior(d)
+            if compares:
+                errors.append(_error(ErrorKind.INVENTED_COMPARISON, draft=d))
+            if not compares or d.only_new:
+                errors += self._unsupported(d, partner.get(d), settled.get(d))
         for r in self.free_reference:
-            if r not in referred:
-                errors += [e for e in self._missed(r) if (e.kind, e.observation) not in settled or not e.observation]
+            errors += self._missed(r, partner.get(r), settled.get(r))
         return errors
 
-    def _invented_comparison(self, d: _Sentence) -> list[ClinicalError]:
-        if self.has_prior or d.compares is None:
-            return []
+    def _compares_without_prior(self, d: _Sentence) -> bool:
+        if self.has_prior or not d.compares:
+            return False
         things = d.content - _COMPARING
         for r in self.reference:
-            alike = r.content & things if things else r.change & d.change or not d.change
-            if r.compares and (alike or self.names_prior):
-                return []
-        return [ClinicalError(kind=ErrorKind.INVENTED_COMPARISON, observation=None, draft=d.text, reference=None)]
+            if not r.compares:
+                continue
+            same_way = bool(r.change & d.change) or not d.change
+            if r in self.free_reference:
+                made = self.names_prior or bool(r.content & things) or (not things and same_way)
+            else:  # the draft has this one already: another has to say the same
+                made = same_way and (not things or bool(r.content & things))
+            if made:
+                return False
+        return True
 
-    def _unsupported(self, d: _Sentence) -> list[ClinicalError]:
+    def _unsupported(self, d: _Sentence, partner: _Sentence | None, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``d`` states and the reference does not."""
         errors, stated = [], [f for f in d.labels if f.status is not Status.ABSENT]
         for finding in stated:
-            errors += self._unsupported_label(d, finding)
-        if not stated and d.asserts and d.compares in (None, "fresh") and not _told(d, self.reference):
-            errors.append(
-                ClinicalError(kind=ErrorKind.INVENTED_FINDING, observation=None, draft=d.text, reference=None)
-            )
+            if finding.observation not in (settled or ()):
+                errors += self._unsupported_label(d, finding)
+        if not stated and settled is None and (not d.compares or d.only_new):
+            errors += [_error(ErrorKind.INVENTED_FINDING, draft=d)] if _untold(d, partner, self.reference) else []
         return _once(errors)
 
     def _unsupported_label(self, d: _Sentence, finding: Finding) -> list[ClinicalError]:
         name = finding.observation
         theirs = [(r, f) for r in self.reference for f in r.labels if f.observation == name]
         stating = [(r, f) for r, f in theirs if f.status is not Status.ABSENT]
+        more = any(r in self.free_reference for r, _ in stating)  # has the reference more of it than the draft?
         if name in _BROAD:
             stating = [(r, f) for r, f in stating if r.asserted & d.asserted]
-        elif name in _FURTHER and not any(r in self.free_reference for r, _ in stating):
+        elif name in _FURTHER and not more:
             stating = [(r, f) for r, f in stating if 2 * len(r.asserted & d.asserted) >= len(d.asserted)]
-        error: dict[str, Any] = {"observation": name, "draft": d.text}
-        if stating:
-            if not _all_opposite(finding, [f for _, f in stating]):
-                return _severity(d, finding, stating) if any(r in self.free_reference for r, _ in stating) else []
+        if stating and _all_opposite(finding, [f for _, f in stating]):
             near = (r for r, f in stating if f.location in (None, finding.location) or finding.location is None)
-            r = next((r for r in near if r in self.free_reference), None)
-            kind = ErrorKind.WRONG_SIDE if r else ErrorKind.INVENTED_FINDING
-            return [ClinicalError(kind=kind, reference=(r or stating[0][0]).text, **error)]
-        if self._stood_for(name, self.reference):
+            if r := next((r for r in near if r in self.free_reference), None):
+                return [_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r)]
+            return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=stating[0][0])]
+        if stating:
+            other = _other_severity(finding, stating)
+            return [_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=stating[0][0])] if other else []
+        if _stood_for(finding, self.reference, self.free_reference):
             return []
-        if finding.status is Status.PRESENT:
+        if finding.status is Status.PRESENT and not _denied(name, self.draft):
             for r, _ in theirs:
-                if r in self.free_reference and _denies(r, d) and not self._denied(name, self.draft):
-                    return [ClinicalError(kind=ErrorKind.NEGATION_FLIP, reference=r.text, **error)]
-        reference = theirs[0][0].text if theirs else None
-        return [ClinicalError(kind=ErrorKind.INVENTED_FINDING, reference=reference, **error)]
+                if r in self.free_reference and _denies(r, d):
+                    return [_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r)]
+        return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=theirs[0][0] if theirs else None)]
 
-    def _missed(self, r: _Sentence) -> list[ClinicalError]:
+    def _missed(self, r: _Sentence, partner: _Sentence | None, settled: set[str] | None) -> list[ClinicalError]:
         """What sentence ``r`` of the reference states and the draft does not."""
-        errors, stated = [], [f for f in r.labels if f.status is Status.PRESENT]
-        for finding in stated:
+        errors = []
+        for finding in (f for f in r.labels if f.status is Status.PRESENT):
             name = finding.observation
             theirs = [(d, f) for d in self.draft for f in d.labels if f.observation == name]
-            if any(f.status is not Status.ABSENT for _, f in theirs) or self._stood_for(name, self.draft):
+            stated = any(f.status is not Status.ABSENT for _, f in theirs)
+            if stated or name in (settled or ()) or _stood_for(finding, self.draft, self.free_draft):
                 continue
-            d = next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None)
-            kind = ErrorKind.NEGATION_FLIP if d else ErrorKind.MISSED_FINDING
-            errors.append(ClinicalError(kind=kind, observation=name, draft=d and d.text, reference=r.text))
-        if not r.labels and r.asserts and not _told(r, self.draft):
-            errors.append(ClinicalError(kind=ErrorKind.MISSED_FINDING, observation=None, draft=None, reference=r.text))
+            if d := next((d for d, _ in theirs if d in self.free_draft and _denies(d, r)), None):
+                errors.append(_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r))
+            else:
+                errors.append(_error(ErrorKind.MISSED_FINDING, name, reference=r))
+        if not r.labels and settled is None and _untold(r, partner, self.draft):
+            errors.append(_error(ErrorKind.MISSED_FINDING, reference=r))
         return _once(errors)
 
-    def _stood_for(self, name: str, sentences: list[_Sentence]) -> bool:
-        others = _STANDS_FOR.get(name, ())
-        return any(f.status is not Status.ABSENT and f.observation in others for s in sentences for f in s.labels)
 
-    @staticmethod
-    def _denied(name: str, sentences: list[_Sentence]) -> bool:
-        return any(f.observation == name and f.status is Status.ABSENT for s in sentences for f in s.labels)
+def _error(
+    kind: ErrorKind,
+    observation: str | None = None,
+    *,
+    draft: _Sentence | None = None,
+    reference: _Sentence | None = None,
+) -> ClinicalError:
+    return ClinicalError(
+        kind=kind,
+        observation=observation,
+        draft=draft.text if draft else None,
+        reference=reference.text if reference else None,
+    )
+
+
+def _stood_for(finding: Finding, sentences: list[_Sentence], free: list[_Sentence]) -> bool:
+    """Whether the sentences state something that ``finding`` may be a name for, and not on the other side.
+
+    What is in both texts already stands for another finding only where it is on the very same side.
+    """
+    names = _STANDS_FOR.get(finding.observation, ())
+    others = [
+        f
+        for s in sentences
+        for f in s.labels
+        if f.status is not Status.ABSENT
+        and f.observation in names
+        and (f.laterality == finding.laterality or s in free)
+    ]
+    return bool(others) and not _all_opposite(finding, others)
+
+
+def _denied(name: str, sentences: list[_Sentence]) -> bool:
+    return any(f.status is Status.ABSENT and f.observation == name for s in sentences for f in s.labels)
 
 
 def _without(sentences: list[_Sentence], shared: Counter[tuple[str, ...]]) -> list[_Sentence]:
@@ -430,22 +473,23 @@ def _pairs(draft: list[_Sentence], reference: list[_Sentence]) -> list[tuple[_Se
 
 def _of_pair(d: _Sentence, r: _Sentence, alike: float) -> list[ClinicalError]:
     """Where two sentences about the same thing differ in negation, side or severity."""
-    error: dict[str, Any] = {"draft": d.text, "reference": r.text}
     if _turned(d, r, alike):
-        names = [f.observation for f in d.labels if _opposed(f, r.labels)] or [None]
-        return _once([ClinicalError(kind=ErrorKind.NEGATION_FLIP, observation=name, **error) for name in names])
-    names = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
-    same_thing = bool(names or d.asserted & r.asserted)
+        names: list[str | None] = [f.observation for f in d.labels if _opposed(f, r.labels)]
+        return _once([_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r) for name in names or [None]])
+    shared = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
+    name = next(iter(shared), None)
     errors = []
-    if d.sides != r.sides and (
-        (d.bare == r.bare or (alike >= COPIED and sorted(d.sides) != sorted(r.sides) and len(d.sides) == len(r.sides)))
-        or (same_thing and len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides})
-    ):
-        errors.append(ClinicalError(kind=ErrorKind.WRONG_SIDE, observation=next(iter(names), None), **error))
+    if d.sides != r.sides:
+        same_words = d.bare == r.bare or (
+            alike >= COPIED and len(d.sides) == len(r.sides) and sorted(d.sides) != sorted(r.sides)
+        )
+        opposite = len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides}
+        if same_words or (opposite and (shared or d.asserted & r.asserted)):
+            errors.append(_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r))
     places = [s.content & _ANATOMY for s in (d, r)]
     same_place = not all(places) or places[0] & places[1]
     if d.asserted & r.asserted and same_place and d.severities and r.severities and not d.severities & r.severities:
-        errors.append(ClinicalError(kind=ErrorKind.WRONG_SEVERITY, observation=next(iter(names), None), **error))
+        errors.append(_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=r))
     return errors
 
 
@@ -470,13 +514,17 @@ def _opposed(finding: Finding, others: Iterable[Finding]) -> bool:
 
 def _denies(denying: _Sentence, stating: _Sentence) -> bool:
     """Whether one denies in words of the other what that states; "no large effusion" does not deny a small one."""
-    for i, word in enumerate(denying.words):
-        if word in denying.denied & stating.asserted:
-            start = i
-            while start and denying.words[start - 1] in _QUALIFIES | _ANATOMY:
-                start -= 1
-            if _QUALIFIES.isdisjoint(set(denying.words[start:i]) - set(stating.words)):
-                return True
+    shared = denying.denied & stating.asserted - _VAGUE
+    item: list[str] = []
+    for token in denying.tokens:
+        if token in _NEGATIONS:
+            item = []
+        elif token in _JOINTS:
+            item = [word for word in item if word in _QUALIFIES_ALL]
+        elif token in shared and _QUALIFIES.isdisjoint(set(item) - set(stating.words)):
+            return True
+        else:
+            item.append(token)
     return False
 
 
@@ -485,55 +533,52 @@ def _all_opposite(finding: Finding, others: list[Finding]) -> bool:
     return opposite is not None and all(f.laterality is opposite for f in others)
 
 
-def _severity(d: _Sentence, finding: Finding, stating: list[tuple[_Sentence, Finding]]) -> list[ClinicalError]:
+def _other_severity(finding: Finding, stating: list[tuple[_Sentence, Finding]]) -> bool:
     mine = _SEVERITIES.get(finding.severity or "")
-    theirs = [_SEVERITIES.get(f.severity or "") for _, f in stating]
-    if mine is None or None in theirs or mine in theirs:
-        return []
-    kind, name = ErrorKind.WRONG_SEVERITY, finding.observation
-    return [ClinicalError(kind=kind, observation=name, draft=d.text, reference=stating[0][0].text)]
+    theirs = {_SEVERITIES.get(f.severity or "") for _, f in stating}
+    return mine is not None and None not in theirs and not any(mine in r.severities for r, _ in stating)
 
 
-def _told(sentence: _Sentence, others: Iterable[_Sentence]) -> bool:
-    """Whether most of what ``sentence`` asserts is asserted by one of the others."""
-    return any(5 * len(sentence.asserted & other.asserted) >= 3 * len(sentence.asserted) for other in others)
+def _untold(sentence: _Sentence, partner: _Sentence | None, others: Iterable[_Sentence]) -> bool:
+    """Whether ``sentence`` says that something is there which should not be, in words that none of the others asserts.
+
+    Of what it says beyond ``partner``, the other text's sentence about the same thing, where there is one.
+    """
+    said = partner.content if partner else frozenset()
+    asserted, content = sentence.asserted - said - _COMPARING, sentence.content - said
+    if not asserted or content & _NORMAL or content & _REMARK:
+        return False
+    return not any(5 * len(asserted & other.asserted) >= 3 * len(asserted) for other in others)
 
 
 def _once(errors: list[ClinicalError]) -> list[ClinicalError]:
     """One error for a thing with several names: "airspace opacity, likely pneumonia"."""
-    kept: list[ClinicalError] = []
+    kept: dict[tuple[ErrorKind, str | None, str | None], list[ClinicalError]] = {}
     for error in errors:
-        names = {error.observation, *_STANDS_FOR.get(error.observation or "", ())}
-        same = [k for k in kept if k.kind == error.kind and k.draft == error.draft and k.reference == error.reference]
-        if not any(
-            k.observation in names or error.observation in _STANDS_FOR.get(k.observation or "", ()) for k in same
-        ):
-            kept.append(error)
-    return kept
+        same = kept.setdefault((error.kind, error.draft, error.reference), [])
+        if not any(_akin(error.observation, other.observation) for other in same):
+            same.append(error)
+    return [error for same in kept.values() for error in same]
+
+
+def _akin(one: str | None, other: str | None) -> bool:
+    return one == other or one in _STANDS_FOR.get(other or "", ()) or other in _STANDS_FOR.get(one or "", ())
 
 
 def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
     errors = []
-    for denying in sentences:
-        if not denying.negations:
-            continue
+    for denying in (s for s in sentences if s.denied):
         for stating in sentences:
-            if stating is denying or stating.words == denying.words:
+            if denying.denied.isdisjoint(stating.asserted) or stating is denying:
                 continue
-            error: dict[str, Any] = {"draft": stating.text, "reference": denying.text}
-            names = [
-                f.observation
-                for f in stating.labels
-                for g in denying.labels
-                if f.observation == g.observation
-                and f.status is Status.PRESENT
-                and g.status is Status.ABSENT
-                and (not denying.sides or {*denying.sides} & {*stating.sides})
-                and _denies(denying, stating)
-            ]
-            if not names and stating.asserted and stating.stripped[0] == denying.stripped[0] and not stating.negations:
+            names: list[str | None] = []
+            if _denies(denying, stating) and (not denying.sides or {*denying.sides} & {*stating.sides}):
+                absent = {f.observation for f in denying.labels if f.status is Status.ABSENT}
+                present = (f.observation for f in stating.labels if f.status is Status.PRESENT)
+                names += [name for name in present if name in absent]
+            if not names and stating.stripped[0] == denying.stripped[0] and not stating.negations:
                 names = [None]
-            errors += [ClinicalError(kind=ErrorKind.CONTRADICTION, observation=name, **error) for name in names]
+            errors += [_error(ErrorKind.CONTRADICTION, name, draft=stating, reference=denying) for name in names]
     return _once(errors)
 
 
@@ -543,7 +588,6 @@ def _repeats(draft: Sections) -> list[ClinicalError]:
         seen: set[tuple[str, ...]] = set()
         for sentence in map(_sentence, split_sentences(section) if section else ()):
             if len(sentence.words) > 1 and sentence.words in seen:
-                kind, text = ErrorKind.REPEAT, sentence.text
-                errors.append(ClinicalError(kind=kind, observation=None, draft=text, reference=None))
+                errors.append(_error(ErrorKind.REPEAT, draft=sentence))
             seen.add(sentence.words)
     return errors
