@@ -1,4 +1,4 @@
-"""The command line: ``mmfm inspect | report | predict | train | evaluate | deid | pull | push | doctor | demo``.
+"""The command line: ``mmfm inspect | report | predict | train | evaluate | evaluate-answers | leaderboard | deid | pull | push | doctor | demo``.
 
 Each command is one function call with the names of the Python API. Heavy imports stand inside the functions, so that
 ``mmfm --help`` answers at once. An error that mmfm raises on purpose ends in one line on stderr and exit code 2.
@@ -171,33 +171,156 @@ def train(
 
 @app.command()
 def evaluate(
-    manifest: ManifestPath,
-    split: Split,
-    train_manifest: Annotated[Path, typer.Option(help="Whose train split the controls are made from.")],
-    out: Annotated[Path, typer.Option(help="Folder for predictions and scores.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the card, the page and the drafts.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Drafts of any system, one JSON object a line; without, a checkpoint drafts.")
+    ] = None,
+    references: Annotated[Path | None, typer.Option(help="Reports as written, one JSON object a line.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="A manifest.jsonl with the studies scored.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of the manifest.")] = None,
+    train_manifest: Annotated[
+        Path | None, typer.Option(help="Whose train split controls are made from, and leaks are looked for in.")
+    ] = None,
+    train_references: Annotated[
+        Path | None, typer.Option(help="The same as a file of references, where there is no manifest.")
+    ] = None,
     checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Drafts of a control, such as shuffled_images; may be repeated."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the system, where the drafts are a file.")] = None,
+    subgroups: Annotated[
+        str, typer.Option(metavar="NAMES", help="By what studies are told apart, with commas.")
+    ] = "sex,age,view,scanner,source",
+    metrics: Annotated[
+        str, typer.Option(metavar="NAMES", help="Kinds of scores, with commas.")
+    ] = "findings,errors,probabilities,wording,external",
+    sections: Annotated[
+        str, typer.Option(metavar="NAMES", help="What wording metrics compare: findings, impression or both.")
+    ] = "findings",
+    thresholds: Annotated[
+        Path | None, typer.Option(help="JSON of label to P(present), chosen on other studies.")
+    ] = None,
+    robustness: Annotated[
+        int, typer.Option(min=0, help="Studies to draft again from altered pictures, 13 times each.")
+    ] = 0,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="DIR_A DIR_B", help="Compare two such folders; scores nothing.")
+    ] = None,
     leaderboard: Annotated[Path | None, typer.Option(help="A page that gets a row and all tables.")] = None,
     summary: Annotated[Path | None, typer.Option(help="A page that gets the headline scores, between markers.")] = None,
     write_card: Annotated[
         bool, typer.Option("--write-card", help="Write them into the checkpoint's own card too.")
     ] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap and of what is drawn at random.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """Score a checkpoint on a split, beside controls made in the same run."""
-    from mmfm.measure import evaluate as run
+    """Score drafts beside controls made in the same run: of a checkpoint, or of any system from a file.
 
-    run(
-        checkpoint=checkpoint,
-        manifest=manifest,
-        split=split,
-        train_manifest=train_manifest,
-        out=out,
-        leaderboard=leaderboard,
-        summary=summary,
-        write_card=write_card,
-        device=device,
-    )
-    print(f"scores and drafts: {out}")
+    OUT gets scorecard.json, report.html, predictions.jsonl and what it takes to score again.
+    """
+    if compare is not None:
+        import numpy as np
+
+        from mmfm.evaluation.comparison import compare as compare_folders
+        from mmfm.evaluation.comparison import write_comparison
+
+        comparison = compare_folders(*compare, generator=np.random.default_rng(seed))
+        print(comparison.to_text())
+        if out is not None:
+            write_comparison(comparison, out)
+        return
+    from mmfm.evaluation import update_leaderboard, update_summary
+    from mmfm.evaluation.files import chosen, evaluate_files, named_files, read_sources
+    from mmfm.evaluation.per_study import FAMILIES
+    from mmfm.evaluation.references import GROUPINGS
+
+    if out is None:
+        raise _needed("--out", "a folder for the results")
+    options = {
+        "families": chosen("--metrics", metrics, FAMILIES),
+        "subgroups": chosen("--subgroups", subgroups, GROUPINGS),
+        "wording_sections": chosen("--sections", sections, ("findings", "impression")),
+        "seed": seed,
+    }
+    if predictions is not None:
+        sources = read_sources(
+            references=references,
+            manifest=manifest,
+            split=split,
+            train_manifest=train_manifest,
+            train_references=train_references,
+        )
+        features = {}
+        if manifest is not None and train_manifest is not None and split is not None:
+            from mmfm.measure import neighbour_features
+
+            features = neighbour_features(manifest, split, train_manifest, prepared_as=checkpoint)
+        card = evaluate_files(
+            predictions=predictions,
+            sources=sources,
+            controls=named_files("--control", control or []),
+            name=name,
+            thresholds=thresholds,
+            out=out,
+            **options,
+            **features,
+        )
+        if leaderboard is not None:
+            update_leaderboard(leaderboard, card)
+        if summary is not None:
+            update_summary(summary, card)
+    else:
+        from mmfm.measure import evaluate as run
+
+        if manifest is None or split is None or train_manifest is None:
+            raise _needed("--manifest, --split and --train-manifest", "studies to draft, and those of its training")
+        card = run(
+            checkpoint=checkpoint,
+            manifest=manifest,
+            split=split,
+            train_manifest=train_manifest,
+            out=out,
+            leaderboard=leaderboard,
+            summary=summary,
+            write_card=write_card,
+            device=device,
+            robustness=robustness,
+            **options,
+        )
+    print("\n".join([*card.coverage.lines(), *card.verdicts(), f"card, page and drafts: {out}"]))
+
+
+@app.command()
+def evaluate_answers(
+    answers: Annotated[Path, typer.Option(help="One JSON object a line: question_id and answer.")],
+    manifest: ManifestPath,
+    split: Split,
+    out: Annotated[Path, typer.Option(help="Folder for the card and the answers.")],
+    train_manifest: Annotated[Path | None, typer.Option(help="Whose train split the controls learn from.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Score answers to the questions of a manifest beside answers that look at no image."""
+    from mmfm.evaluation.questions import evaluate_answers as run
+
+    card = run(answers=answers, manifest=manifest, split=split, train_manifest=train_manifest, out=out, seed=seed)
+    print("\n".join([*card.lines(), f"card and answers: {out}"]))
+
+
+@app.command()
+def leaderboard(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that mmfm evaluate wrote.")],
+    page: Annotated[Path, typer.Option(help="The page that gets a row and all tables of each.")],
+    summary: Annotated[Path | None, typer.Option(help="A page that gets the headline scores, between markers.")] = None,
+) -> None:
+    """Write the score cards of evaluations into a leaderboard page, such as experiments/README.md."""
+    from mmfm.evaluation import Scorecard, update_leaderboard, update_summary
+
+    for card in [Scorecard.read(folder / "scorecard.json") for folder in folders]:
+        update_leaderboard(page, card)
+        if summary is not None:
+            update_summary(summary, card)
 
 
 @app.command()
@@ -348,6 +471,10 @@ def main() -> None:
     except MmfmError as error:
         print(f"mmfm: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _needed(options: str, what: str) -> ConfigError:
+    return ConfigError("mmfm evaluate", expected=f"{options}: {what}", found="none", fix="see mmfm evaluate --help")
 
 
 def _load_demo(name: str) -> ModuleType:

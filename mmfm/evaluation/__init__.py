@@ -1,6 +1,5 @@
 """Scores of drafted reports with intervals, beside controls, under a stated policy. numpy only, no model."""
 
-from mmfm.evaluation.controls import CONTROLS, shuffled
 from mmfm.evaluation.leaderboard import update_leaderboard, update_summary
 from mmfm.evaluation.predictions import Prediction, read_predictions, write_predictions
 from mmfm.evaluation.references import Reference, read_references
@@ -8,7 +7,6 @@ from mmfm.evaluation.scorecard import Provenance, Scorecard
 from mmfm.evaluation.scoring import score_card
 
 __all__ = [
-    "CONTROLS",
     "Prediction",
     "Provenance",
     "Reference",
@@ -16,7 +14,6 @@ __all__ = [
     "read_predictions",
     "read_references",
     "score_card",
-    "shuffled",
     "update_leaderboard",
     "update_summary",
     "write_predictions",

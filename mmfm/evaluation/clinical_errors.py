@@ -106,7 +106,8 @@ class ErrorRates:
         """Returns errors per report by kind and of all kinds, and the share of reports with any, each (R,)."""
         if not len(self.counts_NK):
             return {}
-        rates_RK = weights_RN @ self._columns() / weights_RN.sum(axis=1, keepdims=True)
+        drawn_R1 = weights_RN.sum(axis=1, keepdims=True)
+        rates_RK = weights_RN @ self._columns() / np.where(drawn_R1 > 0, drawn_R1, np.nan)
         return dict(zip(_SCORES, rates_RK.T, strict=True))
 
     def counts(self) -> dict[str, tuple[int, int | None]]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mmfm.data.manifest import Manifest, ManifestRow
+from mmfm.data.manifest import Manifest, ManifestRow, read_manifest
 from mmfm.errors import ConfigError
 from mmfm.evaluation.per_study import FAMILIES
 from mmfm.evaluation.predictions import read_predictions
-from mmfm.evaluation.references import GROUPINGS, Reference
+from mmfm.evaluation.references import GROUPINGS, Reference, read_references
 from mmfm.evaluation.results import write_results
 from mmfm.evaluation.scorecard import Provenance, Scorecard
 from mmfm.evaluation.scoring import score_card
@@ -36,14 +38,60 @@ def training_rows(manifest: Manifest, splits: Sequence[str] = TRAIN_SPLITS) -> t
     return manifest.split(*([name for name in splits if name in known] or splits[:1]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What drafts are scored against, and the studies that the system was trained on."""
+
+    references: tuple[Reference, ...]
+    origin: Path
+    """The file that the references come from, which the policy states by its hash."""
+    data: str
+    """In words, such as ``iu_xray val``."""
+    train: tuple[Reference, ...]
+
+
+def read_sources(
+    *,
+    references: Path | None = None,
+    manifest: Path | None = None,
+    split: str | None = None,
+    train_manifest: Path | None = None,
+    train_references: Path | None = None,
+) -> Sources:
+    """Returns the references of a file, or of a split of a manifest, and the training studies of either.
+
+    Raises:
+        ConfigError: not exactly one of the two is given, or a manifest without a split.
+        ManifestError: a file is absent or breaks its schema.
+    """
+    fix = "give --references R.jsonl, or --manifest M with --split S"
+    if (references is None) == (manifest is None):
+        both = "neither" if references is None else "both"
+        raise ConfigError("mmfm evaluate", expected="--references or --manifest", found=both, fix=fix)
+    if manifest is not None and split is None:
+        raise ConfigError("mmfm evaluate", expected="--split with --manifest", found="none", fix=fix)
+    if train_manifest is not None and train_references is not None:
+        options = "one of --train-manifest and --train-references"
+        raise ConfigError("mmfm evaluate", expected=options, found="both", fix="leave one out")
+    train: tuple[Reference, ...] = ()
+    if train_manifest is not None:
+        train = tuple(Reference.from_row(row) for row in training_rows(read_manifest(train_manifest)))
+    elif train_references is not None:
+        train = read_references(train_references)
+    if references is not None:
+        return Sources(references=read_references(references), origin=references, data=references.stem, train=train)
+    assert manifest is not None
+    assert split is not None
+    rows = read_manifest(manifest).split(split)
+    data = f"{rows[0].source} {split}"
+    return Sources(references=tuple(map(Reference.from_row, rows)), origin=manifest, data=data, train=train)
+
+
 def evaluate_files(
     *,
     predictions: Path,
-    references: Sequence[Reference],
-    origin: Path,
-    data: str,
+    sources: Sources,
     out: Path,
-    train: Sequence[Reference] = (),
     controls: Mapping[str, Path] | None = None,
     name: str | None = None,
     subgroups: Sequence[str] = GROUPINGS,
@@ -59,19 +107,16 @@ def evaluate_files(
 
     Args:
         predictions: the drafts, ``predictions.jsonl``.
-        references: what they are scored against.
-        origin: the file that the references come from, which the policy states by its hash.
-        data: what was scored, in words, such as ``iu_xray val``.
+        sources: what they are scored against.
         out: the folder to write.
-        train: the studies that the system was trained on, for the controls made here.
         controls: name of a control to its drafts, such as those from shuffled images.
         name: of the system; the name of ``predictions`` otherwise.
         subgroups: groupings to score by.
         families: kinds of scores.
         wording_sections: sections that wording metrics compare.
         thresholds: JSON object of label to the P(present) from which on it counts, chosen on other studies.
-        features_NE: frozen image features of ``references``, for the nearest neighbour.
-        train_features_NE: those of ``train``.
+        features_NE: frozen image features of the studies scored, for the nearest neighbour.
+        train_features_NE: those of the training studies.
         not_run: control to why it could not be made.
         seed: of the bootstrap.
 
@@ -82,8 +127,8 @@ def evaluate_files(
     read = {control: read_predictions(path) for control, path in (controls or {}).items()}
     card = score_card(
         predictions=drafts,
-        references=references,
-        train=train,
+        references=sources.references,
+        train=sources.train,
         controls=read,
         generator=np.random.default_rng(seed),
         features_NE=features_NE,
@@ -95,14 +140,44 @@ def evaluate_files(
         thresholds=read_thresholds(thresholds) if thresholds is not None else None,
         provenance=Provenance(
             experiment=name or predictions.stem,
-            data=data,
+            data=sources.data,
             date=datetime.date.today().isoformat(),
-            references_sha256=_sha256(origin),
+            references_sha256=_sha256(sources.origin),
             predictions_sha256=_sha256(predictions),
         ),
     )
-    write_results(out, card, predictions=drafts, references=references, controls=read)
+    write_results(out, card, predictions=drafts, references=sources.references, controls=read)
     return card
+
+
+def chosen(option: str, words: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of a list with commas.
+
+    Raises:
+        ConfigError: one of them is not known.
+    """
+    names = tuple(name.strip() for name in words.split(",") if name.strip())
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        found = ", ".join(unknown) or "none"
+        raise ConfigError(option, expected=f"names among {', '.join(known)}", found=found, fix="name some of these")
+    return names
+
+
+def named_files(option: str, words: Sequence[str]) -> dict[str, Path]:
+    """Returns name to file of words such as ``mean_image=drafts.jsonl``.
+
+    Raises:
+        ConfigError: a word has no name, no file, or a name again.
+    """
+    files: dict[str, Path] = {}
+    for word in words:
+        name, _, file = word.partition("=")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not file or name in files:
+            expected = "NAME=FILE, the name in small letters, digits and _, each once"
+            raise ConfigError(option, expected=expected, found=word, fix="write it as mean_image=drafts.jsonl")
+        files[name] = Path(file)
+    return files
 
 
 def read_thresholds(path: Path) -> dict[str, float]:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmfm.errors import ManifestError
-from mmfm.evaluation.page import MORE_TITLES, TITLES, plain, score_table, shown, verdicts
+from mmfm.evaluation.page import score_table, shown
 from mmfm.evaluation.probabilities import MIN_POSITIVES
-from mmfm.evaluation.scorecard import HEADLINE, Scorecard, Scores
+from mmfm.evaluation.scorecard import HEADLINE, MORE_TITLES, TITLES, Scorecard, Scores, plain
 from mmfm.files import write_whole
 
 ROWS_BEGIN, ROWS_END = "<!-- leaderboard: written from score cards -->", "<!-- end of leaderboard -->"
@@ -117,7 +117,7 @@ def _rows(existing: str, card: Scorecard) -> str:
 
 def _beaten(card: Scorecard) -> list[str]:
     """The verdicts in words, one line a score, and what was not run."""
-    return [*verdicts(card), _not_run(card)]
+    return [*card.verdicts(), _not_run(card)]
 
 
 def _not_run(card: Scorecard) -> str:

@@ -14,48 +14,11 @@ from mmfm.evaluation.controls import CEILING
 from mmfm.evaluation.intervals import Estimate
 from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.references import Reference
-from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Scorecard, Scores
+from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, MORE_TITLES, TITLES, Scorecard, Scores, plain
 from mmfm.report import NOTICE, Sections
 
 WORST = 10
 """Studies shown with their texts."""
-
-TITLES = {
-    "auroc_macro": "macro AUROC",
-    "finding_f1_micro": "finding F1, micro",
-    "finding_f1_macro": "finding F1, macro",
-    "label_f1_micro": "label F1, micro",
-    "error_rate": "clinical errors a report",
-    "bleu_4": "BLEU-4",
-    "meteor_exact_stem": "METEOR (exact, stem)",
-    "rouge_l": "ROUGE-L",
-    "cider_d": "CIDEr-D",
-}
-"""Names of ``HEADLINE`` as people write them."""
-
-MORE_TITLES = {
-    "finding_f1_example": "finding F1, example",
-    "finding_f1_micro_5": "finding F1, micro of 5",
-    "finding_f1_macro_5": "finding F1, macro of 5",
-    "finding_precision_micro": "finding precision, micro",
-    "finding_recall_micro": "finding recall, micro",
-    "label_precision_micro": "label precision, micro",
-    "label_recall_micro": "label recall, micro",
-    "label_f1_macro": "label F1, macro",
-    "label_f1_micro_5": "label F1, micro of 5",
-    "wrong_side_rate": "findings on the wrong side",
-    "wrong_place_rate": "findings at the wrong place",
-    "wrong_severity_rate": "findings of the wrong severity",
-    "reports_with_error": "reports with a clinical error",
-    "auprc_macro": "macro AUPRC",
-    "brier_skill_macro": "macro Brier skill",
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "rouge_l_rouge_score": "ROUGE-L (rouge-score)",
-}
-"""Names of the other scores of the whole."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -103,11 +66,6 @@ def render_page(card: Scorecard, *, predictions: Sequence[Prediction], reference
     )
 
 
-def plain(name: str) -> str:
-    """Returns a name of the vocabulary, a score or a control as words."""
-    return name.replace("_", " ")
-
-
 def shown(estimate: Any) -> str:
     """Returns value and interval, or that there is none."""
     if estimate is None:
@@ -136,21 +94,6 @@ def score_table(scores: Scores, titles: Mapping[str, str]) -> tuple[tuple[str, .
     return ("", *columns), rows
 
 
-def verdicts(scores: Scores) -> list[str]:
-    """Returns in words what the drafts are shown to be better than, one line a score."""
-    lines = []
-    for metric in HEADLINE:
-        better = {name: each[metric].better for name, each in scores.differences.items() if metric in each}
-        words = [
-            f"{phrase} than {', '.join(plain(name) for name, is_better in better.items() if is_better == wanted)}"
-            for wanted, phrase in ((True, "better"), (False, "not shown to be better"))
-            if wanted in better.values()
-        ]
-        if words:
-            lines.append(f"{TITLES[metric]}: {'; '.join(words)}")
-    return lines
-
-
 def _controls(card: Scorecard) -> Part:
     columns, rows = score_table(card, TITLES | MORE_TITLES)
     panels = {}
@@ -165,7 +108,7 @@ def _controls(card: Scorecard) -> Part:
             "it stands above them; the reference text shows what the labeller and the metrics can reach at most.",
             plot=_markup(plots.dots(panels, first="drafts", ceiling=plain(CEILING))) if panels else "",
         ),
-        Block(title="In words", lines=tuple(verdicts(card))),
+        Block(title="In words", lines=tuple(card.verdicts())),
         Block(title="All", columns=columns, rows=rows),
     ]
     missing = {**{f"control {plain(k)}": v for k, v in card.controls_not_run.items()}, **card.not_scored}

@@ -264,6 +264,35 @@ def score_questions(
     )
 
 
+def evaluate_answers(
+    *, answers: Path, manifest: Path, split: str, train_manifest: Path | None, out: Path, seed: int = 0
+) -> QuestionCard:
+    """Scores a file of answers, and writes ``scorecard.json`` and ``answers.jsonl`` into the folder ``out``.
+
+    Args:
+        answers: one answer a line.
+        manifest: holds the studies with their questions.
+        split: of the studies scored.
+        train_manifest: holds the training studies, in its split ``train``; None leaves out what learns from them.
+        out: the folder to write.
+        seed: of the bootstrap.
+
+    Raises:
+        ManifestError: see ``score_questions``; or a file is absent or breaks its schema.
+    """
+    given, rows = read_answers(answers), read_manifest(manifest).split(split)
+    train = read_manifest(train_manifest).split("train") if train_manifest is not None else ()
+    inputs = {
+        f"{name}_sha256": hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in (("answers", answers), ("manifest", manifest))
+    }
+    card = score_questions(given, rows, train, np.random.default_rng(seed), inputs=inputs)
+    out.mkdir(parents=True, exist_ok=True)
+    write_answers(given, out / "answers.jsonl")
+    card.write(out)
+    return card
+
+
 def in_question_order(
     answers: Sequence[Answer], questions: Sequence[Question], *, where: str = "answers"
 ) -> list[str | None]:

@@ -38,7 +38,48 @@ HEADLINE = (
 
 LOWER_IS_BETTER = frozenset({"error_rate"})
 
+TITLES = {
+    "auroc_macro": "macro AUROC",
+    "finding_f1_micro": "finding F1, micro",
+    "finding_f1_macro": "finding F1, macro",
+    "label_f1_micro": "label F1, micro",
+    "error_rate": "clinical errors a report",
+    "bleu_4": "BLEU-4",
+    "meteor_exact_stem": "METEOR (exact, stem)",
+    "rouge_l": "ROUGE-L",
+    "cider_d": "CIDEr-D",
+}
+"""Names of ``HEADLINE`` as people write them."""
+
+MORE_TITLES = {
+    "finding_f1_example": "finding F1, example",
+    "finding_f1_micro_5": "finding F1, micro of 5",
+    "finding_f1_macro_5": "finding F1, macro of 5",
+    "finding_precision_micro": "finding precision, micro",
+    "finding_recall_micro": "finding recall, micro",
+    "label_precision_micro": "label precision, micro",
+    "label_recall_micro": "label recall, micro",
+    "label_f1_macro": "label F1, macro",
+    "label_f1_micro_5": "label F1, micro of 5",
+    "wrong_side_rate": "findings on the wrong side",
+    "wrong_place_rate": "findings at the wrong place",
+    "wrong_severity_rate": "findings of the wrong severity",
+    "reports_with_error": "reports with a clinical error",
+    "auprc_macro": "macro AUPRC",
+    "brier_skill_macro": "macro Brier skill",
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "rouge_l_rouge_score": "ROUGE-L (rouge-score)",
+}
+"""Names of the other scores of the whole."""
+
 NOT_STATED = "not stated"
+
+
+def plain(name: str) -> str:
+    """Returns a name of the vocabulary, a score or a control as words."""
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +179,19 @@ class Scorecard(Scores):
     robustness: tuple[Robustness, ...] = ()
     resources: Resources | None = None
     """None where the drafts came as a file."""
+
+    def verdicts(self) -> list[str]:
+        """Returns in words what the drafts are shown to be better than, one line a score."""
+        lines = []
+        for metric in dict.fromkeys(metric for each in self.differences.values() for metric in each):
+            better = {name: each[metric].better for name, each in self.differences.items() if metric in each}
+            words = [
+                f"{phrase} than {', '.join(plain(name) for name, is_better in better.items() if is_better == wanted)}"
+                for wanted, phrase in ((True, "better"), (False, "not shown to be better"))
+                if wanted in better.values()
+            ]
+            lines.append(f"{TITLES.get(metric, plain(metric))}: {'; '.join(words)}")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as JSON values."""

@@ -7,7 +7,8 @@ What needs a model or pictures is done here: the drafts and what they cost, thei
 and hashes of the pictures by which leaks are found. ``mmfm.evaluation`` scores all of it.
 """
 
+from mmfm.measure.controls import neighbour_features
 from mmfm.measure.drafts import draft_all
 from mmfm.measure.evaluating import evaluate, predict
 
-__all__ = ["draft_all", "evaluate", "predict"]
+__all__ = ["draft_all", "evaluate", "neighbour_features", "predict"]

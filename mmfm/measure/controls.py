@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 
-from mmfm.data.manifest import Manifest, ManifestRow
+from mmfm.data.manifest import Manifest, ManifestRow, read_manifest
 from mmfm.errors import ConfigError, MmfmError
 from mmfm.evaluation import Prediction
+from mmfm.evaluation.files import training_rows
 from mmfm.measure.drafts import hashes_of
-from mmfm.models.checkpoint import Checkpoint
+from mmfm.models.checkpoint import Checkpoint, resolve_checkpoint
 from mmfm.models.drafting import Draft
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.processor import Processor, StudyPixels
@@ -62,25 +65,30 @@ def frozen_encoder(prepared_as: Processor, device: torch.device) -> Callable[[St
     return features
 
 
-def neighbour_features(
-    manifest: Manifest,
-    rows: Sequence[ManifestRow],
-    train_manifest: Manifest,
-    train_rows: Sequence[ManifestRow],
-    *,
-    prepared_as: Processor,
-) -> tuple[np.ndarray, np.ndarray] | str:
-    """Returns frozen features of the studies scored and of the training studies, or in words why there are none."""
-    frozen = frozen_encoder(prepared_as, torch.device("cpu"))
+def neighbour_features(manifest: Path, split: str, train_manifest: Path, *, prepared_as: str) -> dict[str, Any]:
+    """Returns frozen features of the studies of a split and of the training studies, or why there are none.
+
+    Args:
+        manifest: holds the studies scored.
+        split: theirs.
+        train_manifest: holds the training studies.
+        prepared_as: name or folder of the checkpoint whose way of preparing pictures is taken.
+
+    Returns:
+        ``features_NE`` and ``train_features_NE``, or ``not_run``, as ``evaluate_files`` takes them.
+    """
+    frozen = frozen_encoder(Processor.load(resolve_checkpoint(prepared_as)), torch.device("cpu"))
     if frozen is None:
-        return f"the weights of {FROZEN_ENCODER} are not installed"
-    features = []
+        return {"not_run": {"nearest_neighbour": f"the weights of {FROZEN_ENCODER} are not installed"}}
+    scored, trained = read_manifest(manifest), read_manifest(train_manifest)
+    sources = {"features_NE": (scored, scored.split(split)), "train_features_NE": (trained, training_rows(trained))}
     try:
-        for source, chosen, name in ((manifest, rows, "frozen features"), (train_manifest, train_rows, "of train")):
-            features.append(np.stack([frozen(source.study(row)) for row in track(chosen, description=name)]))
+        return {
+            name: np.stack([frozen(source.study(row)) for row in track(rows, description="frozen features")])
+            for name, (source, rows) in sources.items()
+        }
     except MmfmError as error:
-        return f"an image cannot be read: {error}"
-    return features[0], features[1]
+        return {"not_run": {"nearest_neighbour": f"an image cannot be read: {error}"}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,11 +28,11 @@ from mmfm.evaluation import (
     Reference,
     Scorecard,
     score_card,
-    shuffled,
     update_leaderboard,
     update_summary,
     write_predictions,
 )
+from mmfm.evaluation.controls import shuffled
 from mmfm.evaluation.files import TRAIN_SPLITS, training_rows
 from mmfm.evaluation.leaderboard import check_summary
 from mmfm.evaluation.leaks import Leaks, find_leaks

@@ -12,7 +12,8 @@ import pytest
 
 import mmfm.text
 from mmfm.errors import ManifestError
-from mmfm.evaluation import CONTROLS, Prediction, Scorecard, score_card, shuffled
+from mmfm.evaluation import Prediction, Scorecard, score_card
+from mmfm.evaluation.controls import CONTROLS, shuffled
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN
 
 LABELS = ("cardiomegaly", "pleural_effusion", "normal")
