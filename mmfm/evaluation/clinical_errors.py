@@ -203,7 +203,7 @@ class _Sentence:
     def compared(self) -> frozenset[str]:
         """What a comparison is about: its words, and the observations that it names. Empty for "no interval change"."""
         named = {finding.observation for finding in self.labels if finding.status is not Status.ABSENT}
-        return named | (self.content - self.denied - _COMPARING)
+        return (self.content - self.denied - _COMPARING) | named
 
     @cached_property
     def only_new(self) -> bool:
