@@ -487,12 +487,12 @@ def _of_pair(d: _Sentence, r: _Sentence, alike: float) -> list[ClinicalError]:
     shared = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
     name = next(iter(shared), None)
     errors = []
-    if d.sides and r.sides and d.sides != r.sides:
-        same_words = d.bare == r.bare or (
-            alike >= COPIED and len(d.sides) == len(r.sides) and sorted(d.sides) != sorted(r.sides)
-        )
+    every = [sorted(_SIDES[w] for w in s.words if w in _SIDES) for s in (d, r)]
+    exchanged = every[0] != every[1] or (d.bare == r.bare and d.sides != r.sides)
+    if all(every) and exchanged:
+        copied = (d.bare == r.bare or alike >= COPIED) and len(every[0]) == len(every[1])
         opposite = len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides}
-        if same_words or (opposite and (shared or d.asserted & r.asserted)):
+        if copied or (opposite and (shared or d.asserted & r.asserted)):
             errors.append(_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r))
     places = [s.content & _ANATOMY for s in (d, r)]
     same_place = not all(places) or places[0] & places[1]
