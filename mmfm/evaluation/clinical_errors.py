@@ -39,8 +39,8 @@ class ErrorKind(StrEnum):
     MISSED_FINDING = "missed_finding"
     """The reference states it; the draft does not mention it, or denies it in other words ("the lungs are clear")."""
     INVENTED_FINDING = "invented_finding"
-    """The draft states or suspects it; the reference does not mention it, or denies it in other words. Also a second one
-    on the other side, where the draft has the reference's as well."""
+    """The draft states or suspects it; the reference does not mention it, or denies it in other words. Also one more on
+    the other side, where the draft has the reference's as well."""
     WRONG_SIDE = "wrong_side"
     """The same statement about left in one text and right in the other. One side against both sides is none."""
     WRONG_SEVERITY = "wrong_severity"
@@ -148,6 +148,7 @@ _EXISTS = frozenset(("a", "an", "there", "present"))
 _ON_VIEW = re.compile(
     r"\b(?:on|in) (?:the |both )?(?:lateral|frontal|pa|ap)(?: and lateral)? (?:view|projection|radiograph|film|image)"
 )
+_ADVERB = re.compile(r"\w+[^a]ly")  # not "cardiomegaly"
 _NUMBER = re.compile(r"\s*\(?\d{1,2}[.)]\s+")
 _TOKEN = re.compile(r"[a-z0-9]+|[,;:]")
 _BOTH_SIDES = re.compile(r"\b(?:left (?:and|or|and or) right|right (?:and|or|and or) left)\b")
@@ -200,6 +201,12 @@ class _Sentence:
         return any(_COMPARES[name].search(text) for name in ("named", "implied")) or compares_with_prior(self.text)
 
     @cached_property
+    def compared(self) -> frozenset[str]:
+        """What a comparison is about: its words, and the observations that it names. Empty for "no interval change"."""
+        named = {finding.observation for finding in self.labels if finding.status is not Status.ABSENT}
+        return (self.content - self.denied - _COMPARING) | named
+
+    @cached_property
     def only_new(self) -> bool:
         """Whether it compares by nothing but calling a finding new: that is a finding first."""
         text = " ".join(self.words)
@@ -224,7 +231,7 @@ def _sentence(text: str) -> _Sentence:
     words = tuple(token for token in tokens if token not in ",;:")
     place = set(_TOKEN.findall(" ".join(_ON_VIEW.findall(plain))))
     content = set(words) - _SMALL - place
-    findings = {w for w in content if w not in _ANATOMY and not w.isdigit()}
+    findings = {w for w in content if w not in _ANATOMY and not w.isdigit() and not _ADVERB.fullmatch(w)}
     if not findings and not _EXISTS.isdisjoint(words):
         findings = content  # "there is a cervical rib"
     asserted = findings
@@ -327,15 +334,16 @@ class _Comparison:
     def _compares_without_prior(self, d: _Sentence) -> bool:
         if self.has_prior or not d.compares:
             return False
-        things = d.content - _COMPARING
         for r in self.reference:
             if not r.compares:
                 continue
             same_way = bool(r.change & d.change) or not d.change
+            same_thing = not d.compared or bool(d.compared & r.compared)
             if r in self.free_reference:
-                made = self.names_prior or bool(r.content & things) or (not things and same_way)
+                general = not d.compared or not r.compared
+                made = self.names_prior or (same_way if general else same_thing)
             else:  # the draft has this one already: another has to say the same
-                made = same_way and (not things or bool(r.content & things))
+                made = same_way and same_thing
             if made:
                 return False
         return True
@@ -480,12 +488,12 @@ def _of_pair(d: _Sentence, r: _Sentence, alike: float) -> list[ClinicalError]:
     shared = [f.observation for f in d.labels if any(f.observation == g.observation for g in r.labels)]
     name = next(iter(shared), None)
     errors = []
-    if d.sides != r.sides:
-        same_words = d.bare == r.bare or (
-            alike >= COPIED and len(d.sides) == len(r.sides) and sorted(d.sides) != sorted(r.sides)
-        )
+    every = [sorted(_SIDES[w] for w in s.words if w in _SIDES) for s in (d, r)]
+    exchanged = every[0] != every[1] or (d.bare == r.bare and d.sides != r.sides)
+    if all(every) and exchanged:
+        copied = (d.bare == r.bare or alike >= COPIED) and len(every[0]) == len(every[1])
         opposite = len({*d.sides}) == len({*r.sides}) == 1 and {*d.sides} != {*r.sides}
-        if same_words or (opposite and (shared or d.asserted & r.asserted)):
+        if copied or (opposite and (shared or d.asserted & r.asserted)):
             errors.append(_error(ErrorKind.WRONG_SIDE, name, draft=d, reference=r))
     places = [s.content & _ANATOMY for s in (d, r)]
     same_place = not all(places) or places[0] & places[1]
@@ -515,6 +523,8 @@ def _opposed(finding: Finding, others: Iterable[Finding]) -> bool:
 
 def _denies(denying: _Sentence, stating: _Sentence) -> bool:
     """Whether one denies in words of the other what that states; "no large effusion" does not deny a small one."""
+    if denying.sides and {*denying.sides}.isdisjoint(stating.sides):
+        return False
     shared = denying.denied & stating.asserted - _VAGUE
     item: list[str] = []
     for token in denying.tokens:
@@ -573,7 +583,7 @@ def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
             if denying.denied.isdisjoint(stating.asserted) or stating is denying:
                 continue
             names: list[str | None] = []
-            if _denies(denying, stating) and (not denying.sides or {*denying.sides} & {*stating.sides}):
+            if _denies(denying, stating):
                 absent = {f.observation for f in denying.labels if f.status is Status.ABSENT}
                 present = (f.observation for f in stating.labels if f.status is Status.PRESENT)
                 names += [name for name in present if name in absent]

@@ -41,6 +41,7 @@ def kinds(*arguments, **known):
         ("Bibasilar opacities, right greater than left.", "Bibasilar opacities, left greater than right."),
         ("Opacities in the left lower and right upper lobes.", "Opacities in the right lower and left upper lobes."),
         ("No left pleural effusion.", "No right pleural effusion."),
+        ("Calcified left and left hilar nodes.", "Calcified right and left hilar nodes."),
     ],
 )
 def test_the_other_side(draft, truth):
