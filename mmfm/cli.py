@@ -1,4 +1,4 @@
-"""The command line: ``mmfm inspect | report | predict | train | evaluate | evaluate-answers | leaderboard | deid | pull | push | doctor | demo``.
+"""The command line: ``mmfm report``, ``mmfm train``, ``mmfm evaluate`` and the others that ``mmfm --help`` lists.
 
 Each command is one function call with the names of the Python API. Heavy imports stand inside the functions, so that
 ``mmfm --help`` answers at once. An error that mmfm raises on purpose ends in one line on stderr and exit code 2.
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -238,7 +238,7 @@ def evaluate(
 
     if out is None:
         raise _needed("--out", "a folder for the results")
-    options = {
+    options: dict[str, Any] = {
         "families": chosen("--metrics", metrics, FAMILIES),
         "subgroups": chosen("--subgroups", subgroups, GROUPINGS),
         "wording_sections": chosen("--sections", sections, ("findings", "impression")),

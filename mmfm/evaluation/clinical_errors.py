@@ -80,8 +80,16 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
     """
     both = _Comparison(draft, reference)
     contradictions = _contradictions(list(dict.fromkeys(both.draft)))
-    errors = [*dict.fromkeys([*both.errors(), *contradictions]), *_repeats(draft)]
+    errors = [*_first_of_each(dict.fromkeys([*both.errors(), *contradictions])), *_repeats(draft)]
     return tuple(sorted(errors, key=lambda error: _KINDS.index(error.kind)))
+
+
+def _first_of_each(errors: Iterable[ClinicalError]) -> list[ClinicalError]:
+    """One error of a kind for each observation: findings and impression say the same thing twice."""
+    kept: dict[object, ClinicalError] = {}
+    for error in errors:
+        kept.setdefault((error.kind, error.observation) if error.observation else error, error)
+    return list(kept.values())
 
 
 @dataclass(frozen=True, kw_only=True)

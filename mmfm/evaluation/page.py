@@ -15,10 +15,12 @@ from mmfm.evaluation.intervals import Estimate
 from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.references import Reference
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, MORE_TITLES, TITLES, Scorecard, Scores, plain
+from mmfm.evaluation.subgroups import ALPHA as FLAG_ALPHA
 from mmfm.report import NOTICE, Sections
 
 WORST = 10
 """Studies shown with their texts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -54,7 +56,17 @@ def render_page(card: Scorecard, *, predictions: Sequence[Prediction], reference
     environment = Environment(
         loader=PackageLoader("mmfm.evaluation", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    parts = [_controls(card), _subsets(card), _findings(card), _errors(card)]
+    parts = (
+        _controls(card),
+        _findings(card),
+        _errors(card),
+        _probabilities(card),
+        _subgroups(card),
+        _subsets(card),
+        _robustness(card),
+        _leaks(card),
+        _resources(card),
+    )
     return environment.get_template("page.html.j2").render(
         card=card,
         notice=NOTICE,
@@ -170,6 +182,215 @@ def _errors(card: Scorecard) -> Part:
         title="Clinical errors",
         blocks=(Block(note=note, columns=columns, rows=rows),) if names else (),
     )
+
+
+def _probabilities(card: Scorecard) -> Part:
+    labels = [name.partition(".")[2] for name in card.metrics if name.startswith("auroc.")]
+    if not labels or card.curves is None:
+        return Part(id="probabilities", title="Finding probabilities", blocks=())
+    curves = card.curves
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {
+        "ROC": {
+            f"{plain(c.label)} ({c.positives} of {c.n})": (c.false_positive_rate, c.true_positive_rate)
+            for c in curves.roc
+        },
+        "precision and recall": {
+            f"{plain(c.label)} ({c.positives} of {c.n})": (c.recall, c.precision) for c in curves.precision_recall
+        },
+    }
+    calibrated: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {
+        "reliability": {
+            f"{plain(c.label)} (base rate {c.prevalence:.2f})": (
+                [b.predicted for b in c.bins],
+                [b.observed for b in c.bins],
+            )
+            for c in curves.reliability
+        }
+    }
+    axes = {
+        "ROC": ("1 - specificity", "sensitivity"),
+        "precision and recall": ("recall", "precision"),
+        "reliability": ("P(present), mean of a bin", "share present"),
+        "risk and coverage": ("share of decisions kept, most confident first", "share of wrong ones"),
+    }
+    levels = {}
+    if curves.risk_coverage is not None:
+        calibrated["risk and coverage"] = {"all labels": (curves.risk_coverage.coverage, curves.risk_coverage.risk)}
+        levels["risk and coverage"] = curves.risk_coverage.aurc_random
+    ranking, decided = ("auroc", "auprc"), ("sensitivity", "specificity", "ppv", "npv")
+    honest = ("brier_skill", "brier", "ece", "calibration_slope", "calibration_intercept")
+    blocks = [
+        Block(plot=_markup(plots.lines(panels, axes_labels=axes, diagonal=["ROC"]))),
+        _each_label(card, "How well they rank", ranking, labels),
+        _each_label(
+            card,
+            "Decisions at a frozen threshold",
+            decided,
+            [label for label in labels if f"sensitivity.{label}" in card.metrics],
+            note="Thresholds were chosen on other studies; they stand in the policy.",
+        ),
+        Block(
+            plot=_markup(plots.lines(calibrated, axes_labels=axes, diagonal=["reliability"], levels=levels)),
+            note="The dotted line of risk and coverage is the share of wrong ones where confidence knows nothing.",
+        ),
+        _each_label(
+            card,
+            "How far they can be believed",
+            honest,
+            labels,
+            note="A low calibration error alone is reached by always saying the base rate: read it beside the Brier "
+            "skill. A perfect slope is 1, a perfect intercept 0.",
+        ),
+        Block(
+            title="Calibrated",
+            note="Fitted on other patients than those scored (cross-fitted); none is as they came.",
+            columns=("label", "method", "Brier skill", "Brier", "ECE", "slope"),
+            rows=tuple(
+                (
+                    plain(row.label),
+                    row.method,
+                    *(shown(row.scores[kind]) for kind in ("brier_skill", "brier", "ece", "calibration_slope")),
+                )
+                for row in card.calibration
+            ),
+        ),
+        Block(
+            title="Conformal sets",
+            note="Sets of present and absent that hold the truth in the share wanted; a mean over random splits by "
+            "patient, and its standard deviation between them.",
+            columns=("label", "variant", "wanted", "covered", "of the positive", "size", "only one", "both", "neither"),
+            rows=tuple(
+                (
+                    plain(row.label),
+                    plain(row.variant),
+                    f"{1 - row.alpha:.2f}",
+                    f"{row.coverage:.3f} (sd {row.coverage_sd:.3f})",
+                    f"{row.coverage_positives:.3f} (sd {row.coverage_positives_sd:.3f})",
+                    f"{row.set_size:.2f}",
+                    f"{row.only_present + row.only_absent:.3f}",
+                    f"{row.both:.3f}",
+                    f"{row.neither:.3f}",
+                )
+                for row in card.conformal
+            ),
+        ),
+    ]
+    return Part(
+        id="probabilities",
+        title="Finding probabilities",
+        blocks=tuple(block for block in blocks if block.plot or block.rows),
+    )
+
+
+def _each_label(card: Scorecard, title: str, kinds: Sequence[str], labels: Sequence[str], note: str = "") -> Block:
+    rows = []
+    for label in labels:
+        auroc = card.metrics[f"auroc.{label}"]
+        cells = (shown(card.metrics.get(f"{kind}.{label}")) for kind in kinds)
+        rows.append((plain(label), f"{auroc.events} of {auroc.n}", *cells))
+    titles = (kind.upper() if len(kind) < 6 else plain(kind) for kind in kinds)
+    return Block(title=title, note=note, columns=("label", "present of n", *titles), rows=tuple(rows))
+
+
+def _subgroups(card: Scorecard) -> Part:
+    columns = {"sensitivity": "sensitivity", "specificity": "specificity", "under_diagnosis": "under-diagnosis"}
+    lines: list[tuple[str, Mapping[str, Any]]] = []
+    rows, flagged = [], []
+    for grouping in card.subgroups:
+        unstated = f", {grouping.unstated} not stated" if grouping.unstated else ""
+        lines.append((f"{plain(grouping.name)}{unstated}", {}))
+        for group in grouping.groups:
+            name = f"{group.group} ({group.n})"
+            lines.append((name, {score: getattr(group, score) for score in columns}))
+            flagged += [name] if any(gap.flagged for gap in group.gaps.values()) else []
+            scores = (group.sensitivity, group.specificity, group.finding_f1, group.under_diagnosis)
+            cells = (f"{shown(score)}, n {score.n}" for score in scores)
+            gaps = "; ".join(f"{plain(score)}: {gap.verdict}" for score, gap in group.gaps.items())
+            label = f"{plain(grouping.name)} {group.group}"
+            rows.append((label, f"{group.n} of {group.patients} patients", str(group.positives), *cells, gaps))
+    tests = sum(len(group.gaps) for grouping in card.subgroups for group in grouping.groups)
+    note = (
+        f"Findings that the draft names against the reference text. Each group is tested against the rest of its "
+        f"grouping, {tests} tests in all at alpha {FLAG_ALPHA}, by Holm within a grouping and score: with so many, one "
+        "false flag is no surprise. Under-diagnosis is the share of studies with a finding whose draft names none. A "
+        "flag says that drafts fare otherwise there, not why."
+    )
+    blocks = (
+        Block(note=note, plot=_markup(plots.forest(lines, columns=columns, flagged=flagged)) if rows else ""),
+        Block(
+            columns=("group", "studies", "findings", "sensitivity", "specificity", "F1", "under-diagnosis", "gaps"),
+            rows=tuple(rows),
+        ),
+    )
+    return Part(id="subgroups", title="Subgroups", blocks=blocks if rows else ())
+
+
+def _robustness(card: Scorecard) -> Part:
+    kinds = {
+        "findings": "findings agree (F1)",
+        "sides_swapped": "sides swapped",
+        "probability_change": "mean change of P(present)",
+    }
+    scores = list(dict.fromkeys(name for each in card.robustness for name in each.changes))
+    rows = tuple(
+        (
+            each.name,
+            each.amount,
+            each.expected,
+            f"{each.refused.events} of {each.n}",
+            *(shown(each.agreement.get(kind)) for kind in kinds),
+            *(shown(each.changes.get(name)) for name in scores),
+        )
+        for each in card.robustness
+    )
+    changed = (f"change of {TITLES.get(name, plain(name))}" for name in scores)
+    columns = ("alteration", "amount", "expected", "refused", *kinds.values(), *changed)
+    note = "Drafts of altered pictures and headers against those of the same studies as they are."
+    block = Block(note=note, columns=columns, rows=rows)
+    return Part(id="robustness", title="Robustness", blocks=(block,) if rows else ())
+
+
+def _leaks(card: Scorecard) -> Part:
+    leaks = card.leaks
+    if leaks is None:
+        return Part(id="leaks", title="Leaks", blocks=())
+    images = "not looked at" if leaks.near_images is None else f"{leaks.near_images} of {leaks.studies} studies"
+    identical = (
+        "not known" if leaks.identical_images is None else f"{leaks.identical_images} of {leaks.studies} studies"
+    )
+    rows = (
+        ("text word by word in train", f"{leaks.exact_texts} of {leaks.texts} studies with text"),
+        ("text in train, or nearly", f"{leaks.near_texts} of {leaks.texts} studies with text"),
+        ("image file in train", identical),
+        ("image in train, or nearly", images),
+    )
+    block = Block(
+        note=f"Against {leaks.train_studies} training studies; no patient is in both, else nothing would be scored.",
+        columns=("what", "how many"),
+        rows=rows,
+    )
+    return Part(id="leaks", title="Leaks", blocks=(block,))
+
+
+def _resources(card: Scorecard) -> Part:
+    used = card.resources
+    if used is None:
+        return Part(id="resources", title="Resources", blocks=())
+    memory = f"{used.peak_host_bytes / 1e9:.2f} GB" if used.peak_host_bytes else "not told"
+    device = f"{used.peak_device_bytes / 1e9:.2f} GB" if used.peak_device_bytes else "not told by this device"
+    energy = f"{used.joules_per_report:.1f} J a report; " if used.joules_per_report is not None else ""
+    hours = "not stated" if used.training_hours is None else f"{used.training_hours:.2f} h"
+    rows = (
+        ("drafted on", f"{used.device}, {used.batch_size} studies at a time"),
+        ("seconds a report", f"{used.seconds_per_report:.2f}"),
+        ("tokens a second", f"{used.tokens_per_second:.0f}"),
+        ("peak memory of the process", memory),
+        ("peak memory of the device", device),
+        ("energy", f"{energy}{used.energy}"),
+        ("parameters", f"{used.parameters / 1e6:.1f} million"),
+        ("training", f"{hours} on {used.training_device}"),
+    )
+    return Part(id="resources", title="Resources", blocks=(Block(columns=("what", "how much"), rows=rows),))
 
 
 def _worst(predictions: Sequence[Prediction], references: Sequence[Reference]) -> list[dict[str, Any]]:

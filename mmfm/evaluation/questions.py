@@ -22,20 +22,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmfm import __version__
+from mmfm.data.manifest import ManifestQuestion, ManifestRow, read_manifest
 from mmfm.errors import ManifestError
 from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, patient_resamples
 from mmfm.evaluation.references import read_lines
 from mmfm.evaluation.resampling import Difference, Resampled
 from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
-
-if TYPE_CHECKING:
-    from mmfm.data.manifest import ManifestQuestion, ManifestRow
 
 HEADLINE = ("exact_match_closed", "exact_match_open", "token_f1_open", "yes_no_accuracy")
 """The scores that are compared with each control: one family of Holm's correction. All are better when higher."""
