@@ -9,14 +9,15 @@ from typing import Any
 
 from mmfm import __version__
 from mmfm.evaluation import plots
-from mmfm.evaluation.clinical_errors import clinical_errors
+from mmfm.evaluation.clinical_errors import ClinicalError
 from mmfm.evaluation.controls import CEILING
 from mmfm.evaluation.intervals import Estimate
-from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.references import Reference
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, MORE_TITLES, TITLES, Scorecard, Scores, plain
 from mmfm.evaluation.subgroups import ALPHA as FLAG_ALPHA
 from mmfm.report import NOTICE, Sections
+
+_KINDS = {"auroc": "AUROC", "auprc": "AUPRC", "ppv": "PPV", "npv": "NPV", "ece": "ECE", "brier": "Brier"}
 
 WORST = 10
 """Studies shown with their texts."""
@@ -43,13 +44,21 @@ class Part:
     blocks: tuple[Block, ...]
 
 
-def render_page(card: Scorecard, *, predictions: Sequence[Prediction], references: Sequence[Reference]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One draft beside its reference."""
+
+    draft: Sections
+    reference: Reference
+    errors: tuple[ClinicalError, ...]
+
+
+def render_page(card: Scorecard, cases: Sequence[Case]) -> str:
     """Returns the page as HTML. It loads nothing from anywhere, and runs no script.
 
     Args:
         card: what is shown.
-        predictions: the drafts, for the worst cases.
-        references: theirs.
+        cases: the drafts, of which the worst are shown.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -72,7 +81,7 @@ def render_page(card: Scorecard, *, predictions: Sequence[Prediction], reference
         notice=NOTICE,
         version=__version__,
         parts=[part for part in parts if part.blocks],
-        worst=_worst(predictions, references),
+        worst=_worst(cases),
         policy=json.dumps(card.policy, indent=1, sort_keys=True),
         plain=plain,
     )
@@ -288,7 +297,7 @@ def _each_label(card: Scorecard, title: str, kinds: Sequence[str], labels: Seque
         auroc = card.metrics[f"auroc.{label}"]
         cells = (shown(card.metrics.get(f"{kind}.{label}")) for kind in kinds)
         rows.append((plain(label), f"{auroc.events} of {auroc.n}", *cells))
-    titles = (kind.upper() if len(kind) < 6 else plain(kind) for kind in kinds)
+    titles = (_KINDS.get(kind, plain(kind)) for kind in kinds)
     return Block(title=title, note=note, columns=("label", "present of n", *titles), rows=tuple(rows))
 
 
@@ -393,22 +402,17 @@ def _resources(card: Scorecard) -> Part:
     return Part(id="resources", title="Resources", blocks=(Block(columns=("what", "how much"), rows=rows),))
 
 
-def _worst(predictions: Sequence[Prediction], references: Sequence[Reference]) -> list[dict[str, Any]]:
-    """The studies with the most errors, the first such where there are ties."""
-    cases = []
-    for draft, reference in zip(in_order(predictions, references), references, strict=True):
-        if draft is not None and (draft.findings or draft.impression):
-            cases.append((clinical_errors(draft.sections, reference), draft.sections, reference))
-    cases.sort(key=lambda case: -len(case[0]))
+def _worst(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """The studies with text whose drafts have the most errors, the first such where there are ties."""
+    drafted = [case for case in cases if case.errors and (case.draft.findings or case.draft.impression)]
     return [
         {
-            "study_uid": reference.study_uid,
-            "errors": errors,
-            "draft": _text(sections),
-            "reference": _text(reference.report),
+            "study_uid": case.reference.study_uid,
+            "errors": case.errors,
+            "draft": _text(case.draft),
+            "reference": _text(case.reference.report),
         }
-        for errors, sections, reference in cases[:WORST]
-        if errors
+        for case in sorted(drafted, key=lambda case: -len(case.errors))[:WORST]
     ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmfm.evaluation.clinical_errors import clinical_errors
-from mmfm.evaluation.page import render_page
+from mmfm.evaluation.page import Case, render_page
 from mmfm.evaluation.predictions import Prediction, in_order, read_predictions, write_predictions
 from mmfm.evaluation.references import Reference, read_references, write_references
 from mmfm.evaluation.scorecard import Scorecard
@@ -55,11 +55,17 @@ def write_results(
     controls: Mapping[str, Sequence[Prediction]],
 ) -> None:
     """Writes the folder, each file whole; files of an earlier evaluation there are replaced."""
-    errors = []
-    for draft, reference in zip(in_order(predictions, references), references, strict=True):
-        found = clinical_errors(draft.sections if draft else Sections(), reference)
-        errors += [json.dumps({"study_uid": reference.study_uid, **to_json(error)}) + "\n" for error in found]
-    page = render_page(card, predictions=predictions, references=references)
+    drafts = [draft.sections if draft else Sections() for draft in in_order(predictions, references)]
+    cases = [
+        Case(draft=draft, reference=reference, errors=clinical_errors(draft, reference))
+        for draft, reference in zip(drafts, references, strict=True)
+    ]
+    errors = [
+        json.dumps({"study_uid": case.reference.study_uid, **to_json(error)}) + "\n"
+        for case in cases
+        for error in case.errors
+    ]
+    page = render_page(card, cases)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, out / DRAFTS)

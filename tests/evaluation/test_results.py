@@ -7,7 +7,7 @@ import pytest
 
 from mmfm.evaluation import Prediction, Scorecard, score_card
 from mmfm.evaluation.results import Results, write_results
-from mmfm.report import NOTICE, Sections
+from mmfm.report import NOTICE
 
 
 @pytest.fixture
@@ -64,25 +64,27 @@ def test_the_page_stands_alone_and_shows_what_the_card_says(written):
     assert card.policy_sha256 in page
 
 
-def test_the_same_card_gives_the_same_page(written, rows):
-    from mmfm.evaluation.page import render_page
-
+def test_the_same_results_are_the_same_bytes(written, rows, tmp_path):
     folder, card, drafts = written
-    assert render_page(card, predictions=drafts, references=rows) == (folder / "report.html").read_text()
+    write_results(tmp_path / "again", card, predictions=drafts, references=rows, controls={"mean_image": drafts})
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
-def test_a_page_without_text_or_references_text(row, provenance):
-    from mmfm.evaluation.page import render_page
-
+def test_nothing_to_show(row, provenance, tmp_path):
     references = [row("a", None), row("b", None)]
     drafts = [Prediction(study_uid=name, findings=None, impression=None) for name in ("a", "b")]
     card = score_card(
         predictions=drafts,
-        references=[dataclasses.replace(r, report=Sections()) for r in references],
+        references=references,
         train=[],
         controls={},
         generator=np.random.default_rng(0),
         provenance=provenance,
     )
     assert card.coverage.lines()[0] == "2 of 2 studies scored, 0 of them with drafted text"
-    assert "2 drafts have no text" in render_page(card, predictions=drafts, references=references)
+    write_results(tmp_path / "out", card, predictions=drafts, references=references, controls={})
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "2 drafts have no text" in page
+    assert "2 references have neither findings nor impression" in page
+    assert "probabilities: the drafts state none" in page
