@@ -156,9 +156,8 @@ class Words:
         joints = any_of(words["joints"]["words"])
         self.joints = re.compile(rf",? {joints} |[,;:/]")
         # Between two side words that belong together: "left upper and right lower lobe opacities".
-        self.joined_sides = re.compile(
-            rf"(?:[ -]{any_of(joined['places'])})*,? {any_of(joined['words'])} (?:{any_of(joined['articles'])} )?(?:\w+ )?"
-        )
+        places, links, articles = (any_of(joined[kind]) for kind in ("places", "words", "articles"))
+        self.joined_sides = re.compile(rf"(?:[ -]{places})*,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?")
         # Reports repeat sentences, hence the cache.
         self.read = lru_cache(maxsize=1 << 14)(self._read)
 
@@ -223,7 +222,7 @@ class _Sentence:
     def _is_history(self, start: int) -> bool:
         """Whether what starts here is told of the patient's past, not of the images: "history of pneumonia"."""
         for token in reversed(self.tokens):
-            if token.start < start and token.kind in ("history", "ends", "affirms"):
+            if token.start < start and token.kind in ("history", "ends", "affirms", "denies_before"):
                 return token.kind == "history"
         return False
 
@@ -240,9 +239,11 @@ class _Sentence:
                 if following and following.kind == "part" and following.start - token.end <= 1:
                     parts, since = [following], 0
                 else:
-                    # "No pneumothorax, heart is enlarged": the verb keeps the denial out.
-                    verb = any(t.kind == "affirms" and waiting and t.start > waiting[0].start for t in self.tokens[:i])
-                    parts, waiting, since = waiting, [], waiting[0].start if verb else 0
+                    parts, waiting = waiting, []
+                    # "No pneumothorax, heart is enlarged", "no effusion, heart normal": the denial stays out.
+                    verb = any(t.kind == "affirms" and parts and t.start > parts[0].start for t in self.tokens[:i])
+                    own = verb or self.text[token.start : token.end] in self.words.normal
+                    since = parts[0].start if parts and own else 0
                 if parts:
                     self._read_attribute(token, parts, certainty(self.tokens, token.start, token.end, since=since))
 

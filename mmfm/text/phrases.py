@@ -81,7 +81,8 @@ class Phrases:
     @cached_property
     def _search(self) -> re.Pattern[str]:
         # Compiled at first use: importing mmfm.text stays quick.
-        return re.compile(rf"\b(?:{_trie(self._meanings)})(?!\w)")
+        # Whole words; a phrase that is a mark needs no blank beside it ("?PTX"), but the point of 1.5 is none.
+        return re.compile(rf"(?:\b|(?!\w))(?:{_trie(self._meanings)})(?:(?!\w)|(?<=[^\w.,]))")
 
     def find(self, sentence: str) -> list[Token]:
         """Returns the phrases of a ``plain`` sentence in order."""
