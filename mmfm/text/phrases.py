@@ -81,8 +81,9 @@ class Phrases:
     @cached_property
     def _search(self) -> re.Pattern[str]:
         # Compiled at first use: importing mmfm.text stays quick.
-        # Whole words; a phrase that is a mark needs no blank beside it ("?PTX"), but the point of 1.5 is none.
-        return re.compile(rf"(?:\b|(?!\w))(?:{_trie(self._meanings)})(?:(?!\w)|(?<=[^\w.,]))")
+        # Whole words; a mark needs no blank beside it ("?PTX"), but for the point: that of 1.5 ends nothing.
+        marks = [re.escape(phrase) for phrase in self._meanings if not re.search(r"[\w.]", phrase)]
+        return re.compile("|".join([rf"\b(?:{_trie(self._meanings)})(?!\w)", *marks]))
 
     def find(self, sentence: str) -> list[Token]:
         """Returns the phrases of a ``plain`` sentence in order."""
