@@ -115,9 +115,7 @@ def main() -> None:
     folder = arguments.source / "iu_xray"
     reports = list(rows(folder / "reports.csv"))
     read = {
-        row["uid"]: Reading(
-            row["split"], {f.observation: f for f in label_report(row["findings"], row["impression"])}
-        )
+        row["uid"]: Reading(row["split"], {f.observation: f for f in label_report(row["findings"], row["impression"])})
         for row in reports
     }
     labels, structured = openi(folder / "labels_openi14.csv"), radrestruct(folder / "structured_radrestruct.jsonl")

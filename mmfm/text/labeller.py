@@ -232,7 +232,7 @@ class _Sentence:
         for i, token in enumerate(self.tokens):
             if token.kind == "part":
                 waiting.append(token)
-            elif token.kind == "ends":
+            elif token.kind == "ends" and self.text[token.start] != ":":
                 waiting = []
             elif token.kind == "attribute":
                 following = self.tokens[i + 1] if i + 1 < len(self.tokens) else None
@@ -306,8 +306,8 @@ class _Sentence:
                 return self._detailed(i - 1)[2:4]
         if i + 1 < len(self.mentions):
             following = self.mentions[i + 1]
-            between = mention.end, following.start
-            if between[0] <= between[1] and self.words.joints.fullmatch(self.text, *between):
+            between = self.text[mention.end : following.start]
+            if following.start >= mention.end and (between == " " or self.words.joints.fullmatch(between)):
                 after = self._reach(i + 1)[1]
                 later = [t for t in self.details if following.end <= t.start and t.end <= after]
                 return self._side_of(later), next((t.value for t in later if t.kind == "location"), None)
