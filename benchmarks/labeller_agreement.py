@@ -4,8 +4,8 @@
 
 DIR holds ``iu_xray/`` (reports.csv, labels_openi14.csv, structured_radrestruct.jsonl) and ``nlp_eval/``
 (negation_clinical.tsv). The labeller was built on the IU X-Ray ``train`` split and on the negation sentences with odd
-report numbers; the rest was only measured. Intervals are 95 % bootstrap intervals over studies, one study a patient, and
-for negation over reports.
+report numbers; the rest was only measured. Intervals are 95 % bootstrap intervals over studies (one a patient), and for
+negation over reports.
 """
 
 from __future__ import annotations
@@ -201,10 +201,9 @@ def radrestruct(path: Path) -> dict[str, Truth]:
                 if detail == "_localization":
                     sides.setdefault(name, set()).update(set(entry["answer"]) & set(Side))
                 elif detail == "_body_region":
-                    regions = (answer.split()[0] for answer in entry["answer"])
-                    places.setdefault(name, set()).update(
-                        {"middle": "right"}.get(word, word) for word in regions if word in ("left", "right", "middle")
-                    )
+                    # "middle lobe" states no side: the lingula is filed there too.
+                    regions = {answer.split()[0] for answer in entry["answer"]}
+                    places.setdefault(name, set()).update(regions & {"left", "right"})
                 elif detail == "_degree":
                     degrees.setdefault(name, set()).update(set(entry["answer"]) & set(DEGREES))
         # Lobes on both sides may only mean that the text names no side.
@@ -226,8 +225,8 @@ def mapping() -> list[str]:
         "A question answered with yes states: "
         + "; ".join(f"{name}: {', '.join(questions[name])}" for name in OBSERVATIONS if name in questions)
         + ". No question asks for the other observations. The side is the one under `_localization`; where none stands "
-        "there, that of `_body_region`, if all its regions lie on one side (lobes of both sides may only mean that the "
-        f"text names none). The degrees as severities: {degrees}."
+        "there, that of `_body_region`, if those named by a side name one (lobes of both sides may only mean that the text names none, and "
+        f"`middle lobe` is also the lingula). The degrees as severities: {degrees}."
     ]
 
 
@@ -257,7 +256,7 @@ def share(numerator: Sequence[int], denominator: Sequence[int]) -> Callable[[np.
     return statistic
 
 
-# Columns of ``counts``: in both, read alone, stated by people alone, uncertain, mentioned. F1 counts those in both twice.
+# Columns of ``counts``: in both, read alone, stated by people alone, uncertain, mentioned. F1 counts both twice.
 PRECISION, RECALL, UNCERTAIN = share([0], [0, 1]), share([0], [0, 2]), share([3], [4])
 F1 = share([0, 0], [0, 0, 1, 2])
 

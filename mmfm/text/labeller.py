@@ -1,8 +1,8 @@
 """The labeller: the text of a chest radiograph report to findings with status, side, place and severity.
 
 Works sentence by sentence. The words of a language are in its folder of ``vocabulary`` (``chest_radiograph.toml``);
-``certainty`` says whether they are stated, denied or left open. Over a report, present counts over uncertain over absent,
-and the sides of all mentions with that status are merged. How far it agrees with people is measured by
+``certainty`` says whether they are stated, denied or left open. Over a report, present counts over uncertain over
+absent, and the sides of all mentions with that status are merged. How far it agrees with people is measured by
 ``benchmarks/labeller_agreement.py``: see docs/labeller.md.
 """
 
@@ -157,7 +157,9 @@ class Words:
         self.joints = re.compile(rf",? {joints} |[,;:/]")
         # Between two side words that belong together: "left upper and right lower lobe opacities".
         places, links, articles = (any_of(joined[kind]) for kind in ("places", "words", "articles"))
-        self.joined_sides = re.compile(rf"(?:[ -]{places})*,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?")
+        self.joined_sides = re.compile(
+            rf"(?:[ -](?:{places}|\d+\w*))*,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?"
+        )
         # Reports repeat sentences, hence the cache.
         self.read = lru_cache(maxsize=1 << 14)(self._read)
 

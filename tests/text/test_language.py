@@ -94,5 +94,5 @@ def test_languages_do_not_mix(german: str) -> None:
 
 def test_an_unknown_language_is_refused_with_those_that_there_are() -> None:
     for call in (label_report, label_sentences, split_sections, split_sentences, compares_with_prior):
-        with pytest.raises(ConfigError, match="^language: expected en; found 'fr'; "):
+        with pytest.raises(ConfigError, match=r"^language: expected en; found 'fr'; "):
             call("Effusion.", language="fr")
