@@ -225,8 +225,8 @@ def mapping() -> list[str]:
         "A question answered with yes states: "
         + "; ".join(f"{name}: {', '.join(questions[name])}" for name in OBSERVATIONS if name in questions)
         + ". No question asks for the other observations. The side is the one under `_localization`; where none stands "
-        "there, that of `_body_region`, if those named by a side name one (lobes of both sides may only mean that the text names none, and "
-        f"`middle lobe` is also the lingula). The degrees as severities: {degrees}."
+        "there, that of `_body_region`, if all places with a side share it (lobes of both sides may only mean that "
+        f"the text names none, and `middle lobe` is also the lingula). The degrees as severities: {degrees}."
     ]
 
 

@@ -1,7 +1,7 @@
 """Report text: sections, sentences, and the labeller that reads findings from them and writes them out again."""
 
 from mmfm.text.certainty import certainty_of
-from mmfm.text.labeller import OBSERVATIONS, label_report, label_sentences, no_finding, states
+from mmfm.text.labeller import OBSERVATIONS, label_report, no_finding, states
 from mmfm.text.sections import compares_with_prior, split_sections, split_sentences, without_comparisons
 from mmfm.text.wording import describe
 
@@ -11,7 +11,6 @@ __all__ = [
     "compares_with_prior",
     "describe",
     "label_report",
-    "label_sentences",
     "no_finding",
     "split_sections",
     "split_sentences",

@@ -12,12 +12,12 @@ from mmfm.text import (
     certainty_of,
     compares_with_prior,
     label_report,
-    label_sentences,
     phrases,
     split_sections,
     split_sentences,
     without_comparisons,
 )
+from mmfm.text.labeller import label_sentences
 
 GERMAN = {
     "chest_radiograph": """
