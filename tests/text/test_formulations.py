@@ -439,6 +439,11 @@ FORMULATIONS = {
         "No lines or tubes.": "-dev",
     },
     "the reach of a denial": {
+        "Right effusion with atelectasis, underlying consolidation cannot be excluded.": "+eff@right +ate@right ?con",
+        "Atelectasis or consolidation cannot be excluded.": "?ate ?con",
+        "The right effusion has resolved, left effusion persists.": "+eff@left",
+        "No effusion, although the left costophrenic angle is blunted.": "?eff@left",
+        "Left chest wall port.": "+dev@left",
         "Resolution of the right effusion with persistent left effusion.": "+eff@left",
         "No pneumothorax with residual left effusion.": "-ptx +eff@left",
         "No pneumothorax status post biopsy of the right nodule.": "-ptx +nod@right",
