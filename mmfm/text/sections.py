@@ -17,11 +17,12 @@ from mmfm.text.phrases import Phrases, any_of, plain, vocabulary
 def _headings(language: str) -> re.Pattern[str]:
     words = vocabulary("sections", language)
     kinds = "|".join(f"(?P<{name}>{any_of(phrases)})" for name, phrases in words["headings"].items())
-    title = rf"(?=[^:\n]*\b{any_of(words['titles']['words'])}\b)(?-i:[A-Z][A-Z0-9 ,/()&-]*)"
+    title = rf"(?=[^:\n]{{0,80}}\b{any_of(words['titles']['words'])}\b)(?-i:[A-Z][A-Z0-9 ,/()&-]{{0,80}})"
     return re.compile(
-        # At the start of a line or after a full stop or colon, and anywhere in capitals.
-        rf"(?:^|(?<=[\n.:])|(?<=\s)(?=(?-i:[A-Z]{{4}}[A-Z ]*:)))[ \t#*_]*(?:{kinds})[ \t*_]*:[*_]*"
-        rf"|(?:^|(?<=\n))[ \t#*_]*(?P<title>{title})[ \t*_]*:[*_]*",
+        # At the start of a line or after a full stop or colon, and anywhere in capitals; bounded, so that a long text
+        # in capitals takes no longer than another.
+        rf"(?:^|(?<=[\n.:])|(?<=\s)(?=(?-i:[A-Z]{{4}}[A-Z ]{{0,60}}:)))[ \t#*_]*+(?:{kinds})[ \t*_]*:[*_]*"
+        rf"|(?:^|(?<=\n))[ \t#*_]*+(?P<title>{title})[ \t*_]*:[*_]*",
         re.IGNORECASE,
     )
 

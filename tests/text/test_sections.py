@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,3 +131,12 @@ def test_many_names_of_an_indication(heading: str) -> None:
 def test_a_word_of_a_heading_inside_a_sentence_is_none() -> None:
     text = "Study limited by motion. The chest: clear; findings stable. Views of the chest show edema."
     assert split_sections(text).findings == text
+
+
+@pytest.mark.parametrize(
+    "text", ["EDEMA " * 20_000, "CHEST " * 20_000, "\n" * 100_000, "FINDINGS" * 20_000, " " * 100_000]
+)
+def test_a_long_text_without_headings_is_split_at_once(text: str) -> None:
+    began = time.process_time()
+    assert split_sections(text + "x:").findings == (text + "x:").strip()
+    assert time.process_time() - began < 2
