@@ -1,6 +1,6 @@
 """Whether a sentence states, denies or leaves open what it mentions, after NegEx and ConText.
 
-Cues (``vocabulary/cues.toml``) reach forwards or backwards over a list of mentions ("no A, B or C"; "A and B are not
+Cues (``cues.toml`` of a language) reach forwards or backwards over a list of mentions ("no A, B or C"; "A and B are not
 seen") until a word that ends their reach ("but", "however") or a statement of the other kind stands between.
 
 Sources: Chapman et al., J Biomed Inform 2001 (NegEx); Harkema et al., J Biomed Inform 2009 (ConText);
@@ -10,13 +10,17 @@ Irvin et al., AAAI 2019 (the CheXpert labeller).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from mmfm.report import Status
 from mmfm.text.phrases import Phrases, Token, plain, vocabulary
 
-CUES = tuple((kind, tuple(phrases), None) for kind, phrases in vocabulary("cues").items())
-
 _MENTIONS = frozenset({"mention", "hint"})
+
+
+def cues(language: str) -> list[tuple[str, list[str], None]]:
+    """Returns the cues of a language, as entries of ``Phrases``."""
+    return [(kind, phrases, None) for kind, phrases in vocabulary("cues", language).items()]
 
 
 def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) -> Status:
@@ -54,20 +58,23 @@ def certainty(tokens: Sequence[Token], start: int, end: int, *, since: int = 0) 
     return Status.UNCERTAIN if doubted else Status.PRESENT
 
 
-_CUES_ALONE = Phrases(CUES)
+@cache
+def _cues_alone(language: str) -> Phrases:
+    return Phrases(cues(language))
 
 
-def certainty_of(sentence: str, start: int, end: int) -> Status:
+def certainty_of(sentence: str, start: int, end: int, *, language: str = "en") -> Status:
     """Returns the status of whatever stands between two places of a sentence, in the vocabulary or not.
 
     Args:
         sentence: one sentence, as written.
         start: where the mention starts in it.
         end: where it ends.
+        language: of the sentence; each has a folder of ``vocabulary``.
     """
     before, mention, after = plain(sentence[:start]), plain(sentence[start:end]), plain(sentence[end:])
     if before and sentence[start - 1].isspace():
         before += " "
     if after and sentence[end].isspace():
         after = " " + after
-    return certainty(_CUES_ALONE.find(before + mention + after), len(before), len(before) + len(mention))
+    return certainty(_cues_alone(language).find(before + mention + after), len(before), len(before) + len(mention))

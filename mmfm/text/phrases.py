@@ -1,21 +1,37 @@
-"""The phrases of the vocabulary files as one compiled search over a sentence."""
+"""The phrases of the vocabulary files as one compiled search over a sentence.
+
+A language is a folder of ``vocabulary``: put another beside ``en``, with the same four files, and hand its name as
+``language`` to the functions of ``mmfm.text``.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_FOLDER = Path(__file__).parent / "vocabulary"
+from mmfm.errors import ConfigError
+
+FOLDER = Path(__file__).parent / "vocabulary"
 
 
-def vocabulary(name: str) -> dict[str, Any]:
-    """Returns the vocabulary file ``name`` as tables."""
-    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+@cache
+def vocabulary(name: str, language: str = "en") -> dict[str, Any]:
+    """Returns the vocabulary file ``name`` of a language as tables; read it only.
+
+    Raises:
+        ConfigError: there is no such language.
+    """
+    languages = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
+    if language not in languages:
+        raise ConfigError(
+            "language", expected=" or ".join(languages), found=repr(language), fix="hand in one that has a vocabulary"
+        )
+    return tomllib.loads((FOLDER / language / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def plain(text: str) -> str:
@@ -30,6 +46,11 @@ def spellings(phrase: str) -> list[str]:
         for bracketed, part in ((i % 2, part) for i, part in enumerate(re.split(r"[()]", phrase.lower())))
     ]
     return [plain("".join(choice)) for choice in product(*parts)]
+
+
+def any_of(phrases: Iterable[str]) -> str:
+    """Returns a pattern for any spelling of ``phrases``."""
+    return f"(?:{_trie(spelling for phrase in phrases for spelling in spellings(phrase))})"
 
 
 class Token(NamedTuple):
@@ -60,7 +81,9 @@ class Phrases:
     @cached_property
     def _search(self) -> re.Pattern[str]:
         # Compiled at first use: importing mmfm.text stays quick.
-        return re.compile(rf"\b(?:{_trie(self._meanings)})(?!\w)")
+        # Whole words; a mark needs no blank beside it ("?PTX"), but for the point: that of 1.5 ends nothing.
+        marks = [re.escape(phrase) for phrase in self._meanings if not re.search(r"[\w.]", phrase)]
+        return re.compile("|".join([rf"\b(?:{_trie(self._meanings)})(?!\w)", *marks]))
 
     def find(self, sentence: str) -> list[Token]:
         """Returns the phrases of a ``plain`` sentence in order."""
@@ -72,8 +95,8 @@ class Phrases:
         return tokens
 
 
-def _trie(words: Mapping[str, Any] | Iterable[str]) -> str:
-    """A pattern for any of ``words``, the longest first, that reads each character once."""
+def _trie(words: Iterable[str]) -> str:
+    """Returns a pattern for any of ``words``, the longest first, that reads each character once."""
     tree: dict[str, Any] = {}
     for word in words:
         node = tree

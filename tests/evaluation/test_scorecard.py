@@ -228,7 +228,7 @@ def test_scoring_imports_no_torch():
 
 
 @pytest.mark.parametrize(
-    "file", ["labeller.py", "certainty.py", "vocabulary/chest_radiograph.toml", "vocabulary/cues.toml"]
+    "file", ["labeller.py", "certainty.py", "vocabulary/en/chest_radiograph.toml", "vocabulary/en/cues.toml"]
 )
 def test_a_change_of_the_labeller_changes_the_policy(rows, provenance, tmp_path, monkeypatch, file):
     def card():

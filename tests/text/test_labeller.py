@@ -7,6 +7,7 @@ import pytest
 
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS, label_report, no_finding, states
+from mmfm.text.labeller import label_sentences
 
 IU_XRAY = Path(__file__).parents[3] / "shared" / "data" / "iu_xray"
 PRESENT, ABSENT, UNCERTAIN = Status.PRESENT, Status.ABSENT, Status.UNCERTAIN
@@ -177,3 +178,52 @@ def test_agreement_on_the_split_that_it_was_built_on() -> None:
                 truth &= {"atelectasis", "cardiomegaly", "pleural_effusion", "pneumonia", "pneumothorax", "edema"}
                 both, stated, labelled = both + len(found & truth), stated + len(found), labelled + len(truth)
     assert 2 * both / (stated + labelled) > 0.94
+
+
+WHOLE = """EXAMINATION: CHEST (PA AND LAT)
+
+INDICATION: Rule out pneumonia, history of pneumothorax.
+
+COMPARISON: Study of left effusion.
+
+FINDINGS: Small right pleural effusion.
+The heart is enlarged.
+
+IMPRESSION:
+1. No pneumothorax.
+2. Right pleural effusion.
+"""
+
+
+def test_of_a_whole_report_only_findings_and_impression_are_read() -> None:
+    found = read(WHOLE)
+    assert {name: finding.status for name, finding in found.items()} == {
+        "cardiomegaly": PRESENT,
+        "pleural_effusion": PRESENT,
+        "pneumothorax": ABSENT,
+    }
+    assert found["pleural_effusion"].laterality is Side.RIGHT
+    assert all(str(finding.evidence) in WHOLE for finding in found.values())
+
+
+def test_a_text_with_no_other_heading_than_a_comparison_is_read_all_the_same() -> None:
+    assert "pleural_effusion" in read("COMPARISON: None. There is a left effusion.")
+    assert read("INDICATION: Left effusion.") == {}
+
+
+def test_sentences_one_by_one() -> None:
+    text = "INDICATION: Edema. FINDINGS: Left effusion. Normal hila. Right effusion without pneumothorax."
+    sentences = label_sentences(text)
+    assert [sentence for sentence, _ in sentences] == [
+        "Left effusion.",
+        "Normal hila.",
+        "Right effusion without pneumothorax.",
+    ]
+    assert [[(f.observation, f.laterality) for f in found] for _, found in sentences] == [
+        [("pleural_effusion", Side.LEFT)],
+        [],
+        [("pleural_effusion", Side.RIGHT), ("pneumothorax", None)],
+    ]
+    assert {f.observation for _, found in sentences for f in found} == set(read(text))
+    assert all(f.evidence == sentence for sentence, found in sentences for f in found)
+    assert label_sentences("") == []

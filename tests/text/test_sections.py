@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,3 +114,29 @@ def test_what_stays_does_not_compare(parts: list[str]) -> None:
     kept = without_comparisons("".join(parts))
     assert not any(compares_with_prior(sentence) for sentence in split_sentences(kept))
     assert without_comparisons(kept) == kept
+
+
+def test_titles_in_capitals_head_the_findings() -> None:
+    sections = split_sections(
+        "HISTORY: Chest pain.\n\nPA AND LATERAL CHEST, TWO VIEWS: Clear lungs.\n\nIMPRESSION: Normal."
+    )
+    assert (sections.indication, sections.findings, sections.impression) == ("Chest pain.", "Clear lungs.", "Normal.")
+
+
+@pytest.mark.parametrize("heading", ["REASON FOR THIS EXAMINATION", "Clinical History", "UNDERLYING MEDICAL CONDITION"])
+def test_many_names_of_an_indication(heading: str) -> None:
+    assert split_sections(f"{heading}: ?PTX\nFINDINGS: Clear.").indication == "?PTX"
+
+
+def test_a_word_of_a_heading_inside_a_sentence_is_none() -> None:
+    text = "Study limited by motion. The chest: clear; findings stable. Views of the chest show edema."
+    assert split_sections(text).findings == text
+
+
+@pytest.mark.parametrize(
+    "text", ["EDEMA " * 20_000, "CHEST " * 20_000, "\n" * 100_000, "FINDINGS" * 20_000, " " * 100_000]
+)
+def test_a_long_text_without_headings_is_split_at_once(text: str) -> None:
+    began = time.process_time()
+    assert split_sections(text + "x:").findings == (text + "x:").strip()
+    assert time.process_time() - began < 2
