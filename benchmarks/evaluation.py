@@ -2,12 +2,11 @@
 
     python benchmarks/evaluation.py --source DIR [--pairs 3858] [--runs 3]
 
-DIR holds ``iu_xray/reports.csv``. 3,858 is the number of studies in R2Gen's MIMIC-CXR test file; as these are not at
-hand, references are reports of IU X-Ray drawn with their sentences shuffled between reports (so that few texts are
-alike), drafts the same of other reports, with labels and probabilities of 14 observations drawn at random. Timed is the whole
-command, ``mmfm evaluate --predictions --references``, page included, and beside it what a part of it costs elsewhere:
-the same wording scores by pycocoevalcap, rouge-score and nltk, without any interval, where they are installed; and the
-floor, reading the two files.
+DIR holds ``iu_xray/reports.csv``. 3,858 is the number of studies in R2Gen's MIMIC-CXR test file. As these are not at
+hand, references are made of sentences of IU X-Ray drawn at random (so that few texts are alike), drafts in the same
+way, with labels and probabilities of 14 observations. Timed is the whole command, ``mmfm evaluate --predictions
+--references``, page included; beside it what a part of it costs elsewhere: the wording scores alone by pycocoevalcap,
+rouge-score and nltk, without any interval, where these are installed; and the floor, reading the two files.
 """
 
 from __future__ import annotations
@@ -87,14 +86,16 @@ def write_pairs(reports: Path, pairs: int, folder: Path) -> float:
 def timed(command: list[str]) -> tuple[float, float, str]:
     """Seconds and peak gigabytes of a Python command, and what it printed."""
     before = time.perf_counter()
-    code = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
-    code += "print(done.stdout, done.stderr[-2000:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.stderr.write(done.stderr)"
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
+        "print(done.stdout, done.stderr[-2000:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, sys.executable, *command], capture_output=True, text=True, check=True
     )
     *said, kilobytes = done.stdout.strip().splitlines()
-    if not (said and said[-1]):
-        raise SystemExit(done.stderr)
+    if not said:
+        raise SystemExit("the command said nothing")
     return time.perf_counter() - before, int(kilobytes) / 1e6, said[-1]
 
 

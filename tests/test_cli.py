@@ -14,7 +14,8 @@ from mmfm.data.synthetic import draw_study, write_dicom
 from mmfm.report import NOTICE, Report
 from mmfm.ui.samples import synthetic_study
 
-COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "evaluate-answers", "leaderboard", "deid", "pull", "push", "doctor", "demo")
+COMMANDS = ("inspect", "report", "predict", "train", "evaluate", "evaluate-answers", "leaderboard")
+COMMANDS += ("deid", "pull", "push", "doctor", "demo")
 
 
 @pytest.fixture

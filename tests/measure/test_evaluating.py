@@ -7,11 +7,7 @@ from PIL import Image
 
 from mmfm.errors import CheckpointError, ManifestError
 from mmfm.evaluation import Scorecard, read_predictions, score_card
-from mmfm.evaluation.leaks import LeakCounts
-from mmfm.evaluation.resources import Resources
-from mmfm.evaluation.robustness import Robustness
 from mmfm.experiment import fit, load_experiment
-from mmfm.jsonable import from_json
 from mmfm.measure import evaluate, predict
 from mmfm.models import load_checkpoint
 
@@ -94,14 +90,16 @@ def test_what_the_pictures_and_the_checkpoint_tell_stands_beside_the_scores(
         for n in (0, 3)
     ]
     assert cards[0].metrics == cards[1].metrics and cards[0].differences == cards[1].differences
-    without, beside = (json.loads((tmp_path / str(n) / "measured.json").read_text()) for n in (0, 3))
-    assert without["robustness"] == "not run"
-    panel = [from_json(Robustness, value) for value in beside["robustness"]]
+    without, beside = (Scorecard.read(tmp_path / str(n) / "scorecard.json") for n in (0, 3))
+    assert without.not_scored["robustness"].startswith("not run") and not without.robustness
+    panel = beside.robustness
     assert len(panel) == len({r.name for r in panel}) == 13 and {r.n for r in panel} == {3}
-    assert beside["thresholds"] == {"pleural_effusion": 0.0, "cardiomegaly": 1.0}
-    leaks = from_json(LeakCounts, beside["leaks"])  # the same studies by other names
+    assert beside.policy["probabilities"]["thresholds"] == {"pleural_effusion": 0.0, "cardiomegaly": 1.0}
+    leaks = beside.leaks  # the same studies by other names
+    assert leaks is not None
     assert (leaks.shared_patients, leaks.exact_texts, leaks.identical_images, leaks.near_images) == (0, 8, 8, 8)
-    resources = from_json(Resources, beside["resources"])
+    resources = beside.resources
+    assert resources is not None
     assert (resources.studies, resources.batch_size) == (8, 4)
     assert resources.seconds_per_report > 0 and resources.training_hours is None
 
