@@ -55,10 +55,10 @@ def write_results(
     controls: Mapping[str, Sequence[Prediction]],
 ) -> None:
     """Writes the folder, each file whole; files of an earlier evaluation there are replaced."""
-    drafts = [draft.sections if draft else Sections() for draft in in_order(predictions, references)]
+    texts = [draft.sections if draft else Sections() for draft in in_order(predictions, references)]
     cases = [
         Case(draft=draft, reference=reference, errors=clinical_errors(draft, reference))
-        for draft, reference in zip(drafts, references, strict=True)
+        for draft, reference in zip(texts, references, strict=True)
     ]
     errors = [
         json.dumps({"study_uid": case.reference.study_uid, **to_json(error)}) + "\n"
