@@ -51,7 +51,7 @@ def check_python(root, words):
     assert [a for a in arguments if a.startswith("--") and a not in usage] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/dicom.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/dicom.md", "docs/evaluation.md"])
 def test_commands_shown_exist(root, document):
     for first, *words in commands(root, document):
         match first:

@@ -1,3 +1,6 @@
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +8,10 @@ from hypothesis import strategies as st
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation.controls import constant_report, nearest_neighbour, reference_text, shuffled
+from mmfm.evaluation.references import Reference
 from mmfm.evaluation.wording import Wording, normalise
+from mmfm.report import Sections, Status
+from mmfm.text import label_report
 
 
 def test_the_constant_report_scores_best_against_the_others(row, rows):
@@ -52,3 +58,19 @@ def test_shuffled_images_are_of_another_patient(patients, seed):
     assert sorted(assignment) == list(range(len(ids)))
     assert all(ids[i] != ids[j] for i, j in enumerate(assignment))
     assert assignment.tolist() == shuffled(ids, np.random.default_rng(seed)).tolist()
+
+
+def test_the_constant_report_of_iu_xray_names_no_finding_and_is_worded_like_published_systems():
+    reports = Path(__file__).parents[3] / "shared" / "data" / "iu_xray" / "reports.csv"
+    if not reports.is_file():
+        pytest.skip("needs the IU X-Ray reports")
+    splits: dict[str, list[Reference]] = {"train": [], "val": [], "extra": []}
+    with reports.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            report = Sections(findings=row["findings"], impression=row["impression"])
+            splits[row["split"]].append(Reference(study_uid=row["uid"], report=report))
+    drafts = constant_report(splits["val"], splits["train"])
+    assert [f for f in label_report(drafts[0].findings, drafts[0].impression) if f.status is Status.PRESENT] == []
+    texts = [normalise(each.report.findings) for each in splits["val"]]
+    scores = Wording.of([normalise(d.findings) for d in drafts], texts).scores(np.ones((1, len(texts))))
+    assert scores["bleu_4"][0] > 0.13 and scores["rouge_l"][0] > 0.33  # R2Gen, Chen et al. 2020: .165 and .371 on test
