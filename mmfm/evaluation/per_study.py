@@ -93,9 +93,10 @@ class Compared:
         given = next((each for each in predicted if each), None)
         if given is None:
             return None
-        # what is not predicted is not scored: its labels are taken away
-        labels = [r.labels if each else {} for r, each in zip(self.references, predicted, strict=True)]
-        return Probabilities.of([each or dict.fromkeys(given, 0.0) for each in predicted], labels, self.thresholds)
+        # a study without any is scored, as saying that nothing is present: to leave it out would reward silence, and
+        # compare drafts and control on different studies
+        stated = [each or dict.fromkeys(given, 0.0) for each in predicted]
+        return Probabilities.of(stated, [r.labels for r in self.references], self.thresholds)
 
     def is_abnormal(self, study: int) -> bool:
         """Whether people coded the study as other than normal, or, where nobody did, its text names a finding."""

@@ -39,7 +39,7 @@ def policy(
     """Returns the policy of a card as JSON values."""
     return {
         "references": "the whole report, sentences that compare with a prior included",
-        "drafts": "a study without a draft, or with an empty one, is scored as saying nothing",
+        "drafts": "a study without a draft, or with an empty one, is scored as saying nothing, with P(present) 0",
         "wording": {
             "sections": list(wording_sections),
             "normalisation": NORMALISATION,

@@ -2,7 +2,7 @@
 
     {"study_uid": "iu_xray-123", "findings": "...", "impression": null, "finding_probabilities": {"edema": 0.02}}
 
-``finding_probabilities`` may be left out, by all lines alike. Messages name lines and counts, never a study.
+``finding_probabilities`` may be left out, by all lines alike; a study that was refused has no text and none. Messages name lines and counts, never a study.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def in_order(
             found=f"{len(by_study)} studies, {unknown} of them unknown, and {repeated} lines of a study again",
             fix="draft them again from the same manifest and split",
         )
-    names = {frozenset(p.finding_probabilities) if p.finding_probabilities else None for p in predictions}
+    names = {
+        frozenset(p.finding_probabilities or ())
+        for p in predictions
+        if p.finding_probabilities or p.findings or p.impression  # a study that was refused has neither
+    }
     if len(names) > 1:
         raise ManifestError(
             where,

@@ -205,7 +205,12 @@ def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
     assert lacking.coverage.missing == 30
     assert "30 studies have no draft: scored as saying nothing" in lacking.coverage.lines()
     assert lacking.metrics["rouge_l"].value == pytest.approx(0.75)
-    assert lacking.metrics["auroc.normal"].n == 90
+    whole = card(drafts)
+    for name in ("auroc.normal", "brier_skill.cardiomegaly"):
+        assert lacking.metrics[name].n == 120
+        assert lacking.metrics[name].value < whole.metrics[name].value  # to say nothing does not help
+    refused = [dataclasses.replace(d, findings=None, impression=None, finding_probabilities=None) for d in drafts[:30]]
+    assert card(refused + drafts[30:]).metrics == lacking.metrics  # as `mmfm predict` writes them
     with pytest.raises(ManifestError, match="1 of them unknown"):
         card([dataclasses.replace(drafts[0], study_uid="other"), *drafts[1:]])
 
