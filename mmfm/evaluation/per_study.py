@@ -8,7 +8,7 @@ from functools import cache
 
 from mmfm.evaluation.clinical import FindingScores, WrongDetails
 from mmfm.evaluation.clinical_errors import ErrorRates, clinical_errors
-from mmfm.evaluation.predictions import Prediction
+from mmfm.evaluation.predictions import Prediction, have_text
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
 from mmfm.evaluation.resampling import Statistics
@@ -63,7 +63,7 @@ class Compared:
             drafts: one for each reference; None, where there is none, says nothing.
         """
         statistics: list[Statistics] = []
-        if any(p and (p.findings or p.impression) for p in drafts):
+        if have_text(drafts):
             sections = [p.sections if p else Sections() for p in drafts]
             found = [self.label(each.findings, each.impression) for each in sections]
             if "findings" in self.families:

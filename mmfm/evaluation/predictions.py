@@ -70,6 +70,16 @@ def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> No
     write_whole(path, "".join(lines))
 
 
+def have_text(drafts: Iterable[Prediction | None]) -> bool:
+    """Whether a set of drafts is to be scored on its text: a set of null texts beside probabilities has none.
+
+    Texts that are all empty are texts: they say nothing, and are scored so.
+    """
+    given = [draft for draft in drafts if draft is not None]
+    stated = any(draft.findings is not None or draft.impression is not None for draft in given)
+    return stated or not any(draft.finding_probabilities for draft in given)
+
+
 def in_order(
     predictions: Sequence[Prediction], references: Sequence[Reference], *, where: str = "predictions"
 ) -> tuple[Prediction | None, ...]:

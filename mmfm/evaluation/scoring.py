@@ -25,7 +25,7 @@ from mmfm.evaluation.intervals import patient_resamples
 from mmfm.evaluation.leaks import Leaks, find_leaks
 from mmfm.evaluation.per_study import FAMILIES, Compared
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN, UNSEEN_IMAGE, policy, policy_sha256
-from mmfm.evaluation.predictions import Prediction, in_order
+from mmfm.evaluation.predictions import Prediction, have_text, in_order
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import GROUPINGS, Reference
 from mmfm.evaluation.resampling import Resampled, Statistics
@@ -204,7 +204,7 @@ def _external(
     sets = {
         name: [draft or nothing for draft, nothing in zip(each, silent, strict=True)]
         for name, each in {_DRAFTS: drafts, **beside}.items()
-        if any(draft and (draft.findings or draft.impression) for draft in each)
+        if have_text(each)
     }
     return score_externally(sets, compared.references)
 
@@ -232,7 +232,7 @@ def _subgroups(
     """Groupings of which at least two groups are there."""
     groups = [reference.groups for reference in compared.references]
     told = [name for name in groupings if len({each.get(name) for each in groups} - {None}) > 1]
-    if not any(p and (p.findings or p.impression) for p in drafts):
+    if not have_text(drafts):
         return ()
     present = compared.present(drafts)
     return subgroup_scores(

@@ -189,6 +189,21 @@ def test_empty_drafts_are_counted_and_score_nothing(rows, train, provenance):
     assert card.metrics["rouge_l"].n == 120
 
 
+@pytest.mark.parametrize("text", ["", None])
+def test_drafts_without_any_text_score_nothing_and_hide_nothing(rows, train, provenance, text):
+    silent = [Prediction(study_uid=row.study_uid, findings=text, impression=text) for row in rows]
+    card = score_card(
+        predictions=silent,
+        references=rows,
+        train=train,
+        controls={"text_only": silent},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+    )
+    assert card.metrics["finding_f1_micro"].value == card.metrics["rouge_l"].value == 0
+    assert card.differences["text_only"]["rouge_l"].value == 0
+
+
 def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
     def card(drafts):
         return score_card(
