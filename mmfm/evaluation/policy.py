@@ -80,7 +80,8 @@ def policy(
             "constant_report": "the training report with the highest mean ROUGE-L against the others; of more than "
             f"{MAX_CANDIDATES} as many at equal distances",
         },
-        "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired",
+        "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired; of a share "
+        "of one label at 0 or 1 Wilson's",
         "comparison": {
             "scores": list(HEADLINE),
             "lower_is_better": sorted(LOWER_IS_BETTER),

@@ -130,6 +130,22 @@ class Probabilities:
                 counts[name] = len(self.truth_NL), sum(of[label][1] for label in MACRO_LABELS)
         return counts
 
+    def trials(self) -> dict[str, float]:
+        """Returns of each share the number of studies that it is of; of AUROC those of the rarer class."""
+        trials: dict[str, float] = {}
+        for name, column in self.qualifying():
+            predicted, truth, _ = self.known(column)
+            positives, called = truth.sum(), (predicted >= self.thresholds.get(name, 0.5)).sum()
+            of = {
+                "auroc": min(positives, len(truth) - positives),
+                "sensitivity": positives,
+                "specificity": len(truth) - positives,
+                "ppv": called,
+                "npv": len(truth) - called,
+            }
+            trials |= {f"{kind}.{name}": float(number) for kind, number in of.items()}
+        return trials
+
     def not_scored(self) -> dict[str, str]:
         """Returns the labels that have no scores, each with the reason, such as ``0 positive of 296``."""
         scored = {name for name, _ in self.qualifying()}
