@@ -15,6 +15,10 @@ import numpy as np
 ROUNDS = 1000
 LEVEL = 0.95
 
+MIN_PATIENTS = 10
+"""Of fewer there is no interval: so few cannot be resampled. Of 4, one in five systems that are equal to a control
+would be shown to be better than it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:

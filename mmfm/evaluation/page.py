@@ -91,8 +91,10 @@ def shown(estimate: Any) -> str:
     """Returns value and interval, or that there is none."""
     if estimate is None:
         return "–"
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+    if estimate.value is None:
         return "undefined"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f} (no interval)"
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 

@@ -16,7 +16,7 @@ from mmfm.evaluation.calibration import FOLDS
 from mmfm.evaluation.clinical import FIVE, OPENI_LABELS
 from mmfm.evaluation.conformal import ALPHA, SPLITS
 from mmfm.evaluation.controls import MAX_CANDIDATES
-from mmfm.evaluation.intervals import LEVEL, ROUNDS
+from mmfm.evaluation.intervals import LEVEL, MIN_PATIENTS, ROUNDS
 from mmfm.evaluation.leaks import LEAK_RULES
 from mmfm.evaluation.probabilities import ECE_BINS, MACRO_LABELS, MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Provenance
@@ -80,8 +80,8 @@ def policy(
             "constant_report": "the training report with the highest mean ROUGE-L against the others; of more than "
             f"{MAX_CANDIDATES} as many at equal distances",
         },
-        "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired; of a share "
-        "of one label at 0 or 1 Wilson's",
+        "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired; "
+        f"of a share of one label at 0 or 1 Wilson's; none of fewer than {MIN_PATIENTS} patients",
         "comparison": {
             "scores": list(HEADLINE),
             "lower_is_better": sorted(LOWER_IS_BETTER),

@@ -2,7 +2,8 @@
 
     {"study_uid": "iu_xray-123", "findings": "...", "impression": null, "finding_probabilities": {"edema": 0.02}}
 
-``finding_probabilities`` may be left out, by all lines alike; a study that was refused has no text and none. Messages name lines and counts, never a study.
+``finding_probabilities`` may be left out, by all lines alike; a study that was refused has neither text nor these.
+Messages name lines and counts, never a study.
 """
 
 from __future__ import annotations

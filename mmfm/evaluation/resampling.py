@@ -7,7 +7,7 @@ on the same rounds.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -75,6 +75,11 @@ class Resampled:
             counts |= each.counts()
             trials |= each.trials() if isinstance(each, Shares) else {}
         return cls(values=values, draws=draws, counts=counts, trials=trials)
+
+    def without_rounds(self, names: Collection[str]) -> Resampled:
+        """Returns the same scores, those of ``names`` without intervals."""
+        rounds = {n: np.full_like(draws, np.nan) if n in names else draws for n, draws in self.draws.items()}
+        return replace(self, draws=rounds)
 
     def estimates(self) -> dict[str, Estimate]:
         """Returns each score with its interval and counts."""

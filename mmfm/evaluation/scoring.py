@@ -21,7 +21,7 @@ from mmfm.evaluation.conformal import conformal_scores
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
 from mmfm.evaluation.curves import Curves
 from mmfm.evaluation.external import ExternalRun, score_externally
-from mmfm.evaluation.intervals import patient_resamples
+from mmfm.evaluation.intervals import MIN_PATIENTS, patient_resamples
 from mmfm.evaluation.leaks import Leaks, find_leaks
 from mmfm.evaluation.per_study import FAMILIES, Compared
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN, UNSEEN_IMAGE, policy, policy_sha256
@@ -46,6 +46,7 @@ CALIBRATION_ROUNDS = 200
 """Of the bootstrap: three sets of probabilities with a slope each are refitted in every round."""
 
 _DRAFTS = "drafts"
+ALL = "all studies"
 
 _NEEDS = {
     "constant_report": "no training reports were given",
@@ -127,7 +128,7 @@ def score_card(
     if leaks is None and train:
         leaks = find_leaks(references, train)
     parts = {
-        "all": np.ones(len(references), dtype=bool),
+        ALL: np.ones(len(references), dtype=bool),
         ABNORMAL: np.array([compared.is_abnormal(i) for i in range(len(references))], dtype=bool),
     }
     if leaks is not None:
@@ -135,15 +136,26 @@ def score_card(
         if leaks.near_image is not None and leaks.near_image.any():
             parts[UNSEEN_IMAGE] = ~leaks.near_image
     patients = [reference.patient for reference in references]
+    whose = {
+        name: len({patient for patient, inside in zip(patients, part, strict=True) if inside})
+        for name, part in parts.items()
+    }
     resamples_RN = patient_resamples(patients, generator=generator)
     scored = {
-        name: _scores(statistics, control_statistics, np.flatnonzero(part), resamples_RN, external.lower_is_better)
+        name: _scores(
+            statistics,
+            control_statistics,
+            np.flatnonzero(part),
+            resamples_RN,
+            external.lower_is_better,
+            few=whose[name] < MIN_PATIENTS,
+        )
         for name, part in parts.items()
         if part.any()
     }
     stated = policy(wording_sections, provenance, external.versions, thresholds or {})
     return Scorecard(
-        **vars(scored.pop("all")),
+        **vars(scored.pop(ALL)),
         provenance=provenance,
         policy=stated,
         policy_sha256=policy_sha256(stated),
@@ -157,7 +169,14 @@ def score_card(
             **({} if resources else {"resources": "not measured; the drafts came as a file"}),
             **({} if leaks else {"leaks": "no training studies were given"}),
         },
-        notes=external.notes,
+        notes=(
+            *external.notes,
+            *(
+                f"{name}: {count} patients, too few for intervals, and nothing is shown to be better"
+                for name, count in whose.items()
+                if 0 < count < MIN_PATIENTS
+            ),
+        ),
         **_of_probabilities(compared.probabilities(drafts), patients, generator, resamples_RN),
         subgroups=_subgroups(compared, drafts, groupings),
         leaks=leaks.counts() if leaks is not None else None,
@@ -172,13 +191,16 @@ def _scores(
     index: np.ndarray,
     resamples_RN: np.ndarray,
     lower_is_better: Collection[str],
+    *,
+    few: bool,
 ) -> Scores:
-    """The scores of the studies at ``index``, on the rounds of all studies."""
+    """The scores of the studies at ``index``, on the rounds of all studies; of too few patients without intervals."""
     resamples_RN = resamples_RN[:, index]
     lower = {*LOWER_IS_BETTER, *lower_is_better}
 
     def resampled(each: Sequence[Statistics]) -> Resampled:
-        return Resampled.of([whole.take(index) for whole in each], resamples_RN)
+        resampled = Resampled.of([whole.take(index) for whole in each], resamples_RN)
+        return resampled.without_rounds(resampled.draws) if few else resampled
 
     own, theirs = resampled(statistics), {name: resampled(each) for name, each in control_statistics.items()}
     external = [name for name in own.values if name.startswith("external.")]

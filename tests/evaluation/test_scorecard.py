@@ -14,6 +14,7 @@ import mmfm.text
 from mmfm.errors import ManifestError
 from mmfm.evaluation import Prediction, Scorecard, score_card
 from mmfm.evaluation.controls import CONTROLS, shuffled
+from mmfm.evaluation.page import shown
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN
 
 LABELS = ("cardiomegaly", "pleural_effusion", "normal")
@@ -95,6 +96,28 @@ def test_a_system_is_not_better_than_itself(rows, train, provenance):
     assert {d.verdict for d in same.values()} == {"not shown to be better than mean image"}
     assert {d.value for d in same.values()} == {0}
     assert set(card.controls_not_run) == {"shuffled_images", "text_only", "nearest_neighbour", "heads_template"}
+
+
+def test_of_too_few_patients_nothing_is_shown(rows, train, provenance):
+    def card(studies):
+        return score_card(
+            predictions=_drafts(studies, studies),
+            references=studies,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+    few = card(rows[:9])
+    f1 = few.metrics["finding_f1_micro"]
+    assert (f1.value, f1.low, f1.high) == (1, None, None)
+    assert shown(f1) == "1.000 (no interval)"
+    assert not any(each.better for each in few.differences["constant_report"].values())
+    assert "all studies: 9 patients, too few for intervals, and nothing is shown to be better" in few.notes
+    enough = card(rows[:10])
+    assert enough.differences["constant_report"]["finding_f1_micro"].better
+    assert not any(note.startswith("all studies") for note in enough.notes)
 
 
 def test_controls_are_compared_on_what_they_have(card):
