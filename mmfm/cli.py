@@ -289,7 +289,7 @@ def evaluate(
             robustness=robustness,
             **options,
         )
-    print("\n".join([*card.coverage.lines(), *card.verdicts(), f"card, page and drafts: {out}"]))
+    print("\n".join([*card.to_know(), *card.verdicts(), f"card, page and drafts: {out}"]))
 
 
 @app.command()

@@ -319,7 +319,9 @@ def _subgroups(card: Scorecard) -> Part:
             gaps = "; ".join(f"{plain(score)}: {gap.verdict}" for score, gap in group.gaps.items())
             label = f"{plain(grouping.name)} {group.group}"
             rows.append((label, f"{group.n} of {group.patients} patients", str(group.positives), *cells, gaps))
-    tests = sum(len(group.gaps) for grouping in card.subgroups for group in grouping.groups)
+    tests = sum(
+        gap.p is not None for grouping in card.subgroups for group in grouping.groups for gap in group.gaps.values()
+    )
     note = (
         f"Findings that the draft names against the reference text. Each group is tested against the rest of its "
         f"grouping, {tests} tests in all at alpha {FLAG_ALPHA}, by Holm within a grouping and score: with so many, one "

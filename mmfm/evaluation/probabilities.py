@@ -65,8 +65,8 @@ class Probabilities:
         labels: Sequence[Mapping[str, Status | None]],
         thresholds: Mapping[str, float] | None = None,
     ) -> Probabilities:
-        """Returns the statistics; ``predicted`` has the same names in every study."""
-        names = tuple(predicted[0])
+        """Returns the statistics; ``predicted`` has the same names in every study, in any order."""
+        names = tuple(sorted(predicted[0]))
         truth = [[_TRUTH.get(row.get(name), np.nan) for name in names] for row in labels]  # type: ignore[arg-type]
         return cls(
             labels=names,

@@ -14,7 +14,7 @@ import mmfm.text
 from mmfm.errors import ManifestError
 from mmfm.evaluation import Prediction, Scorecard, score_card
 from mmfm.evaluation.controls import CONTROLS, shuffled
-from mmfm.evaluation.page import shown
+from mmfm.evaluation.page import render_page, shown
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN
 
 LABELS = ("cardiomegaly", "pleural_effusion", "normal")
@@ -114,7 +114,9 @@ def test_of_too_few_patients_nothing_is_shown(rows, train, provenance):
     assert (f1.value, f1.low, f1.high) == (1, None, None)
     assert shown(f1) == "1.000 (no interval)"
     assert not any(each.better for each in few.differences["constant_report"].values())
-    assert "all studies: 9 patients, too few for intervals, and nothing is shown to be better" in few.notes
+    note = "all studies: 9 patients, too few for intervals, and nothing is shown to be better"
+    assert note in few.to_know()
+    assert note in render_page(few, [])
     enough = card(rows[:10])
     assert enough.differences["constant_report"]["finding_f1_micro"].better
     assert not any(note.startswith("all studies") for note in enough.notes)
