@@ -9,8 +9,8 @@ paired bootstrap over patients, as in a card.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ import numpy as np
 from mmfm.errors import ManifestError
 from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, holm, patient_resamples
 from mmfm.evaluation.per_study import Compared
-from mmfm.evaluation.predictions import in_order
+from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.resampling import Statistics
 from mmfm.evaluation.results import Results
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER
@@ -53,6 +53,8 @@ class Comparison:
     patients: int
     rounds: int
     metrics: dict[str, PairedDifference]
+    not_compared: tuple[str, ...]
+    """Scores that only one of the two has."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the comparison as JSON values."""
@@ -70,6 +72,8 @@ class Comparison:
             interval = f"{_shown(each.difference)} ({_shown(each.low)} to {_shown(each.high)})"
             row = f"{name:18} {_shown(each.a):>7} {_shown(each.b):>7} {interval:>27} {_shown(each.p_holm):>7}"
             lines.append(f"{row}  {each.verdict}")
+        if self.not_compared:
+            lines.append(f"not compared, one of the two has none: {', '.join(self.not_compared)}")
         return "\n".join(lines)
 
 
@@ -98,8 +102,9 @@ def compare(
         )
     sections = a.card.policy["wording"]["sections"]
     compared = Compared.of(a.references, sections=sections)
-    of_a = compared.statistics(in_order(a.predictions, a.references))
-    of_b = compared.statistics(in_order(b.predictions, a.references))
+    drafts_a, drafts_b = in_order(a.predictions, a.references), in_order(b.predictions, a.references)
+    labels = _labels(drafts_a) & _labels(drafts_b)
+    of_a, of_b = (compared.statistics(_of_labels(drafts, labels)) for drafts in (drafts_a, drafts_b))
     patients = [reference.patient for reference in a.references]
     swapped_RN = _swaps(patients, generator, rounds)
     resamples_RN = patient_resamples(patients, generator=generator, rounds=rounds)
@@ -109,6 +114,8 @@ def compare(
         if other is not None:
             found |= _paired(one, other, swapped_RN, resamples_RN)
     metrics = [name for name in HEADLINE if name in found]
+    once = np.ones((1, len(patients)))
+    scored = {name for each in (*of_a, *of_b) for name in each.scores(once)}
     adjusted = holm({name: found[name].pop("p") for name in metrics})
     return Comparison(
         a=_name(a, folder_a),
@@ -122,6 +129,7 @@ def compare(
             )
             for name in metrics
         },
+        not_compared=tuple(name for name in HEADLINE if name in scored and name not in found),
     )
 
 
@@ -157,6 +165,20 @@ def _paired(one: S, other: S, swapped_RN: np.ndarray, resamples_RN: np.ndarray) 
             "p": float(p) if not np.isnan(difference) else float("nan"),
         }
     return found
+
+
+def _labels(drafts: Sequence[Prediction | None]) -> set[str]:
+    return {name for draft in drafts if draft for name in draft.finding_probabilities or ()}
+
+
+def _of_labels(drafts: Sequence[Prediction | None], labels: Collection[str]) -> list[Prediction | None]:
+    """The drafts with the probabilities that both systems state; as they are where there are none of these."""
+    if not labels:
+        return list(drafts)
+    return [
+        draft and replace(draft, finding_probabilities={n: v for n, v in stated.items() if n in labels} or None)
+        for draft, stated in ((draft, (draft.finding_probabilities if draft else None) or {}) for draft in drafts)
+    ]
 
 
 def _joined(one: S, other: S) -> S:
