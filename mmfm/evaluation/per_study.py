@@ -12,7 +12,7 @@ from mmfm.evaluation.predictions import Prediction, have_text
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
 from mmfm.evaluation.resampling import Statistics
-from mmfm.evaluation.wording import Wording, normalise
+from mmfm.evaluation.wording import Wording, text_of
 from mmfm.report import Finding, Sections, Status
 from mmfm.text import label_report
 
@@ -51,7 +51,7 @@ class Compared:
             sections=tuple(sections),
             families=tuple(families),
             thresholds=dict(thresholds or {}),
-            texts=[_text(reference.report, sections) for reference in references],
+            texts=[text_of(reference.report, sections) for reference in references],
             findings=[label(reference.report.findings, reference.report.impression) for reference in references],
             label=label,
         )
@@ -76,7 +76,7 @@ class Compared:
                 pairs = zip(sections, self.references, strict=True)
                 statistics.append(ErrorRates.of(clinical_errors(draft, reference) for draft, reference in pairs))
             if "wording" in self.families:
-                statistics.append(Wording.of([_text(each, self.sections) for each in sections], self.texts))
+                statistics.append(Wording.of([text_of(each, self.sections) for each in sections], self.texts))
         if "probabilities" in self.families:
             probabilities = self.probabilities(drafts)
             statistics += [probabilities] if probabilities is not None else []
@@ -104,7 +104,3 @@ class Compared:
         if normal in (Status.PRESENT, Status.ABSENT):
             return normal is Status.ABSENT
         return any(finding.status is Status.PRESENT for finding in self.findings[study])
-
-
-def _text(report: Sections, sections: Sequence[str]) -> str:
-    return " . ".join(filter(None, (normalise(getattr(report, name)) for name in sections)))

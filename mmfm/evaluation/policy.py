@@ -77,8 +77,8 @@ def policy(
         },
         "subgroups": {"intervals": "Wilson, patients as clusters", "alpha": FLAG_ALPHA, "adjusted": "Holm over groups"},
         "controls": {
-            "constant_report": "the training report with the highest mean ROUGE-L against the others; of more than "
-            f"{MAX_CANDIDATES} as many at equal distances",
+            "constant_report": "the training report with the highest mean ROUGE-L of the wording sections against the others; "
+            f"of more than {MAX_CANDIDATES} as many at equal distances",
         },
         "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired; "
         f"of a share of one label at 0 or 1 Wilson's; none of fewer than {MIN_PATIENTS} patients",

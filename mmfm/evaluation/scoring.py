@@ -81,8 +81,8 @@ def score_card(
     """Scores drafts beside their controls.
 
     The reference text is always made here, the constant report where there are training reports, the nearest neighbour
-    where features are given; a control of that name in ``controls`` takes its place. A control may have probabilities
-    and no text, or the reverse: it is then compared on what it has.
+    where features are given; one in ``controls`` takes the place of the nearest neighbour, but not of the
+    others. A control may have probabilities and no text, or the reverse: it is then compared on what it has.
 
     Args:
         predictions: the drafts, at most one for each of ``references``.
@@ -103,15 +103,27 @@ def score_card(
         resources: what the drafts cost, where that was measured.
 
     Raises:
-        ManifestError: predictions do not fit the references, or a patient is scored and trained on.
+        ManifestError: predictions do not fit the references, a patient is scored and trained on, or a control handed in
+            has the name of one that is made here.
     """
     check_apart(references, train)
     made = {CEILING: reference_text(references)}
     if train:
-        made["constant_report"] = constant_report(references, train)
+        made["constant_report"] = constant_report(references, train, sections=wording_sections)
     if features_NE is not None and train_features_NE is not None:
         made["nearest_neighbour"] = nearest_neighbour(
-            references, train, features_NE=features_NE, train_features_NE=train_features_NE
+            references,
+            train,
+            features_NE=features_NE,
+            train_features_NE=train_features_NE,
+            sections=wording_sections,
+        )
+    if taken := sorted({CEILING, "constant_report"} & made.keys() & controls.keys()):
+        raise ManifestError(
+            "controls",
+            expected="drafts of other controls: these are made here, and a weaker one would flatter",
+            found=", ".join(taken),
+            fix="leave it out, or give it another name",
         )
     every = {**made, **controls}
     drafts = in_order(predictions, references)

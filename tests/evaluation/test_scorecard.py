@@ -98,6 +98,19 @@ def test_a_system_is_not_better_than_itself(rows, train, provenance):
     assert set(card.controls_not_run) == {"shuffled_images", "text_only", "nearest_neighbour", "heads_template"}
 
 
+@pytest.mark.parametrize("name", ["constant_report", "reference_text"])
+def test_a_weaker_control_takes_no_place(rows, train, provenance, name):
+    with pytest.raises(ManifestError, match=f"controls: .*found {name}"):
+        score_card(
+            predictions=_drafts(rows, rows),
+            references=rows,
+            train=train,
+            controls={name: [Prediction(study_uid=rows[0].study_uid, findings="", impression="")]},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+
 def test_of_too_few_patients_nothing_is_shown(rows, train, provenance):
     def card(studies):
         return score_card(
