@@ -2,8 +2,9 @@
 
 Which of two systems a draft came from is exchanged at random, patient by patient, and the difference of the scores is
 taken again: how often it is as large as the one found is p, two-sided (approximate randomisation; Noreen, 1989; for
-texts Yeh, COLING 2000). p is adjusted over the compared scores by Holm. The interval of the difference is from the
-paired bootstrap over patients, as in a card.
+texts Yeh, COLING 2000). Probabilities are exchanged as ranks within their system, so that two scales do not blur AUROC
+(Bandos, Rockette and Gur, Stat Med 2005). p is adjusted over the compared scores by Holm. The interval of the
+difference is from the paired bootstrap over patients, as in a card.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mmfm.errors import ManifestError
 from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, holm, patient_resamples
 from mmfm.evaluation.per_study import Compared
 from mmfm.evaluation.predictions import Prediction, in_order
+from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.resampling import Statistics
 from mmfm.evaluation.results import Results
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER
@@ -141,7 +143,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> None:
 def _paired(one: S, other: S, swapped_RN: np.ndarray, resamples_RN: np.ndarray) -> dict[str, dict[str, Any]]:
     """The headline scores of both, the interval of their difference, and its p before Holm."""
     n = swapped_RN.shape[1]
-    both = _joined(one, other)
+    both = _joined(_in_ranks(one), _in_ranks(other))
     once = np.ones((1, n))
     a, b = one.scores(once), other.scores(once)
     drawn_a, drawn_b = one.scores(resamples_RN), other.scores(resamples_RN)
@@ -179,6 +181,16 @@ def _of_labels(drafts: Sequence[Prediction | None], labels: Collection[str]) -> 
         draft and replace(draft, finding_probabilities={n: v for n, v in stated.items() if n in labels} or None)
         for draft, stated in ((draft, (draft.finding_probabilities if draft else None) or {}) for draft in drafts)
     ]
+
+
+def _in_ranks(statistics: S) -> S:
+    """Probabilities as ranks over the studies, which AUROC, the one score of them compared here, depends on alone."""
+    if not isinstance(statistics, Probabilities):
+        return statistics
+    from scipy.stats import rankdata
+
+    ranks_NL = rankdata(statistics.predicted_NL, axis=0)
+    return replace(statistics, predicted_NL=ranks_NL / len(ranks_NL))
 
 
 def _joined(one: S, other: S) -> S:

@@ -377,8 +377,13 @@ def _leaks(card: Scorecard) -> Part:
         ("image file in train", identical),
         ("image in train, or nearly", images),
     )
+    apart = (
+        "no patient is in both, else nothing would be scored"
+        if card.coverage.patients_stated
+        else "whether a patient is in both is not known, as patients are not all stated"
+    )
     block = Block(
-        note=f"Against {leaks.train_studies} training studies; no patient is in both, else nothing would be scored.",
+        note=f"Against {leaks.train_studies} training studies; {apart}.",
         columns=("what", "how many"),
         rows=rows,
     )

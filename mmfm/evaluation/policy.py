@@ -77,7 +77,7 @@ def policy(
         },
         "subgroups": {"intervals": "Wilson, patients as clusters", "alpha": FLAG_ALPHA, "adjusted": "Holm over groups"},
         "controls": {
-            "constant_report": "the training report with the highest mean ROUGE-L of the wording sections against the others; "
+            "constant_report": "the training report with the highest mean ROUGE-L, of the wording sections, to others; "
             f"of more than {MAX_CANDIDATES} as many at equal distances",
         },
         "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired; "

@@ -288,8 +288,11 @@ def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict
     if probabilities is None:
         return {"probabilities": "the drafts state none"}
     few = {f"probabilities of {name}": why for name, why in probabilities.not_scored().items()}
-    if not compared.thresholds:
-        few["decisions at a frozen threshold"] = "no thresholds were given"
+    if without := [name for name, _ in probabilities.qualifying() if name not in compared.thresholds]:
+        given = f"none was given for {', '.join(without)}" if compared.thresholds else "no thresholds were given"
+        few["decisions at a frozen threshold"] = given
+    if unknown := sorted(compared.thresholds.keys() - set(probabilities.labels)):
+        few["thresholds without use"] = f"the drafts state no probability of {', '.join(unknown)}"
     return few
 
 

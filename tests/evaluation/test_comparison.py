@@ -148,6 +148,7 @@ def probes(rows, train, provenance, tmp_path):
             controls={},
             generator=generator,
             provenance=provenance,
+            families=("probabilities",),
         )
         write_results(tmp_path / name, card, predictions=drafts, references=references, controls={})
         return tmp_path / name
@@ -163,3 +164,13 @@ def test_probabilities_are_compared_on_the_labels_of_both(probes):
     assert found.metrics["auroc_macro"].verdict == "A is better"
     assert {"bleu_4", "finding_f1_micro", "error_rate"} <= set(found.not_compared)
     assert "not compared, one of the two has none: finding_f1_micro" in found.to_text()
+
+
+def test_the_scale_of_probabilities_does_not_matter(probes):
+    a, b = probes("a", MACRO_LABELS, 0.2), probes("b", MACRO_LABELS, 0.1)
+    lines = [json.loads(line) for line in (b / "predictions.jsonl").read_text().splitlines()]
+    same = _compared(a, b).metrics["auroc_macro"]
+    for line in lines:
+        line["finding_probabilities"] = {name: p**8 for name, p in line["finding_probabilities"].items()}
+    (b / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert _compared(a, b).metrics["auroc_macro"] == same

@@ -111,6 +111,46 @@ def test_a_weaker_control_takes_no_place(rows, train, provenance, name):
         )
 
 
+def test_labels_without_threshold_and_thresholds_without_label_are_named(rows, train, provenance):
+    def not_scored(thresholds):
+        return score_card(
+            predictions=_drafts(rows, rows, generator=np.random.default_rng(0)),
+            references=rows,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+            families=("probabilities",),
+            thresholds=thresholds,
+        ).not_scored
+
+    decisions = "decisions at a frozen threshold"
+    assert not_scored({})[decisions] == "no thresholds were given"
+    few = not_scored({"cardiomegaly": 0.4, "edema": 0.5})
+    assert few[decisions] == "none was given for normal, pleural_effusion"
+    assert few["thresholds without use"] == "the drafts state no probability of edema"
+    assert decisions not in not_scored(dict.fromkeys(LABELS, 0.5))
+
+
+def test_the_page_says_where_patients_are_not_known_to_be_apart(rows, train, provenance):
+    def page(references):
+        card = score_card(
+            predictions=_drafts(references, references),
+            references=references,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+            families=("findings",),
+        )
+        return render_page(card, [])
+
+    assert "no patient is in both" in page(rows)
+    assert "whether a patient is in both is not known" in page(
+        [dataclasses.replace(rows[0], patient_id=None), *rows[1:]]
+    )
+
+
 def test_of_too_few_patients_nothing_is_shown(rows, train, provenance):
     def card(studies):
         return score_card(
