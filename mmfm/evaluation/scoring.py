@@ -177,6 +177,7 @@ def score_card(
         not_scored={
             **_not_scored(compared, drafts),
             **external.not_run,
+            **{f"scores of {name}": "no study is one" for name, part in parts.items() if not part.any()},
             **({} if robustness else {"robustness": "not run; needs the model, and `--robustness N`"}),
             **({} if resources else {"resources": "not measured; the drafts came as a file"}),
             **({} if leaks else {"leaks": "no training studies were given"}),

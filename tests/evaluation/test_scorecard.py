@@ -132,6 +132,20 @@ def test_labels_without_threshold_and_thresholds_without_label_are_named(rows, t
     assert decisions not in not_scored(dict.fromkeys(LABELS, 0.5))
 
 
+def test_a_part_without_studies_is_named(rows, provenance):
+    card = score_card(
+        predictions=_drafts(rows, rows),
+        references=rows,
+        train=[dataclasses.replace(r, study_uid=f"t{r.study_uid}", patient_id=f"t{r.patient_id}") for r in rows],
+        controls={},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+        families=("findings",),
+    )
+    assert UNSEEN not in card.subsets
+    assert card.not_scored[f"scores of {UNSEEN}"] == "no study is one"
+
+
 def test_the_page_says_where_patients_are_not_known_to_be_apart(rows, train, provenance):
     def page(references):
         card = score_card(
