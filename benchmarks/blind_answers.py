@@ -2,7 +2,7 @@
 
     python benchmarks/blind_answers.py --manifest $MMFM_DATA/vqa_rad/manifest.jsonl --split val --train-split train
 
-Prints, as a Markdown table, the scores of the two image-blind controls of `mmfm evaluate --questions`, each with n and
+Prints, as a Markdown table, the scores of the two image-blind controls of `mmfm evaluate-answers`, each with n and
 its 95 % interval over images (none where the questions are about fewer than ten).
 """
 

@@ -244,6 +244,12 @@ def evaluate(
         "wording_sections": chosen("--sections", sections, ("findings", "impression")),
         "seed": seed,
     }
+    of_files: dict[str, Any] = {"--references": references, "--train-references": train_references}
+    of_files |= {"--control": control, "--name": name, "--thresholds": thresholds}
+    of_checkpoints = {"--robustness": robustness, "--write-card": write_card}
+    if ignored := [option for option, value in (of_files if predictions is None else of_checkpoints).items() if value]:
+        expected = f"options that count {'without' if predictions is None else 'with'} --predictions"
+        raise ConfigError("mmfm evaluate", expected=expected, found=", ".join(ignored), fix="leave them out")
     if predictions is not None:
         sources = read_sources(
             references=references,
@@ -289,7 +295,7 @@ def evaluate(
             robustness=robustness,
             **options,
         )
-    print("\n".join([*card.coverage.lines(), *card.verdicts(), f"card, page and drafts: {out}"]))
+    print("\n".join([*card.to_know(), *card.verdicts(), f"card, page and drafts: {out}"]))
 
 
 @app.command()

@@ -188,3 +188,20 @@ def test_inspect_prints_an_outcome_for_each_file_and_fails_without_an_image(run,
     assert code == 2
     assert [f["status"] for f in json.loads(out)["files"]] == ["refused"]
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (
+            ["--control", "mean_image=a.jsonl", "--thresholds", "t.json"],
+            "without --predictions; found --control, --thr",
+        ),
+        (["--predictions", "p.jsonl", "--robustness", "20", "--write-card"], "found --robustness, --write-card"),
+    ],
+)
+def test_an_option_of_evaluate_that_would_be_ignored_is_refused(run, tmp_path, words, found):
+    code, _, err = run("evaluate", "--out", tmp_path / "out", *words)
+    assert code == 2
+    assert found in " ".join(err.split())
+    assert not (tmp_path / "out").exists()

@@ -139,6 +139,28 @@ class FindingScores:
             name: events.get(name.partition(".")[2], whole) for name in self.scores(np.ones((1, len(self.known_NO))))
         }
 
+    def trials(self) -> dict[str, float]:
+        """Returns of each score of one observation the number of studies that it is a share of.
+
+        F1 is 2 J / (1 + J) of the share J of the findings in either text that are in both: at 0, Wilson's interval of J
+        is that of F1 at half the number.
+        """
+        known_O, reference_O = self.known_NO.sum(axis=0), self._positives()
+        drafted_O = (self.drafted_NO & self.known_NO).sum(axis=0)
+        either_O = ((self.drafted_NO | self.reference_NO) & self.known_NO).sum(axis=0)
+        of = {
+            "precision": drafted_O,
+            "recall": reference_O,
+            "f1": either_O / 2,
+            "specificity": known_O - reference_O,
+            "npv": known_O - drafted_O,
+        }
+        return {
+            f"{self.prefix}_{kind}.{name}": float(number)
+            for kind, numbers_O in of.items()
+            for name, number in zip(self.observations, numbers_O, strict=True)
+        }
+
     def _positives(self) -> np.ndarray:
         return (self.reference_NO & self.known_NO).sum(axis=0)
 
@@ -191,6 +213,10 @@ class WrongDetails:
         """Returns the number of findings compared, and of wrong ones."""
         stated, wrong = self.stated_ND.sum(axis=0), self.wrong_ND.sum(axis=0)
         return {f"wrong_{name}_rate": (int(stated[d]), int(wrong[d])) for d, name in enumerate(DETAILS) if stated[d]}
+
+    def trials(self) -> dict[str, float]:
+        """Returns the number of findings compared."""
+        return {name: float(stated) for name, (stated, _) in self.counts().items()}
 
 
 def _present(reports: Sequence[Sequence[Finding]], observations: Sequence[str]) -> np.ndarray:

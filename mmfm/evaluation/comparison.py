@@ -2,15 +2,16 @@
 
 Which of two systems a draft came from is exchanged at random, patient by patient, and the difference of the scores is
 taken again: how often it is as large as the one found is p, two-sided (approximate randomisation; Noreen, 1989; for
-texts Yeh, COLING 2000). p is adjusted over the compared scores by Holm. The interval of the difference is from the
-paired bootstrap over patients, as in a card.
+texts Yeh, COLING 2000). Probabilities are exchanged as ranks within their system, so that two scales do not blur AUROC
+(Bandos, Rockette and Gur, Stat Med 2005). p is adjusted over the compared scores by Holm. The interval of the
+difference is from the paired bootstrap over patients, as in a card.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ import numpy as np
 from mmfm.errors import ManifestError
 from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, holm, patient_resamples
 from mmfm.evaluation.per_study import Compared
-from mmfm.evaluation.predictions import in_order
+from mmfm.evaluation.predictions import Prediction, in_order
+from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.resampling import Statistics
 from mmfm.evaluation.results import Results
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER
@@ -53,6 +55,8 @@ class Comparison:
     patients: int
     rounds: int
     metrics: dict[str, PairedDifference]
+    not_compared: tuple[str, ...]
+    """Scores that only one of the two has."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the comparison as JSON values."""
@@ -70,6 +74,8 @@ class Comparison:
             interval = f"{_shown(each.difference)} ({_shown(each.low)} to {_shown(each.high)})"
             row = f"{name:18} {_shown(each.a):>7} {_shown(each.b):>7} {interval:>27} {_shown(each.p_holm):>7}"
             lines.append(f"{row}  {each.verdict}")
+        if self.not_compared:
+            lines.append(f"not compared, one of the two has none: {', '.join(self.not_compared)}")
         return "\n".join(lines)
 
 
@@ -98,8 +104,9 @@ def compare(
         )
     sections = a.card.policy["wording"]["sections"]
     compared = Compared.of(a.references, sections=sections)
-    of_a = compared.statistics(in_order(a.predictions, a.references))
-    of_b = compared.statistics(in_order(b.predictions, a.references))
+    drafts_a, drafts_b = in_order(a.predictions, a.references), in_order(b.predictions, a.references)
+    labels = _labels(drafts_a) & _labels(drafts_b)
+    of_a, of_b = (compared.statistics(_of_labels(drafts, labels)) for drafts in (drafts_a, drafts_b))
     patients = [reference.patient for reference in a.references]
     swapped_RN = _swaps(patients, generator, rounds)
     resamples_RN = patient_resamples(patients, generator=generator, rounds=rounds)
@@ -109,6 +116,8 @@ def compare(
         if other is not None:
             found |= _paired(one, other, swapped_RN, resamples_RN)
     metrics = [name for name in HEADLINE if name in found]
+    once = np.ones((1, len(patients)))
+    scored = {name for each in (*of_a, *of_b) for name in each.scores(once)}
     adjusted = holm({name: found[name].pop("p") for name in metrics})
     return Comparison(
         a=_name(a, folder_a),
@@ -122,6 +131,7 @@ def compare(
             )
             for name in metrics
         },
+        not_compared=tuple(name for name in HEADLINE if name in scored and name not in found),
     )
 
 
@@ -133,7 +143,7 @@ def write_comparison(comparison: Comparison, path: str | Path) -> None:
 def _paired(one: S, other: S, swapped_RN: np.ndarray, resamples_RN: np.ndarray) -> dict[str, dict[str, Any]]:
     """The headline scores of both, the interval of their difference, and its p before Holm."""
     n = swapped_RN.shape[1]
-    both = _joined(one, other)
+    both = _joined(_in_ranks(one), _in_ranks(other))
     once = np.ones((1, n))
     a, b = one.scores(once), other.scores(once)
     drawn_a, drawn_b = one.scores(resamples_RN), other.scores(resamples_RN)
@@ -157,6 +167,30 @@ def _paired(one: S, other: S, swapped_RN: np.ndarray, resamples_RN: np.ndarray) 
             "p": float(p) if not np.isnan(difference) else float("nan"),
         }
     return found
+
+
+def _labels(drafts: Sequence[Prediction | None]) -> set[str]:
+    return {name for draft in drafts if draft for name in draft.finding_probabilities or ()}
+
+
+def _of_labels(drafts: Sequence[Prediction | None], labels: Collection[str]) -> list[Prediction | None]:
+    """The drafts with the probabilities that both systems state; as they are where there are none of these."""
+    if not labels:
+        return list(drafts)
+    return [
+        draft and replace(draft, finding_probabilities={n: v for n, v in stated.items() if n in labels} or None)
+        for draft, stated in ((draft, (draft.finding_probabilities if draft else None) or {}) for draft in drafts)
+    ]
+
+
+def _in_ranks(statistics: S) -> S:
+    """Probabilities as ranks over the studies, which AUROC, the one score of them compared here, depends on alone."""
+    if not isinstance(statistics, Probabilities):
+        return statistics
+    from scipy.stats import rankdata
+
+    ranks_NL = rankdata(statistics.predicted_NL, axis=0)
+    return replace(statistics, predicted_NL=ranks_NL / len(ranks_NL))
 
 
 def _joined(one: S, other: S) -> S:

@@ -14,7 +14,7 @@ import numpy as np
 from mmfm.errors import ManifestError
 from mmfm.evaluation.predictions import Prediction
 from mmfm.evaluation.references import Reference
-from mmfm.evaluation.wording import PackedTexts, normalise
+from mmfm.evaluation.wording import PackedTexts, text_of
 
 IMAGE_BLIND = ("constant_report", "shuffled_images", "mean_image", "text_only")
 CHEAP = ("nearest_neighbour", "heads_template")
@@ -27,18 +27,21 @@ MAX_CANDIDATES = 5000
 """Training reports that the constant report is chosen from and scored against: the cost grows with the square."""
 
 
-def constant_report(references: Sequence[Reference], train: Sequence[Reference]) -> tuple[Prediction, ...]:
+def constant_report(
+    references: Sequence[Reference], train: Sequence[Reference], *, sections: Sequence[str] = ("findings",)
+) -> tuple[Prediction, ...]:
     """Returns for every study the training report that scores best against the other training reports.
 
-    Best is the highest mean ROUGE-L of the findings section against those of all other training studies; the first such
-    report wins a tie. Of more than ``MAX_CANDIDATES`` reports, as many are taken at equal distances.
+    Best is the highest mean ROUGE-L of ``sections``, which wording metrics compare, against those of all other training
+    studies; the first such report wins a tie. Of more than ``MAX_CANDIDATES`` reports, as many are taken at equal
+    distances.
 
     Raises:
-        ManifestError: fewer than two training studies have a findings section.
+        ManifestError: fewer than two training studies have such text.
     """
-    candidates = _with_findings(train)
+    candidates = _with_text(train, sections)
     candidates = candidates[:: -(-len(candidates) // MAX_CANDIDATES)]
-    texts = [normalise(row.report.findings) for row in candidates]
+    texts = [text_of(row.report, sections) for row in candidates]
     packed = PackedTexts.of([text.split() for text in texts])
     # the sum over all texts holds the candidate itself, which scores 1 whichever candidate it is
     means = {text: packed.mean_rouge_l(text.split()) for text in Counter(texts)}
@@ -52,14 +55,16 @@ def nearest_neighbour(
     *,
     features_NE: np.ndarray,
     train_features_NE: np.ndarray,
+    sections: Sequence[str] = ("findings",),
 ) -> tuple[Prediction, ...]:
-    """Returns for each study the report of the most similar training study that has a findings section.
+    """Returns for each study the report of the most similar training study that has text in ``sections``.
 
     Args:
         references: the studies scored.
         train: the studies to copy from.
         features_NE: frozen image features of ``references``; similarity is the cosine.
         train_features_NE: those of ``train``.
+        sections: that wording metrics compare.
 
     Raises:
         ValueError: the features do not have one row a study, or are not finite.
@@ -69,8 +74,8 @@ def nearest_neighbour(
             raise ValueError(f"{name}: expected ({len(studies)}, E), found {matrix.shape}")
         if not np.isfinite(matrix).all():
             raise ValueError(f"{name}: expected finite numbers")
-    kept = [i for i, row in enumerate(train) if normalise(row.report.findings)]
-    sources = _with_findings(train)
+    kept = [i for i, row in enumerate(train) if text_of(row.report, sections)]
+    sources = _with_text(train, sections)
     nearest = (_unit(features_NE) @ _unit(train_features_NE[kept]).T).argmax(axis=1)
     return tuple(
         _copy(row, sources[i].report.findings, sources[i].report.impression)
@@ -107,12 +112,12 @@ def shuffled(patient_ids: Sequence[str], generator: np.random.Generator) -> np.n
     return assignment
 
 
-def _with_findings(train: Sequence[Reference]) -> list[Reference]:
-    kept = [row for row in train if normalise(row.report.findings)]
+def _with_text(train: Sequence[Reference], sections: Sequence[str]) -> list[Reference]:
+    kept = [row for row in train if text_of(row.report, sections)]
     if len(kept) < 2:
         raise ManifestError(
             "training studies",
-            expected="at least two with a findings section, to copy reports from",
+            expected=f"at least two with text in {' or '.join(sections)}, to copy reports from",
             found=str(len(kept)),
             fix="pass the rows of the split that the model was trained on",
         )

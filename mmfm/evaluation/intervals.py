@@ -15,6 +15,10 @@ import numpy as np
 ROUNDS = 1000
 LEVEL = 0.95
 
+MIN_PATIENTS = 10
+"""Of fewer there is no interval: so few cannot be resampled. Of 4, one in five systems that are equal to a control
+would be shown to be better than it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -30,13 +34,23 @@ class Estimate:
 
     @classmethod
     def of(
-        cls, value: float, draws_R: np.ndarray, *, n: int, events: int | None = None, centred: bool = False
+        cls,
+        value: float,
+        draws_R: np.ndarray,
+        *,
+        n: int,
+        events: int | None = None,
+        centred: bool = False,
+        trials: float | None = None,
     ) -> Estimate:
         """Returns the estimate of a score and its bootstrap rounds; NaN becomes ``None``, the rest has 6 decimals.
 
-        ``centred`` is for scores that every resampling inflates: see ``centred_interval``.
+        ``centred`` is for scores that every resampling inflates: see ``centred_interval``. Of a share at 0 or 1 all
+        rounds are alike, however few it is of: there the interval is Wilson's, of ``trials``.
         """
         interval = centred_interval(draws_R, value) if centred else percentile_interval(draws_R)
+        if trials and value in (0, 1) and interval == (value, value):
+            interval = wilson_interval(value, trials)
         numbers = [None if np.isnan(x) else round(float(x), 6) for x in (value, *interval)]
         return cls(value=numbers[0], low=numbers[1], high=numbers[2], n=n, events=events)
 

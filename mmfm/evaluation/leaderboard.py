@@ -141,7 +141,7 @@ def _part(card: Scorecard) -> str:
         "",
         *_differences(card),
         "",
-        *(f"- {line}" for line in _beaten(card)),
+        *(f"- {line}" for line in (*card.to_know(), *_beaten(card))),
     ]
     for name, scores in card.subsets.items():
         lines += ["", f"**{name.capitalize()}** ({scores.n})", "", *_table(scores, TITLES)]

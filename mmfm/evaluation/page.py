@@ -91,8 +91,10 @@ def shown(estimate: Any) -> str:
     """Returns value and interval, or that there is none."""
     if estimate is None:
         return "–"
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+    if estimate.value is None:
         return "undefined"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f} (no interval)"
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
@@ -317,7 +319,9 @@ def _subgroups(card: Scorecard) -> Part:
             gaps = "; ".join(f"{plain(score)}: {gap.verdict}" for score, gap in group.gaps.items())
             label = f"{plain(grouping.name)} {group.group}"
             rows.append((label, f"{group.n} of {group.patients} patients", str(group.positives), *cells, gaps))
-    tests = sum(len(group.gaps) for grouping in card.subgroups for group in grouping.groups)
+    tests = sum(
+        gap.p is not None for grouping in card.subgroups for group in grouping.groups for gap in group.gaps.values()
+    )
     note = (
         f"Findings that the draft names against the reference text. Each group is tested against the rest of its "
         f"grouping, {tests} tests in all at alpha {FLAG_ALPHA}, by Holm within a grouping and score: with so many, one "
@@ -373,8 +377,13 @@ def _leaks(card: Scorecard) -> Part:
         ("image file in train", identical),
         ("image in train, or nearly", images),
     )
+    apart = (
+        "no patient is in both, else nothing would be scored"
+        if card.coverage.patients_stated
+        else "whether a patient is in both is not known, as patients are not all stated"
+    )
     block = Block(
-        note=f"Against {leaks.train_studies} training studies; no patient is in both, else nothing would be scored.",
+        note=f"Against {leaks.train_studies} training studies; {apart}.",
         columns=("what", "how many"),
         rows=rows,
     )

@@ -8,11 +8,11 @@ from functools import cache
 
 from mmfm.evaluation.clinical import FindingScores, WrongDetails
 from mmfm.evaluation.clinical_errors import ErrorRates, clinical_errors
-from mmfm.evaluation.predictions import Prediction
+from mmfm.evaluation.predictions import Prediction, have_text
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
 from mmfm.evaluation.resampling import Statistics
-from mmfm.evaluation.wording import Wording, normalise
+from mmfm.evaluation.wording import Wording, text_of
 from mmfm.report import Finding, Sections, Status
 from mmfm.text import label_report
 
@@ -51,7 +51,7 @@ class Compared:
             sections=tuple(sections),
             families=tuple(families),
             thresholds=dict(thresholds or {}),
-            texts=[_text(reference.report, sections) for reference in references],
+            texts=[text_of(reference.report, sections) for reference in references],
             findings=[label(reference.report.findings, reference.report.impression) for reference in references],
             label=label,
         )
@@ -63,7 +63,7 @@ class Compared:
             drafts: one for each reference; None, where there is none, says nothing.
         """
         statistics: list[Statistics] = []
-        if any(p and (p.findings or p.impression) for p in drafts):
+        if have_text(drafts):
             sections = [p.sections if p else Sections() for p in drafts]
             found = [self.label(each.findings, each.impression) for each in sections]
             if "findings" in self.families:
@@ -76,7 +76,7 @@ class Compared:
                 pairs = zip(sections, self.references, strict=True)
                 statistics.append(ErrorRates.of(clinical_errors(draft, reference) for draft, reference in pairs))
             if "wording" in self.families:
-                statistics.append(Wording.of([_text(each, self.sections) for each in sections], self.texts))
+                statistics.append(Wording.of([text_of(each, self.sections) for each in sections], self.texts))
         if "probabilities" in self.families:
             probabilities = self.probabilities(drafts)
             statistics += [probabilities] if probabilities is not None else []
@@ -93,9 +93,10 @@ class Compared:
         given = next((each for each in predicted if each), None)
         if given is None:
             return None
-        # what is not predicted is not scored: its labels are taken away
-        labels = [r.labels if each else {} for r, each in zip(self.references, predicted, strict=True)]
-        return Probabilities.of([each or dict.fromkeys(given, 0.0) for each in predicted], labels, self.thresholds)
+        # a study without any is scored, as saying that nothing is present: to leave it out would reward silence, and
+        # compare drafts and control on different studies
+        stated = [each or dict.fromkeys(given, 0.0) for each in predicted]
+        return Probabilities.of(stated, [r.labels for r in self.references], self.thresholds)
 
     def is_abnormal(self, study: int) -> bool:
         """Whether people coded the study as other than normal, or, where nobody did, its text names a finding."""
@@ -103,7 +104,3 @@ class Compared:
         if normal in (Status.PRESENT, Status.ABSENT):
             return normal is Status.ABSENT
         return any(finding.status is Status.PRESENT for finding in self.findings[study])
-
-
-def _text(report: Sections, sections: Sequence[str]) -> str:
-    return " . ".join(filter(None, (normalise(getattr(report, name)) for name in sections)))

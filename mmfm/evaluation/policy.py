@@ -16,7 +16,7 @@ from mmfm.evaluation.calibration import FOLDS
 from mmfm.evaluation.clinical import FIVE, OPENI_LABELS
 from mmfm.evaluation.conformal import ALPHA, SPLITS
 from mmfm.evaluation.controls import MAX_CANDIDATES
-from mmfm.evaluation.intervals import LEVEL, ROUNDS
+from mmfm.evaluation.intervals import LEVEL, MIN_PATIENTS, ROUNDS
 from mmfm.evaluation.leaks import LEAK_RULES
 from mmfm.evaluation.probabilities import ECE_BINS, MACRO_LABELS, MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER, Provenance
@@ -39,7 +39,7 @@ def policy(
     """Returns the policy of a card as JSON values."""
     return {
         "references": "the whole report, sentences that compare with a prior included",
-        "drafts": "a study without a draft, or with an empty one, is scored as saying nothing",
+        "drafts": "a study without a draft, or with an empty one, is scored as saying nothing, with P(present) 0",
         "wording": {
             "sections": list(wording_sections),
             "normalisation": NORMALISATION,
@@ -77,10 +77,11 @@ def policy(
         },
         "subgroups": {"intervals": "Wilson, patients as clusters", "alpha": FLAG_ALPHA, "adjusted": "Holm over groups"},
         "controls": {
-            "constant_report": "the training report with the highest mean ROUGE-L against the others; of more than "
-            f"{MAX_CANDIDATES} as many at equal distances",
+            "constant_report": "the training report with the highest mean ROUGE-L, of the wording sections, to others; "
+            f"of more than {MAX_CANDIDATES} as many at equal distances",
         },
-        "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired",
+        "intervals": f"percentile bootstrap over patients, {ROUNDS} rounds, {LEVEL:.0%}; differences paired; "
+        f"of a share of one label at 0 or 1 Wilson's; none of fewer than {MIN_PATIENTS} patients",
         "comparison": {
             "scores": list(HEADLINE),
             "lower_is_better": sorted(LOWER_IS_BETTER),

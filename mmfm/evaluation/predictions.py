@@ -2,7 +2,8 @@
 
     {"study_uid": "iu_xray-123", "findings": "...", "impression": null, "finding_probabilities": {"edema": 0.02}}
 
-``finding_probabilities`` may be left out, by all lines alike. Messages name lines and counts, never a study.
+``finding_probabilities`` may be left out, by all lines alike; a study that was refused has neither text nor these.
+Messages name lines and counts, never a study.
 """
 
 from __future__ import annotations
@@ -70,6 +71,16 @@ def write_predictions(predictions: Iterable[Prediction], path: str | Path) -> No
     write_whole(path, "".join(lines))
 
 
+def have_text(drafts: Iterable[Prediction | None]) -> bool:
+    """Whether a set of drafts is to be scored on its text: a set of null texts beside probabilities has none.
+
+    Texts that are all empty are texts: they say nothing, and are scored so.
+    """
+    given = [draft for draft in drafts if draft is not None]
+    stated = any(draft.findings is not None or draft.impression is not None for draft in given)
+    return stated or not any(draft.finding_probabilities for draft in given)
+
+
 def in_order(
     predictions: Sequence[Prediction], references: Sequence[Reference], *, where: str = "predictions"
 ) -> tuple[Prediction | None, ...]:
@@ -94,7 +105,11 @@ def in_order(
             found=f"{len(by_study)} studies, {unknown} of them unknown, and {repeated} lines of a study again",
             fix="draft them again from the same manifest and split",
         )
-    names = {frozenset(p.finding_probabilities) if p.finding_probabilities else None for p in predictions}
+    names = {
+        frozenset(p.finding_probabilities or ())
+        for p in predictions
+        if p.finding_probabilities or p.findings or p.impression  # a study that was refused has neither
+    }
     if len(names) > 1:
         raise ManifestError(
             where,

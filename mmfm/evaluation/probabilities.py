@@ -65,8 +65,8 @@ class Probabilities:
         labels: Sequence[Mapping[str, Status | None]],
         thresholds: Mapping[str, float] | None = None,
     ) -> Probabilities:
-        """Returns the statistics; ``predicted`` has the same names in every study."""
-        names = tuple(predicted[0])
+        """Returns the statistics; ``predicted`` has the same names in every study, in any order."""
+        names = tuple(sorted(predicted[0]))
         truth = [[_TRUTH.get(row.get(name), np.nan) for name in names] for row in labels]  # type: ignore[arg-type]
         return cls(
             labels=names,
@@ -129,6 +129,22 @@ class Probabilities:
             else:
                 counts[name] = len(self.truth_NL), sum(of[label][1] for label in MACRO_LABELS)
         return counts
+
+    def trials(self) -> dict[str, float]:
+        """Returns of each share the number of studies that it is of; of AUROC those of the rarer class."""
+        trials: dict[str, float] = {}
+        for name, column in self.qualifying():
+            predicted, truth, _ = self.known(column)
+            positives, called = truth.sum(), (predicted >= self.thresholds.get(name, 0.5)).sum()
+            of = {
+                "auroc": min(positives, len(truth) - positives),
+                "sensitivity": positives,
+                "specificity": len(truth) - positives,
+                "ppv": called,
+                "npv": len(truth) - called,
+            }
+            trials |= {f"{kind}.{name}": float(number) for kind, number in of.items()}
+        return trials
 
     def not_scored(self) -> dict[str, str]:
         """Returns the labels that have no scores, each with the reason, such as ``0 positive of 296``."""

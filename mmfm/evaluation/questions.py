@@ -19,7 +19,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 from mmfm import __version__
 from mmfm.data.manifest import ManifestQuestion, ManifestRow, read_manifest
 from mmfm.errors import ManifestError
-from mmfm.evaluation.intervals import LEVEL, ROUNDS, Estimate, patient_resamples
+from mmfm.evaluation.intervals import LEVEL, MIN_PATIENTS, ROUNDS, Estimate, patient_resamples
 from mmfm.evaluation.references import read_lines
 from mmfm.evaluation.resampling import Difference, Resampled
 from mmfm.files import write_whole
@@ -40,9 +40,6 @@ HEADLINE = ("exact_match_closed", "exact_match_open", "token_f1_open", "yes_no_a
 
 CONTROLS = ("majority_answer", "text_only", "shuffled_images", "mean_image")
 """The controls that every card has, or names as not run; the last two need the model and arrive as answers."""
-
-MIN_PATIENTS = 10
-"""Of questions of fewer patients a score has no interval: so few cannot be resampled."""
 
 POLICY = {
     "normalisation": "SQuAD 1.1: lower case, punctuation dropped, a / an / the dropped, blanks joined; a reference of "
@@ -390,8 +387,7 @@ def _resampled(given: Sequence[str | None], questions: Sequence[Question], resam
     resampled = Resampled.of([answers], resamples_RQ)
     patients = np.array([question.patient_id for question in questions])
     few = {name for name, group in answers.groups.items() if len(np.unique(patients[group])) < MIN_PATIENTS}
-    without = np.full(len(resamples_RQ), np.nan)
-    return replace(resampled, draws={n: without if n in few else draws for n, draws in resampled.draws.items()})
+    return resampled.without_rounds(few)
 
 
 def _check_apart(rows: Sequence[ManifestRow], train_rows: Sequence[ManifestRow]) -> None:

@@ -7,8 +7,8 @@ on the same rounds.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -26,6 +26,14 @@ class Statistics(Protocol):
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
         """Returns of each score the number of studies, or of what is compared, and of positive ones."""
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """Statistics of which some scores are shares."""
+
+    def trials(self) -> dict[str, float]:
+        """Returns of each share what number it is of, as far as its interval at 0 and at 1 goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,8 @@ class Resampled:
     values: dict[str, float]
     draws: dict[str, np.ndarray]
     counts: dict[str, tuple[int, int | None]]
+    trials: dict[str, float] = field(default_factory=dict)
+    """Of those that are shares, what number they are of."""
 
     @classmethod
     def of(cls, statistics: Sequence[Statistics], resamples_RN: np.ndarray) -> Resampled:
@@ -58,11 +68,18 @@ class Resampled:
         values: dict[str, float] = {}
         draws: dict[str, np.ndarray] = {}
         counts: dict[str, tuple[int, int | None]] = {}
+        trials: dict[str, float] = {}
         for each in statistics:
             values |= {name: float(score[0]) for name, score in each.scores(once).items()}
             draws |= each.scores(resamples_RN)
             counts |= each.counts()
-        return cls(values=values, draws=draws, counts=counts)
+            trials |= each.trials() if isinstance(each, Shares) else {}
+        return cls(values=values, draws=draws, counts=counts, trials=trials)
+
+    def without_rounds(self, names: Collection[str]) -> Resampled:
+        """Returns the same scores, those of ``names`` without intervals."""
+        rounds = {n: np.full_like(draws, np.nan) if n in names else draws for n, draws in self.draws.items()}
+        return replace(self, draws=rounds)
 
     def estimates(self) -> dict[str, Estimate]:
         """Returns each score with its interval and counts."""
@@ -73,6 +90,7 @@ class Resampled:
                 n=self.counts[name][0],
                 events=self.counts[name][1],
                 centred=name.startswith("ece"),
+                trials=self.trials.get(name),
             )
             for name, value in self.values.items()
         }

@@ -180,6 +180,10 @@ class Scorecard(Scores):
     resources: Resources | None = None
     """None where the drafts came as a file."""
 
+    def to_know(self) -> list[str]:
+        """Returns what a reader has to know before any score: how many were scored of how many, and the notes."""
+        return [*self.coverage.lines(), *self.notes]
+
     def verdicts(self) -> list[str]:
         """Returns in words what the drafts are shown to be better than, one line a score."""
         lines = []

@@ -21,11 +21,11 @@ from mmfm.evaluation.conformal import conformal_scores
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
 from mmfm.evaluation.curves import Curves
 from mmfm.evaluation.external import ExternalRun, score_externally
-from mmfm.evaluation.intervals import patient_resamples
+from mmfm.evaluation.intervals import MIN_PATIENTS, patient_resamples
 from mmfm.evaluation.leaks import Leaks, find_leaks
 from mmfm.evaluation.per_study import FAMILIES, Compared
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN, UNSEEN_IMAGE, policy, policy_sha256
-from mmfm.evaluation.predictions import Prediction, in_order
+from mmfm.evaluation.predictions import Prediction, have_text, in_order
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import GROUPINGS, Reference
 from mmfm.evaluation.resampling import Resampled, Statistics
@@ -46,6 +46,7 @@ CALIBRATION_ROUNDS = 200
 """Of the bootstrap: three sets of probabilities with a slope each are refitted in every round."""
 
 _DRAFTS = "drafts"
+ALL = "all studies"
 
 _NEEDS = {
     "constant_report": "no training reports were given",
@@ -80,8 +81,8 @@ def score_card(
     """Scores drafts beside their controls.
 
     The reference text is always made here, the constant report where there are training reports, the nearest neighbour
-    where features are given; a control of that name in ``controls`` takes its place. A control may have probabilities
-    and no text, or the reverse: it is then compared on what it has.
+    where features are given; one in ``controls`` takes the place of the nearest neighbour, but not of the
+    others. A control may have probabilities and no text, or the reverse: it is then compared on what it has.
 
     Args:
         predictions: the drafts, at most one for each of ``references``.
@@ -102,15 +103,27 @@ def score_card(
         resources: what the drafts cost, where that was measured.
 
     Raises:
-        ManifestError: predictions do not fit the references, or a patient is scored and trained on.
+        ManifestError: predictions do not fit the references, a patient is scored and trained on, or a control handed in
+            has the name of one that is made here.
     """
     check_apart(references, train)
     made = {CEILING: reference_text(references)}
     if train:
-        made["constant_report"] = constant_report(references, train)
+        made["constant_report"] = constant_report(references, train, sections=wording_sections)
     if features_NE is not None and train_features_NE is not None:
         made["nearest_neighbour"] = nearest_neighbour(
-            references, train, features_NE=features_NE, train_features_NE=train_features_NE
+            references,
+            train,
+            features_NE=features_NE,
+            train_features_NE=train_features_NE,
+            sections=wording_sections,
+        )
+    if taken := sorted({CEILING, "constant_report"} & made.keys() & controls.keys()):
+        raise ManifestError(
+            "controls",
+            expected="drafts of other controls: these are made here, and a weaker one would flatter",
+            found=", ".join(taken),
+            fix="leave it out, or give it another name",
         )
     every = {**made, **controls}
     drafts = in_order(predictions, references)
@@ -127,7 +140,7 @@ def score_card(
     if leaks is None and train:
         leaks = find_leaks(references, train)
     parts = {
-        "all": np.ones(len(references), dtype=bool),
+        ALL: np.ones(len(references), dtype=bool),
         ABNORMAL: np.array([compared.is_abnormal(i) for i in range(len(references))], dtype=bool),
     }
     if leaks is not None:
@@ -135,15 +148,26 @@ def score_card(
         if leaks.near_image is not None and leaks.near_image.any():
             parts[UNSEEN_IMAGE] = ~leaks.near_image
     patients = [reference.patient for reference in references]
+    whose = {
+        name: len({patient for patient, inside in zip(patients, part, strict=True) if inside})
+        for name, part in parts.items()
+    }
     resamples_RN = patient_resamples(patients, generator=generator)
     scored = {
-        name: _scores(statistics, control_statistics, np.flatnonzero(part), resamples_RN, external.lower_is_better)
+        name: _scores(
+            statistics,
+            control_statistics,
+            np.flatnonzero(part),
+            resamples_RN,
+            external.lower_is_better,
+            few=whose[name] < MIN_PATIENTS,
+        )
         for name, part in parts.items()
         if part.any()
     }
     stated = policy(wording_sections, provenance, external.versions, thresholds or {})
     return Scorecard(
-        **vars(scored.pop("all")),
+        **vars(scored.pop(ALL)),
         provenance=provenance,
         policy=stated,
         policy_sha256=policy_sha256(stated),
@@ -153,11 +177,19 @@ def score_card(
         not_scored={
             **_not_scored(compared, drafts),
             **external.not_run,
+            **{f"scores of {name}": "no study is one" for name, part in parts.items() if not part.any()},
             **({} if robustness else {"robustness": "not run; needs the model, and `--robustness N`"}),
             **({} if resources else {"resources": "not measured; the drafts came as a file"}),
             **({} if leaks else {"leaks": "no training studies were given"}),
         },
-        notes=external.notes,
+        notes=(
+            *external.notes,
+            *(
+                f"{name}: {count} patients, too few for intervals, and nothing is shown to be better"
+                for name, count in whose.items()
+                if 0 < count < MIN_PATIENTS
+            ),
+        ),
         **_of_probabilities(compared.probabilities(drafts), patients, generator, resamples_RN),
         subgroups=_subgroups(compared, drafts, groupings),
         leaks=leaks.counts() if leaks is not None else None,
@@ -172,13 +204,16 @@ def _scores(
     index: np.ndarray,
     resamples_RN: np.ndarray,
     lower_is_better: Collection[str],
+    *,
+    few: bool,
 ) -> Scores:
-    """The scores of the studies at ``index``, on the rounds of all studies."""
+    """The scores of the studies at ``index``, on the rounds of all studies; of too few patients without intervals."""
     resamples_RN = resamples_RN[:, index]
     lower = {*LOWER_IS_BETTER, *lower_is_better}
 
     def resampled(each: Sequence[Statistics]) -> Resampled:
-        return Resampled.of([whole.take(index) for whole in each], resamples_RN)
+        resampled = Resampled.of([whole.take(index) for whole in each], resamples_RN)
+        return resampled.without_rounds(resampled.draws) if few else resampled
 
     own, theirs = resampled(statistics), {name: resampled(each) for name, each in control_statistics.items()}
     external = [name for name in own.values if name.startswith("external.")]
@@ -204,7 +239,7 @@ def _external(
     sets = {
         name: [draft or nothing for draft, nothing in zip(each, silent, strict=True)]
         for name, each in {_DRAFTS: drafts, **beside}.items()
-        if any(draft and (draft.findings or draft.impression) for draft in each)
+        if have_text(each)
     }
     return score_externally(sets, compared.references)
 
@@ -232,7 +267,7 @@ def _subgroups(
     """Groupings of which at least two groups are there."""
     groups = [reference.groups for reference in compared.references]
     told = [name for name in groupings if len({each.get(name) for each in groups} - {None}) > 1]
-    if not any(p and (p.findings or p.impression) for p in drafts):
+    if not have_text(drafts):
         return ()
     present = compared.present(drafts)
     return subgroup_scores(
@@ -254,8 +289,11 @@ def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict
     if probabilities is None:
         return {"probabilities": "the drafts state none"}
     few = {f"probabilities of {name}": why for name, why in probabilities.not_scored().items()}
-    if not compared.thresholds:
-        few["decisions at a frozen threshold"] = "no thresholds were given"
+    if without := [name for name, _ in probabilities.qualifying() if name not in compared.thresholds]:
+        given = f"none was given for {', '.join(without)}" if compared.thresholds else "no thresholds were given"
+        few["decisions at a frozen threshold"] = given
+    if unknown := sorted(compared.thresholds.keys() - set(probabilities.labels)):
+        few["thresholds without use"] = f"the drafts state no probability of {', '.join(unknown)}"
     return few
 
 

@@ -19,6 +19,8 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.sparse import csr_array, diags_array
 
+from mmfm.report import Sections
+
 NORMALISATION = (
     "lower case; list numbers dropped; sentences split at . ! or ? before a space; punctuation dropped, except hyphens "
     "within words and decimal points; sentences joined by ' . '; no truncation; words of the publisher's own "
@@ -49,6 +51,11 @@ def normalise(text: str | None) -> str:
     text = re.sub(r"(?:^|(?<=[.!?:;])\s|\n)\s*\d{1,2}[.)]\s+", " ", (text or "").lower())
     sentences = (_words(sentence) for sentence in re.split(r"[.!?]+(?=\s|$)", text))
     return " . ".join(sentence for sentence in sentences if sentence)
+
+
+def text_of(report: Sections, sections: Sequence[str]) -> str:
+    """Returns the normalised text of some sections of a report, those without text left out."""
+    return " . ".join(filter(None, (normalise(getattr(report, name)) for name in sections)))
 
 
 def _words(sentence: str) -> str:

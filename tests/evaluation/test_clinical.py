@@ -3,6 +3,8 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongDetails
+from mmfm.evaluation.intervals import patient_resamples, wilson_interval
+from mmfm.evaluation.resampling import Resampled
 from mmfm.report import Finding, Side, Status
 from mmfm.text import OBSERVATIONS, label_report
 
@@ -109,3 +111,26 @@ def test_a_text_on_the_wrong_side_is_found_through_the_labeller():
         "wrong_severity_rate": (1, 0),
     }
     assert _values(FindingScores.against_text([draft], [reference]))["finding_f1_micro"] == 1
+
+
+def test_a_share_at_0_or_1_has_the_interval_of_as_many_findings():
+    # 60 studies: 3 edemas, all found and none invented; 2 masses, all missed; sides stated twice, both right.
+    left, right = (
+        Finding(observation="edema", status=Status.PRESENT, laterality=side) for side in (Side.LEFT, Side.RIGHT)
+    )
+    references = [(left,), (right,), _report(edema="present"), *[_report(mass="present")] * 2, *[()] * 55]
+    drafts = [(left,), (right,), _report(edema="present"), *[()] * 57]
+    statistics = [FindingScores.against_text(drafts, references), WrongDetails.of(drafts, references)]
+    weights = patient_resamples([str(i) for i in range(60)], generator=np.random.default_rng(0))
+    found = Resampled.of(statistics, weights).estimates()
+    for name, value, trials in (
+        ("finding_recall.edema", 1, 3),
+        ("finding_precision.edema", 1, 3),
+        ("finding_specificity.edema", 1, 57),
+        ("finding_recall.mass", 0, 2),
+        ("finding_f1.mass", 0, 1),
+        ("wrong_side_rate", 0, 2),
+    ):
+        low, high = wilson_interval(value, trials)
+        assert (found[name].value, found[name].low, found[name].high) == (value, round(low, 6), round(high, 6)), name
+    assert found["finding_precision.mass"].low is None  # no draft names one

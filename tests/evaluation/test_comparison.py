@@ -7,7 +7,9 @@ import pytest
 from mmfm.errors import ManifestError
 from mmfm.evaluation import Prediction, score_card
 from mmfm.evaluation.comparison import compare, write_comparison
+from mmfm.evaluation.probabilities import MACRO_LABELS
 from mmfm.evaluation.results import write_results
+from mmfm.report import Status
 
 
 @pytest.fixture
@@ -108,3 +110,67 @@ def test_a_comparison_is_a_file(folder, tmp_path):
     value = json.loads((tmp_path / "comparison.json").read_text())
     assert value["metrics"]["bleu_4"]["verdict"] == comparison.metrics["bleu_4"].verdict
     assert value["rounds"] == 1000
+
+
+@pytest.fixture
+def probes(rows, train, provenance, tmp_path):
+    """Writes the results of systems that state probabilities alone, of other labels and in another order."""
+    generator = np.random.default_rng(0)
+    states = generator.random((len(rows), len(MACRO_LABELS))) < 0.3
+    references = [
+        dataclasses.replace(
+            row,
+            labels={
+                name: Status.PRESENT if present else Status.ABSENT
+                for name, present in zip(MACRO_LABELS, here, strict=True)
+            },
+        )
+        for row, here in zip(rows, states.tolist(), strict=True)
+    ]
+
+    def write(name, names, lean, text=None):
+        drafts = [
+            Prediction(
+                study_uid=row.study_uid,
+                findings=text,
+                impression=None,
+                finding_probabilities={
+                    label: lean * (row.labels.get(label) == "present") + (1 - lean) * generator.random()
+                    for label in names
+                },
+            )
+            for row in references
+        ]
+        card = score_card(
+            predictions=drafts,
+            references=references,
+            train=train,
+            controls={},
+            generator=generator,
+            provenance=provenance,
+            families=("probabilities",),
+        )
+        write_results(tmp_path / name, card, predictions=drafts, references=references, controls={})
+        return tmp_path / name
+
+    return write
+
+
+def test_probabilities_are_compared_on_the_labels_of_both(probes):
+    a = probes("a", [*MACRO_LABELS, "edema"], 0.5)
+    b = probes("b", MACRO_LABELS[::-1], 0.1, text="No pneumothorax.")
+    found = _compared(a, b)
+    assert set(found.metrics) == {"auroc_macro"}
+    assert found.metrics["auroc_macro"].verdict == "A is better"
+    assert {"bleu_4", "finding_f1_micro", "error_rate"} <= set(found.not_compared)
+    assert "not compared, one of the two has none: finding_f1_micro" in found.to_text()
+
+
+def test_the_scale_of_probabilities_does_not_matter(probes):
+    a, b = probes("a", MACRO_LABELS, 0.2), probes("b", MACRO_LABELS, 0.1)
+    lines = [json.loads(line) for line in (b / "predictions.jsonl").read_text().splitlines()]
+    same = _compared(a, b).metrics["auroc_macro"]
+    for line in lines:
+        line["finding_probabilities"] = {name: p**8 for name, p in line["finding_probabilities"].items()}
+    (b / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert _compared(a, b).metrics["auroc_macro"] == same

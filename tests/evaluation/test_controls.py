@@ -30,6 +30,13 @@ def test_the_constant_report_scores_best_against_the_others(row, rows):
         constant_report(rows, [rows[0], row("x", None, "Normal.")])
 
 
+def test_a_constant_report_is_chosen_by_the_sections_compared(row, rows):
+    train = [row("a", "Clear lungs.", "Old scar."), row("b", None, "No acute disease.")]
+    train += [row("c", "Clear lungs.", "No acute disease."), row("d", "Clear lungs.", "Old fracture.")]
+    assert constant_report(rows[:1], train)[0].impression == "Old scar."
+    assert constant_report(rows[:1], train, sections=("impression",))[0].impression == "No acute disease."
+
+
 def test_the_nearest_neighbour_is_by_cosine_and_has_findings(row, rows):
     train = [row("a", "Large heart."), row("b", "Clear lungs."), row("c", None, "Normal.")]
     directions = np.array([[1.0, 0], [0, 1], [1, 1]])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 
+from mmfm.evaluation.intervals import patient_resamples, wilson_interval
 from mmfm.evaluation.probabilities import (
     MACRO_LABELS,
     Probabilities,
@@ -19,6 +20,7 @@ from mmfm.evaluation.probabilities import (
     rank_scores,
     recalibration,
 )
+from mmfm.evaluation.resampling import Resampled
 from mmfm.report import Status
 
 
@@ -299,3 +301,15 @@ def test_scores_stay_in_their_range_and_know_no_order_of_studies(seed, n, decima
     again = made.take(order).scores(weights[:, order])
     for name in scores:
         assert again[name] == pytest.approx(scores[name], nan_ok=True, abs=1e-6, rel=1e-4), name
+
+
+def test_shares_of_probabilities_at_0_or_1_have_an_interval():
+    truth = np.zeros((40, 5), dtype=bool)
+    truth[:12] = True
+    predicted = np.where(truth, 0.9, np.linspace(0, 0.4, 40)[:, None])  # none is mistaken
+    probabilities = replace(_of(truth, predicted), thresholds=dict.fromkeys(MACRO_LABELS, 0.6))
+    weights = patient_resamples([str(i) for i in range(40)], generator=np.random.default_rng(0))
+    found = Resampled.of([probabilities], weights).estimates()
+    for kind, trials in (("auroc", 12), ("sensitivity", 12), ("specificity", 28), ("ppv", 12), ("npv", 28)):
+        each = found[f"{kind}.normal"]
+        assert (each.value, each.low, each.high) == (1, round(wilson_interval(1, trials)[0], 6), 1)

@@ -14,6 +14,7 @@ import mmfm.text
 from mmfm.errors import ManifestError
 from mmfm.evaluation import Prediction, Scorecard, score_card
 from mmfm.evaluation.controls import CONTROLS, shuffled
+from mmfm.evaluation.page import render_page, shown
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN
 
 LABELS = ("cardiomegaly", "pleural_effusion", "normal")
@@ -95,6 +96,97 @@ def test_a_system_is_not_better_than_itself(rows, train, provenance):
     assert {d.verdict for d in same.values()} == {"not shown to be better than mean image"}
     assert {d.value for d in same.values()} == {0}
     assert set(card.controls_not_run) == {"shuffled_images", "text_only", "nearest_neighbour", "heads_template"}
+
+
+@pytest.mark.parametrize("name", ["constant_report", "reference_text"])
+def test_a_weaker_control_takes_no_place(rows, train, provenance, name):
+    with pytest.raises(ManifestError, match=f"controls: .*found {name}"):
+        score_card(
+            predictions=_drafts(rows, rows),
+            references=rows,
+            train=train,
+            controls={name: [Prediction(study_uid=rows[0].study_uid, findings="", impression="")]},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+
+def test_labels_without_threshold_and_thresholds_without_label_are_named(rows, train, provenance):
+    def not_scored(thresholds):
+        return score_card(
+            predictions=_drafts(rows, rows, generator=np.random.default_rng(0)),
+            references=rows,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+            families=("probabilities",),
+            thresholds=thresholds,
+        ).not_scored
+
+    decisions = "decisions at a frozen threshold"
+    assert not_scored({})[decisions] == "no thresholds were given"
+    few = not_scored({"cardiomegaly": 0.4, "edema": 0.5})
+    assert few[decisions] == "none was given for normal, pleural_effusion"
+    assert few["thresholds without use"] == "the drafts state no probability of edema"
+    assert decisions not in not_scored(dict.fromkeys(LABELS, 0.5))
+
+
+def test_a_part_without_studies_is_named(rows, provenance):
+    card = score_card(
+        predictions=_drafts(rows, rows),
+        references=rows,
+        train=[dataclasses.replace(r, study_uid=f"t{r.study_uid}", patient_id=f"t{r.patient_id}") for r in rows],
+        controls={},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+        families=("findings",),
+    )
+    assert UNSEEN not in card.subsets
+    assert card.not_scored[f"scores of {UNSEEN}"] == "no study is one"
+
+
+def test_the_page_says_where_patients_are_not_known_to_be_apart(rows, train, provenance):
+    def page(references):
+        card = score_card(
+            predictions=_drafts(references, references),
+            references=references,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+            families=("findings",),
+        )
+        return render_page(card, [])
+
+    assert "no patient is in both" in page(rows)
+    assert "whether a patient is in both is not known" in page(
+        [dataclasses.replace(rows[0], patient_id=None), *rows[1:]]
+    )
+
+
+def test_of_too_few_patients_nothing_is_shown(rows, train, provenance):
+    def card(studies):
+        return score_card(
+            predictions=_drafts(studies, studies),
+            references=studies,
+            train=train,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+        )
+
+    few = card(rows[:9])
+    f1 = few.metrics["finding_f1_micro"]
+    assert (f1.value, f1.low, f1.high) == (1, None, None)
+    assert shown(f1) == "1.000 (no interval)"
+    assert not any(each.better for each in few.differences["constant_report"].values())
+    note = "all studies: 9 patients, too few for intervals, and nothing is shown to be better"
+    assert note in few.to_know()
+    assert note in render_page(few, [])
+    enough = card(rows[:10])
+    assert enough.differences["constant_report"]["finding_f1_micro"].better
+    assert not any(note.startswith("all studies") for note in enough.notes)
 
 
 def test_controls_are_compared_on_what_they_have(card):
@@ -189,6 +281,21 @@ def test_empty_drafts_are_counted_and_score_nothing(rows, train, provenance):
     assert card.metrics["rouge_l"].n == 120
 
 
+@pytest.mark.parametrize("text", ["", None])
+def test_drafts_without_any_text_score_nothing_and_hide_nothing(rows, train, provenance, text):
+    silent = [Prediction(study_uid=row.study_uid, findings=text, impression=text) for row in rows]
+    card = score_card(
+        predictions=silent,
+        references=rows,
+        train=train,
+        controls={"text_only": silent},
+        generator=np.random.default_rng(0),
+        provenance=provenance,
+    )
+    assert card.metrics["finding_f1_micro"].value == card.metrics["rouge_l"].value == 0
+    assert card.differences["text_only"]["rouge_l"].value == 0
+
+
 def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
     def card(drafts):
         return score_card(
@@ -205,7 +312,12 @@ def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
     assert lacking.coverage.missing == 30
     assert "30 studies have no draft: scored as saying nothing" in lacking.coverage.lines()
     assert lacking.metrics["rouge_l"].value == pytest.approx(0.75)
-    assert lacking.metrics["auroc.normal"].n == 90
+    whole = card(drafts)
+    for name in ("auroc.normal", "brier_skill.cardiomegaly"):
+        assert lacking.metrics[name].n == 120
+        assert lacking.metrics[name].value < whole.metrics[name].value  # to say nothing does not help
+    refused = [dataclasses.replace(d, findings=None, impression=None, finding_probabilities=None) for d in drafts[:30]]
+    assert card(refused + drafts[30:]).metrics == lacking.metrics  # as `mmfm predict` writes them
     with pytest.raises(ManifestError, match="1 of them unknown"):
         card([dataclasses.replace(drafts[0], study_uid="other"), *drafts[1:]])
 
