@@ -76,7 +76,7 @@ def render_page(card: Scorecard, cases: Sequence[Case]) -> str:
         _leaks(card),
         _resources(card),
     )
-    return environment.get_template("page.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         card=card,
         notice=NOTICE,
         version=__version__,
@@ -85,6 +85,7 @@ def render_page(card: Scorecard, cases: Sequence[Case]) -> str:
         policy=json.dumps(card.policy, indent=1, sort_keys=True),
         plain=plain,
     )
+    return page.encode(errors="replace").decode()  # half a surrogate pair may stand in a draft, and in no page
 
 
 def shown(estimate: Any) -> str:
