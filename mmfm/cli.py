@@ -243,7 +243,7 @@ def evaluate(
             write_comparison(comparison, out)
         return
     from mmfm.evaluation import check_summary, update_leaderboard, update_summary
-    from mmfm.evaluation.files import chosen, evaluate_files, named_files, read_sources
+    from mmfm.evaluation.files import check_folder, chosen, evaluate_files, named_files, read_sources
     from mmfm.evaluation.per_study import FAMILIES
     from mmfm.evaluation.references import GROUPINGS
 
@@ -289,6 +289,7 @@ def evaluate(
 
         if manifest is None or split is None or train_manifest is None:
             raise _needed("--manifest, --split and --train-manifest", "studies to draft, and those of its training")
+        check_folder(out)  # not after an hour of drafting
         card = run(
             checkpoint=checkpoint,
             manifest=manifest,
@@ -317,8 +318,10 @@ def evaluate_answers(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Score answers to the questions of a manifest beside answers that look at no image."""
+    from mmfm.evaluation.files import check_folder
     from mmfm.evaluation.questions import evaluate_answers as run
 
+    check_folder(out)
     card = run(answers=answers, manifest=manifest, split=split, train_manifest=train_manifest, out=out, seed=seed)
     print("\n".join([*card.lines(), f"card and answers: {out}"]))
 
