@@ -242,8 +242,9 @@ def evaluate(
         if out is not None:
             write_comparison(comparison, out)
         return
-    from mmfm.evaluation import check_summary, update_leaderboard, update_summary
+    from mmfm.evaluation import update_leaderboard, update_summary
     from mmfm.evaluation.files import check_folder, chosen, evaluate_files, named_files, read_sources
+    from mmfm.evaluation.leaderboard import check_summary
     from mmfm.evaluation.per_study import FAMILIES
     from mmfm.evaluation.references import GROUPINGS
 

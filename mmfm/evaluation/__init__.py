@@ -1,6 +1,6 @@
 """Scores of drafted reports with intervals, beside controls, under a stated policy. numpy only, no model."""
 
-from mmfm.evaluation.leaderboard import check_summary, update_leaderboard, update_summary
+from mmfm.evaluation.leaderboard import update_leaderboard, update_summary
 from mmfm.evaluation.predictions import Prediction, read_predictions, write_predictions
 from mmfm.evaluation.references import Reference, read_references
 from mmfm.evaluation.scorecard import Provenance, Scorecard
@@ -11,7 +11,6 @@ __all__ = [
     "Provenance",
     "Reference",
     "Scorecard",
-    "check_summary",
     "read_predictions",
     "read_references",
     "score_card",

@@ -148,7 +148,9 @@ def _controls(card: Scorecard) -> Part:
         Block(title="In words", lines=tuple(card.verdicts())),
         Block(
             title="All",
-            note="Value and 95 % interval in brackets; – where there is nothing to score, undefined where it is 0 / 0.",
+            note="Value and 95 % interval in brackets; – where there is nothing to score, undefined where it is 0 / 0. "
+            "F1 is the harmonic mean of PPV (precision) and sensitivity (recall); micro pools all findings, macro is "
+            "the mean over findings. BLEU, METEOR, ROUGE-L and CIDEr-D compare words, not meaning.",
             columns=columns,
             rows=rows,
         ),
