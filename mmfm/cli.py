@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -171,6 +172,7 @@ def train(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="Folder for the card, the page and the drafts.")] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Drafts of any system, one JSON object a line; without, a checkpoint drafts.")
@@ -213,26 +215,36 @@ def evaluate(
     write_card: Annotated[
         bool, typer.Option("--write-card", help="Write them into the checkpoint's own card too.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap and of what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of what is drawn at random.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Score drafts beside controls made in the same run: of a checkpoint, or of any system from a file.
 
-    OUT gets scorecard.json, report.html, predictions.jsonl and what it takes to score again.
+    OUT gets scorecard.json, report.html, predictions.jsonl and what it takes to score again; with --compare it is one
+    file.
     """
+    _refuse_ignored(context)
     if compare is not None:
         import numpy as np
 
         from mmfm.evaluation.comparison import compare as compare_folders
         from mmfm.evaluation.comparison import write_comparison
 
+        if out is not None and (out.is_dir() or not out.parent.is_dir()):
+            raise ConfigError(
+                "--out",
+                expected="with --compare a file such as comparison.json, in a folder that is there",
+                found="a folder" if out.is_dir() else "no such folder",
+                fix="name another one",
+            )
         comparison = compare_folders(*compare, generator=np.random.default_rng(seed))
         print(comparison.to_text())
         if out is not None:
             write_comparison(comparison, out)
         return
     from mmfm.evaluation import update_leaderboard, update_summary
-    from mmfm.evaluation.files import chosen, evaluate_files, named_files, read_sources
+    from mmfm.evaluation.files import check_folder, chosen, evaluate_files, named_files, read_sources
+    from mmfm.evaluation.leaderboard import check_summary
     from mmfm.evaluation.per_study import FAMILIES
     from mmfm.evaluation.references import GROUPINGS
 
@@ -244,12 +256,6 @@ def evaluate(
         "wording_sections": chosen("--sections", sections, ("findings", "impression")),
         "seed": seed,
     }
-    of_files: dict[str, Any] = {"--references": references, "--train-references": train_references}
-    of_files |= {"--control": control, "--name": name, "--thresholds": thresholds}
-    of_checkpoints = {"--robustness": robustness, "--write-card": write_card}
-    if ignored := [option for option, value in (of_files if predictions is None else of_checkpoints).items() if value]:
-        expected = f"options that count {'without' if predictions is None else 'with'} --predictions"
-        raise ConfigError("mmfm evaluate", expected=expected, found=", ".join(ignored), fix="leave them out")
     if predictions is not None:
         sources = read_sources(
             references=references,
@@ -258,11 +264,13 @@ def evaluate(
             train_manifest=train_manifest,
             train_references=train_references,
         )
-        features = {}
+        features = None
         if manifest is not None and train_manifest is not None and split is not None:
             from mmfm.measure import neighbour_features
 
-            features = neighbour_features(manifest, split, train_manifest, prepared_as=checkpoint)
+            features = partial(neighbour_features, manifest, split, train_manifest, prepared_as=checkpoint)
+        if summary is not None:
+            check_summary(summary)
         card = evaluate_files(
             predictions=predictions,
             sources=sources,
@@ -270,8 +278,8 @@ def evaluate(
             name=name,
             thresholds=thresholds,
             out=out,
+            features=features,
             **options,
-            **features,
         )
         if leaderboard is not None:
             update_leaderboard(leaderboard, card)
@@ -282,6 +290,7 @@ def evaluate(
 
         if manifest is None or split is None or train_manifest is None:
             raise _needed("--manifest, --split and --train-manifest", "studies to draft, and those of its training")
+        check_folder(out)  # not after an hour of drafting
         card = run(
             checkpoint=checkpoint,
             manifest=manifest,
@@ -295,7 +304,9 @@ def evaluate(
             robustness=robustness,
             **options,
         )
-    print("\n".join([*card.to_know(), *card.verdicts(), f"card, page and drafts: {out}"]))
+    missing = [f"control {name}" for name in card.controls_not_run] + list(card.not_scored)
+    not_run = [f"not run or not scored, the page says why: {', '.join(missing).replace('_', ' ')}"] if missing else []
+    print("\n".join([*card.to_know(), *card.verdicts(), *not_run, f"card, page and drafts: {out}"]))
 
 
 @app.command()
@@ -305,11 +316,13 @@ def evaluate_answers(
     split: Split,
     out: Annotated[Path, typer.Option(help="Folder for the card and the answers.")],
     train_manifest: Annotated[Path | None, typer.Option(help="Whose train split the controls learn from.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Score answers to the questions of a manifest beside answers that look at no image."""
+    from mmfm.evaluation.files import check_folder
     from mmfm.evaluation.questions import evaluate_answers as run
 
+    check_folder(out)
     card = run(answers=answers, manifest=manifest, split=split, train_manifest=train_manifest, out=out, seed=seed)
     print("\n".join([*card.lines(), f"card and answers: {out}"]))
 
@@ -481,6 +494,30 @@ def main() -> None:
 
 def _needed(options: str, what: str) -> ConfigError:
     return ConfigError("mmfm evaluate", expected=f"{options}: {what}", found="none", fix="see mmfm evaluate --help")
+
+
+def _refuse_ignored(context: typer.Context) -> None:
+    """Raises ConfigError where an option of ``mmfm evaluate`` was given that would do nothing beside the others."""
+    given = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+    checkpoint_only = {"device", "robustness", "write_card"}
+    file_only = {"references", "train_references", "control", "name", "thresholds"}
+    if "compare" in given:
+        beside, ignored = "--compare", given - {"compare", "out", "seed"}
+    elif "predictions" in given:
+        beside, ignored = "--predictions", given & checkpoint_only
+        if not {"manifest", "train_manifest"} <= given:  # else it says how pictures are prepared
+            ignored |= given & {"checkpoint"}
+        if "manifest" not in given:
+            beside, ignored = f"{beside} without --manifest", ignored | given & {"split"}
+    else:
+        beside, ignored = "drafts of a checkpoint (no --predictions)", given & file_only
+    if ignored:
+        raise ConfigError(
+            "mmfm evaluate",
+            expected=f"options that go with {beside}",
+            found=", ".join(f"--{name.replace('_', '-')}" for name in sorted(ignored)),
+            fix="leave them out",
+        )
 
 
 def _load_demo(name: str) -> ModuleType:

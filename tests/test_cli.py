@@ -190,18 +190,62 @@ def test_inspect_prints_an_outcome_for_each_file_and_fails_without_an_image(run,
     assert err.count("\n") == 1
 
 
+@pytest.fixture
+def drafts(tmp_path):
+    """Words of ``mmfm evaluate`` that score 12 made-up drafts into ``tmp_path / "out"``."""
+    rows = [{"study_uid": f"secret-{i}", "findings": "The heart is normal.", "impression": None} for i in range(12)]
+    for name in ("drafts.jsonl", "references.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        *("--predictions", tmp_path / "drafts.jsonl", "--references", tmp_path / "references.jsonl"),
+        *("--metrics", "findings", "--out", tmp_path / "out"),
+    ]
+
+
+def test_evaluate_scores_a_file_and_says_what_was_not_run(run, drafts, tmp_path):
+    code, out, err = run("evaluate", *drafts)
+    assert (code, err) == (0, "")
+    assert "12 of 12 studies scored" in out
+    assert "not run or not scored, the page says why: control constant report" in out
+    assert "secret" not in out
+    code, out, err = run("evaluate", "--compare", tmp_path / "out", tmp_path / "out", "--out", tmp_path / "c.json")
+    assert (code, err) == (0, "")
+    assert "no difference shown" in out
+    assert json.loads((tmp_path / "c.json").read_text())["studies"] == 12
+
+
 @pytest.mark.parametrize(
-    ("words", "found"),
+    "more",
     [
-        (
-            ["--control", "mean_image=a.jsonl", "--thresholds", "t.json"],
-            "without --predictions; found --control, --thr",
-        ),
-        (["--predictions", "p.jsonl", "--robustness", "20", "--write-card"], "found --robustness, --write-card"),
+        ["--split", "val"],
+        ["--robustness", "3"],
+        ["--write-card"],
+        ["--device", "cpu"],
+        ["--checkpoint", "x"],
+        ["--manifest", "m.jsonl"],
+        ["--summary", "absent.md"],
+        ["--leaderboard", "absent/page.md"],
+        ["--out", "file"],
     ],
 )
-def test_an_option_of_evaluate_that_would_be_ignored_is_refused(run, tmp_path, words, found):
-    code, _, err = run("evaluate", "--out", tmp_path / "out", *words)
-    assert code == 2
-    assert found in " ".join(err.split())
-    assert not (tmp_path / "out").exists()
+def test_evaluate_refuses_options_that_would_do_nothing_or_cannot_be_met(run, drafts, tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert one_line(*run("evaluate", *drafts, *more))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--out", "out", "--manifest", "m", "--split", "val", "--train-manifest", "m", "--control", "a=b"],
+        ["--out", "out", "--manifest", "m", "--split", "val", "--train-manifest", "m", "--thresholds", "t.json"],
+        ["--compare", "a", "b", "--predictions", "p.jsonl"],
+        ["--compare", "a", "b", "--out", "."],
+        ["--compare", "a", "b"],
+    ],
+)
+def test_evaluate_refuses_what_does_not_go_together(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    assert one_line(*run("evaluate", *words))
+    assert os.listdir(tmp_path) == []

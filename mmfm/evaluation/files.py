@@ -10,20 +10,26 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmfm.data.manifest import Manifest, ManifestRow, read_manifest
 from mmfm.errors import ConfigError
+from mmfm.evaluation.controls import CEILING
 from mmfm.evaluation.per_study import FAMILIES
-from mmfm.evaluation.predictions import read_predictions
+from mmfm.evaluation.predictions import Prediction, in_order, read_predictions
 from mmfm.evaluation.references import GROUPINGS, Reference, read_references
 from mmfm.evaluation.results import write_results
 from mmfm.evaluation.scorecard import Provenance, Scorecard
-from mmfm.evaluation.scoring import score_card
+from mmfm.evaluation.scoring import check_apart, score_card
+
+_RESERVED = ("drafts", CEILING)
+"""Names of columns that no control can have."""
 
 TRAIN_SPLITS = ("train", "extra")
 
@@ -98,12 +104,10 @@ def evaluate_files(
     families: Sequence[str] = FAMILIES,
     wording_sections: Sequence[str] = ("findings",),
     thresholds: Path | None = None,
-    features_NE: np.ndarray | None = None,
-    train_features_NE: np.ndarray | None = None,
-    not_run: Mapping[str, str] | None = None,
+    features: Callable[[], Mapping[str, Any]] | None = None,
     seed: int = 0,
 ) -> Scorecard:
-    """Scores a file of drafts and writes the folder of results.
+    """Scores a file of drafts and writes the folder of results. What can be wrong is looked at before what takes long.
 
     Args:
         predictions: the drafts, ``predictions.jsonl``.
@@ -115,9 +119,8 @@ def evaluate_files(
         families: kinds of scores.
         wording_sections: sections that wording metrics compare.
         thresholds: JSON object of label to the P(present) from which on it counts, chosen on other studies.
-        features_NE: frozen image features of the studies scored, for the nearest neighbour.
-        train_features_NE: those of the training studies.
-        not_run: control to why it could not be made.
+        features: gives frozen image features for the nearest neighbour, ``features_NE`` and ``train_features_NE``, or
+            ``not_run``, why there are none; see ``score_card``.
         seed: of the bootstrap.
 
     Raises:
@@ -125,19 +128,21 @@ def evaluate_files(
     """
     drafts = read_predictions(predictions)
     read = {control: read_predictions(path) for control, path in (controls or {}).items()}
+    for where, each in {"predictions": drafts, **read}.items():
+        in_order(each, sources.references, where=where)
+    check_apart(sources.references, sources.train)
+    frozen = read_thresholds(thresholds, drafts) if thresholds is not None else None
+    check_folder(out)
     card = score_card(
         predictions=drafts,
         references=sources.references,
         train=sources.train,
         controls=read,
         generator=np.random.default_rng(seed),
-        features_NE=features_NE,
-        train_features_NE=train_features_NE,
-        not_run=not_run,
         wording_sections=wording_sections,
         families=families,
         groupings=subgroups,
-        thresholds=read_thresholds(thresholds) if thresholds is not None else None,
+        thresholds=frozen,
         provenance=Provenance(
             experiment=name or predictions.stem,
             data=sources.data,
@@ -145,57 +150,89 @@ def evaluate_files(
             references_sha256=_sha256(sources.origin),
             predictions_sha256=_sha256(predictions),
         ),
+        **(features() if features is not None else {}),
     )
     write_results(out, card, predictions=drafts, references=sources.references, controls=read)
     return card
 
 
 def chosen(option: str, words: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of a list with commas.
+    """Returns the names of a list with commas, each once and in the order of ``known``.
 
     Raises:
         ConfigError: one of them is not known.
     """
-    names = tuple(name.strip() for name in words.split(",") if name.strip())
+    names = [name.strip() for name in words.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         found = ", ".join(unknown) or "none"
         raise ConfigError(option, expected=f"names among {', '.join(known)}", found=found, fix="name some of these")
-    return names
+    return tuple(name for name in known if name in names)
 
 
 def named_files(option: str, words: Sequence[str]) -> dict[str, Path]:
     """Returns name to file of words such as ``mean_image=drafts.jsonl``.
 
     Raises:
-        ConfigError: a word has no name, no file, or a name again.
+        ConfigError: a word has no name or no file, or a name is there again or stands for something else.
     """
     files: dict[str, Path] = {}
     for word in words:
         name, _, file = word.partition("=")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or not file or name in files:
-            expected = "NAME=FILE, the name in small letters, digits and _, each once"
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or not file or name in files or name in _RESERVED:
+            expected = "NAME=FILE, the name up to 40 small letters, digits and _, each once, "
+            expected += f"and none of {', '.join(_RESERVED)}"
             raise ConfigError(option, expected=expected, found=word, fix="write it as mean_image=drafts.jsonl")
         files[name] = Path(file)
     return files
 
 
-def read_thresholds(path: Path) -> dict[str, float]:
+def read_thresholds(path: Path, drafts: Sequence[Prediction]) -> dict[str, float]:
     """Returns label to threshold of a JSON file.
 
+    Args:
+        path: the file.
+        drafts: what the thresholds are for.
+
     Raises:
-        ConfigError: the file is absent, or holds anything but numbers from 0 to 1.
+        ConfigError: the file is absent, or holds anything but numbers from 0 to 1, each of a label of which the drafts
+            state the probability.
     """
     expected = 'a JSON object of label to a number from 0 to 1, such as {"edema": 0.3}'
     fix = "write the thresholds that were chosen on validation studies"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         found = getattr(error, "strerror", None) or "no JSON"
         raise ConfigError(path.name, expected=expected, found=found, fix=fix) from None
-    if not isinstance(value, dict) or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value.values()):
+    if (
+        not isinstance(value, dict)
+        or not value
+        or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value.values())
+    ):
         raise ConfigError(path.name, expected=expected, found="something else", fix=fix)
+    stated = set().union(*(draft.finding_probabilities or () for draft in drafts))
+    if unknown := len(value.keys() - stated):
+        found = f"{unknown} of {len(value)} of labels without any"
+        raise ConfigError(
+            path.name, expected="thresholds of labels in finding_probabilities", found=found, fix="leave these out"
+        )
     return value
+
+
+def check_folder(out: Path) -> None:
+    """Makes the folder for results where there is none.
+
+    Raises:
+        ConfigError: it cannot be made, or written into.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        found = error.strerror or "none"
+        raise ConfigError("--out", expected="a folder to write into", found=found, fix="name another one") from None
 
 
 def _sha256(path: Path) -> str:

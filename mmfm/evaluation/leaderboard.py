@@ -32,7 +32,7 @@ def update_leaderboard(readme: str | Path, card: Scorecard) -> None:
         ManifestError: a begin marker stands without its end.
     """
     readme = Path(readme)
-    page = readme.read_text(encoding="utf-8") if readme.exists() else "# Experiments\n"
+    page = _read(readme) if readme.exists() or not readme.parent.is_dir() else "# Experiments\n"
     name = f"{card.provenance.experiment} on {card.provenance.data}"
     begin, end = f"<!-- scores: {name} -->", f"<!-- end of scores: {name} -->"
     rows = _between(page, ROWS_BEGIN, ROWS_END, where=readme.name) or ""
@@ -49,7 +49,7 @@ def check_summary(readme: str | Path) -> str:
         ManifestError: the page does not hold both markers once, in order.
     """
     readme = Path(readme)
-    before = _between(readme.read_text(encoding="utf-8"), SUMMARY_BEGIN, SUMMARY_END, where=readme.name)
+    before = _between(_read(readme), SUMMARY_BEGIN, SUMMARY_END, where=readme.name)
     if before is None:
         raise ManifestError(
             readme.name,
@@ -77,6 +77,14 @@ def update_summary(readme: str | Path, card: Scorecard) -> None:
     parts[f"{start}{origin.data}"] = "\n".join([f"{start}{origin.data}, {card.n} studies:", "", *table])
     page = readme.read_text(encoding="utf-8")
     write_whole(readme, _put(page, SUMMARY_BEGIN, SUMMARY_END, "\n\n".join(parts.values())))
+
+
+def _read(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        found = (error.strerror or "unreadable") if isinstance(error, OSError) else "bytes that are not UTF-8"
+        raise ManifestError(page.name, expected="a page in UTF-8", found=found, fix="name another page") from None
 
 
 def _between(page: str, begin: str, end: str, *, where: str) -> str | None:

@@ -19,6 +19,17 @@ from mmfm.report import NOTICE, Sections
 
 _KINDS = {"auroc": "AUROC", "auprc": "AUPRC", "ppv": "PPV", "npv": "NPV", "ece": "ECE", "brier": "Brier"}
 
+_MEANING = {
+    "constant_report": "the same report for every study: the training report that is most like the others",
+    "shuffled_images": "the same system, shown the images of another patient",
+    "mean_image": "the same system, shown the average of the training images",
+    "text_only": "the same system, shown the indication and no image",
+    "nearest_neighbour": "the report of the training study whose images look most alike",
+    "heads_template": "a fixed sentence for each finding that the system's probabilities say is there",
+    "reference_text": "the report as it was written, scored as if it were a draft: no rival, but what can be reached",
+}
+"""Control to what it is, for readers who did not make the card."""
+
 WORST = 10
 """Studies shown with their texts."""
 
@@ -76,7 +87,7 @@ def render_page(card: Scorecard, cases: Sequence[Case]) -> str:
         _leaks(card),
         _resources(card),
     )
-    return environment.get_template("page.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         card=card,
         notice=NOTICE,
         version=__version__,
@@ -85,6 +96,7 @@ def render_page(card: Scorecard, cases: Sequence[Case]) -> str:
         policy=json.dumps(card.policy, indent=1, sort_keys=True),
         plain=plain,
     )
+    return page.encode(errors="replace").decode()  # half a surrogate pair may stand in a draft, and in no page
 
 
 def shown(estimate: Any) -> str:
@@ -124,19 +136,31 @@ def _controls(card: Scorecard) -> Part:
         everyone = {"drafts": card.metrics, **card.controls}
         scores = {plain(name): each[metric] for name, each in everyone.items() if metric in each}
         if metric in card.metrics:
-            panels[TITLES[metric] + (" (lower: better)" if metric in LOWER_IS_BETTER else "")] = scores
+            panels[TITLES[metric] + ("\n(lower is better)" if metric in LOWER_IS_BETTER else "")] = scores
     blocks = [
         Block(
             note="A control has not seen the image, or needs no model of its own. A score means something by how far "
             "it stands above them; the reference text shows what the labeller and the metrics can reach at most.",
             plot=_markup(plots.dots(panels, first="drafts", ceiling=plain(CEILING))) if panels else "",
         ),
+        Block(
+            title="What the controls are",
+            lines=tuple(f"{plain(name)}: {what}" for name, what in _MEANING.items() if name in card.controls),
+        ),
         Block(title="In words", lines=tuple(card.verdicts())),
-        Block(title="All", columns=columns, rows=rows),
+        Block(
+            title="All",
+            note="Value and 95 % interval in brackets; – where there is nothing to score, undefined where it is 0 / 0. "
+            "F1 is the harmonic mean of PPV (precision) and sensitivity (recall); micro pools all findings, macro is "
+            "the mean over findings. BLEU, METEOR, ROUGE-L and CIDEr-D compare words, not meaning.",
+            columns=columns,
+            rows=rows,
+        ),
     ]
     missing = {**{f"control {plain(k)}": v for k, v in card.controls_not_run.items()}, **card.not_scored}
     if missing:
         blocks.append(Block(title="Not run, not scored", lines=tuple(f"{plain(k)}: {v}" for k, v in missing.items())))
+    blocks = [block for block in blocks if block.plot or block.lines or block.rows]
     return Part(id="controls", title="Beside the controls", blocks=tuple(blocks))
 
 

@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, which people with any colour vision tell apart (jfl
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from mmfm.evaluation.intervals import Estimate
 
 DRAFTS, CONTROL, CEILING = "#0072B2", "#7f7f7f", "#009E73"
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+LONGEST = 40
+"""Characters of the name of a group; its end has n."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -85,7 +89,7 @@ def forest(
         axis = axes[0][place]
         for y, (name, scores) in enumerate(lines):
             _dot(axis, y, scores.get(score), CYCLE[1] if name in marked else DRAFTS)
-        axis.set_yticks(range(len(lines)), [name for name, _ in lines] if place == 0 else [""] * len(lines))
+        axis.set_yticks(range(len(lines)), [_label(name) for name, _ in lines] if place == 0 else [""] * len(lines))
         axis.set_ylim(-0.6, len(lines) - 0.4)
         axis.set_xlim(-0.02, 1.02)
         axis.set_title(title, loc="left", fontweight="bold")
@@ -147,13 +151,19 @@ def _dot(axis: Any, y: float, estimate: Any, colour: str) -> None:
     axis.plot([estimate.value], [y], marker="o", markersize=4.5, color=colour)
 
 
+def _label(name: str) -> str:
+    """The name of a group, which the data states: short enough for a picture, and never read as a formula."""
+    return (name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}").replace("$", r"\$")
+
+
 def _svg(figure: Any, name: str) -> str:
     """The figure as an ``svg`` element; the same figure gives the same bytes."""
     import matplotlib
 
     out = io.StringIO()
     style: Any = {**_STYLE, "svg.hashsalt": name}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser has the fonts
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]

@@ -34,7 +34,7 @@ class Prediction:
 
     def __post_init__(self) -> None:
         if not isinstance(self.study_uid, str) or not self.study_uid:
-            raise ValueError("study_uid: expected text, found none")
+            raise ValueError("study_uid: expected text that is not empty")
         for name in ("findings", "impression"):
             if not isinstance(getattr(self, name), str | None):
                 raise ValueError(f"{name}: expected text or null, found {type(getattr(self, name)).__name__}")
@@ -123,8 +123,9 @@ def in_order(
 def _prediction(value: Any) -> Prediction:
     if not isinstance(value, dict):
         raise ValueError(f"a line of type {type(value).__name__}")
-    if unknown := sorted(set(value) - set(_FIELDS)):
-        raise ValueError(f"unknown fields {unknown}")
+    # in this order: keys may be studies where a whole file is one object, and a message names no study
     if missing := [name for name in _FIELDS[:3] if name not in value]:
         raise ValueError(f"no field {', '.join(missing)}")
+    if unknown := sorted(set(value) - set(_FIELDS)):
+        raise ValueError(f"unknown fields {unknown}")
     return Prediction(**value)

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from mmfm.errors import ManifestError
@@ -32,6 +33,9 @@ GROUPINGS = ("sex", "age", "view", "scanner", "source")
 _TEXTS = ("findings", "impression", "indication", "comparison")
 _NAMES = ("patient_id", "prior_study_uid", "sex", "view", "scanner", "source")
 _FIELDS = {"study_uid", "labels", "age", *_TEXTS, *_NAMES}
+
+_LONGEST = 300
+"""Characters of what was found, in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +140,11 @@ def read_lines(
         where = f"{path.name} line {number}"
         try:
             item = convert(json.loads(line))
+        except RecursionError:
+            raise ManifestError(where, expected=schema, found="JSON that is nested too deeply", fix=fix) from None
         except ValueError as error:  # json.JSONDecodeError is one
             found = f"not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
-            raise ManifestError(where, expected=schema, found=found, fix=fix) from None
+            raise ManifestError(where, expected=schema, found=shorten(found, _LONGEST), fix=fix) from None
         name = getattr(item, key)
         if first.setdefault(name, number) != number:
             found = f"the {noun} of line {first[name]} again"
@@ -150,10 +156,11 @@ def read_lines(
 def _reference(value: Any) -> Reference:
     if not isinstance(value, dict):
         raise ValueError(f"a line of type {type(value).__name__}")
-    if unknown := sorted(set(value) - _FIELDS):
-        raise ValueError(f"unknown fields {unknown}")
+    # in this order: keys may be studies where a whole file is one object, and a message names no study
     if missing := [name for name in ("study_uid", "findings", "impression") if name not in value]:
         raise ValueError(f"no field {', '.join(missing)}")
+    if unknown := sorted(set(value) - _FIELDS):
+        raise ValueError(f"unknown fields {unknown}")
     if not isinstance(value["study_uid"], str) or not value["study_uid"]:
         raise ValueError("study_uid: expected text")
     for name in (*_TEXTS, *_NAMES):
@@ -164,7 +171,7 @@ def _reference(value: Any) -> Reference:
         raise ValueError("age: expected years, 0 to 150, or null")
     return Reference(
         study_uid=value["study_uid"],
-        patient_id=value.get("patient_id"),
+        patient_id=value.get("patient_id") or None,
         report=Sections(**{name: value.get(name) for name in _TEXTS}),
         labels=_labels(value.get("labels") or {}),
         prior_study_uid=value.get("prior_study_uid"),

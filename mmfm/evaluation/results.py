@@ -54,7 +54,10 @@ def write_results(
     references: Sequence[Reference],
     controls: Mapping[str, Sequence[Prediction]],
 ) -> None:
-    """Writes the folder, each file whole; files of an earlier evaluation there are replaced."""
+    """Writes the folder, each file whole; files of an earlier evaluation there are replaced.
+
+    The card comes last, and an earlier one goes first: where a card is, all that belongs to it is there too.
+    """
     texts = [draft.sections if draft else Sections() for draft in in_order(predictions, references)]
     cases = [
         Case(draft=draft, reference=reference, errors=clinical_errors(draft, reference))
@@ -68,10 +71,12 @@ def write_results(
     page = render_page(card, cases)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    for name in (CARD, PAGE):
+        (out / name).unlink(missing_ok=True)
     write_predictions(predictions, out / DRAFTS)
     write_references(references, out / REFERENCES)
     for name, drafts in controls.items():
         write_predictions(drafts, out / f"control_{name}.jsonl")
     write_whole(out / ERRORS, "".join(errors))
-    card.write(out / CARD)
     write_whole(out / PAGE, page)
+    card.write(out / CARD)

@@ -220,7 +220,7 @@ class Scorecard(Scores):
         path = Path(path)
         try:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             found = " ".join((getattr(error, "strerror", None) or str(error)).split())
             fix = "score the drafts again"
             raise ManifestError(path.name, expected="a score card", found=found, fix=fix) from None
