@@ -118,6 +118,10 @@ class ErrorRates:
         rates_RK = weights_RN @ self._columns() / np.where(drawn_R1 > 0, drawn_R1, np.nan)
         return dict(zip(_SCORES, rates_RK.T, strict=True))
 
+    def trials(self) -> dict[str, float]:
+        """Returns of each score the number of studies: of none with an error the interval has a width too."""
+        return {name: float(n) for name, (n, _) in self.counts().items()}
+
     def counts(self) -> dict[str, tuple[int, int | None]]:
         """Returns of each score the number of studies, and of errors or of reports with any."""
         N = len(self.counts_NK)

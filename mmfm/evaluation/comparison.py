@@ -23,7 +23,7 @@ from mmfm.evaluation.per_study import Compared
 from mmfm.evaluation.predictions import Prediction, in_order
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.resampling import Statistics
-from mmfm.evaluation.results import Results
+from mmfm.evaluation.results import CARD, Results
 from mmfm.evaluation.scorecard import HEADLINE, LOWER_IS_BETTER
 from mmfm.files import write_whole
 from mmfm.jsonable import to_json
@@ -102,7 +102,14 @@ def compare(
             found="other studies, or other references",
             fix="score both systems on the same split",
         )
-    sections = a.card.policy["wording"]["sections"]
+    sections, others = (_sections(each) for each in (a, b))
+    if sections != others:
+        raise ManifestError(
+            "the two folders",
+            expected="cards whose wording metrics compare the same sections",
+            found=f"{' and '.join(sections)} against {' and '.join(others)}",
+            fix="score both with the same --sections",
+        )
     compared = Compared.of(a.references, sections=sections)
     drafts_a, drafts_b = in_order(a.predictions, a.references), in_order(b.predictions, a.references)
     labels = _labels(drafts_a) & _labels(drafts_b)
@@ -221,6 +228,16 @@ def _verdict(name: str, found: dict[str, Any], p: float) -> str:
         return "no difference shown"
     higher = found["difference"] > 0
     return "A is better" if higher != (name in LOWER_IS_BETTER) else "B is better"
+
+
+def _sections(results: Results) -> tuple[str, ...]:
+    """The sections that the wording metrics of a card compare."""
+    stated = results.card.policy.get("wording")
+    sections = stated.get("sections") if isinstance(stated, dict) else None
+    if not isinstance(sections, list) or not sections or not set(map(str, sections)) <= {"findings", "impression"}:
+        expected = "a policy that states findings, impression or both under wording.sections"
+        raise ManifestError(CARD, expected=expected, found="another", fix="score the drafts again")
+    return tuple(sections)
 
 
 def _name(results: Results, folder: str | Path) -> str:

@@ -69,6 +69,7 @@ def policy(
             "reference": "labels of the references, null and uncertain left out",
             "min_positives_and_negatives": MIN_POSITIVES,
             "macro": list(MACRO_LABELS),
+            "auroc_mean": "over all labels that a set of drafts states and that are scored; not compared",
             "brier_skill": "against the base rate of the studies scored",
             "thresholds": dict(thresholds),
             "ece": f"at most {ECE_BINS} bins of equal mass",

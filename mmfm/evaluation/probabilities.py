@@ -4,7 +4,8 @@ Of each label, ``X`` below: ``auroc.X``, ``auprc.X``; ``sensitivity.X``, ``speci
 threshold that was chosen on other studies and is handed in; ``brier.X``, ``brier_skill.X``, ``log_loss.X``, ``ece.X``,
 ``calibration_slope.X``, ``calibration_intercept.X``. A low ECE is also had by always saying the base rate, so ``ece.X``
 is never there without ``brier_skill.X``, and is to be printed beside it. Over all labels together: ``aurc`` and
-``aurc_random``. Labels are present or absent; null and uncertain ones are left out, label by label.
+``aurc_random``, and ``auroc_mean``, for label sets other than that of ``auroc_macro``. Labels are present or absent;
+null and uncertain ones are left out, label by label.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class Probabilities:
             for kind in _MACRO_KINDS:
                 scores[f"{kind}_macro"] = np.mean([scores[f"{kind}.{name}"] for name in MACRO_LABELS], axis=0)
         if scores:
+            scores["auroc_mean"] = np.mean([scores[f"auroc.{name}"] for name, _ in self.qualifying()], axis=0)
             decisions, errors = (weights_RN @ each_NG for each_NG in self.risk_groups())
             scores["aurc"] = area_under_risk(decisions, errors)
             scores["aurc_random"] = _divide(errors.sum(axis=1), decisions.sum(axis=1))
@@ -126,6 +128,8 @@ class Probabilities:
             elif kind.startswith("aurc"):
                 decisions, errors = (int(each_NG.sum()) for each_NG in self.risk_groups())
                 counts[name] = decisions, errors
+            elif kind == "auroc_mean":
+                counts[name] = len(self.truth_NL), sum(of[label][1] for label, _ in self.qualifying())
             else:
                 counts[name] = len(self.truth_NL), sum(of[label][1] for label in MACRO_LABELS)
         return counts

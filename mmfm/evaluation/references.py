@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 AGE_BANDS = ((0, 18), (18, 40), (40, 60), (60, 80), (80, 151))
 """Years: from, to before."""
 
+MAX_LINE = 200_000
+"""Characters of a line: many times the longest report, and what is compared sentence by sentence in seconds."""
+
 GROUPINGS = ("sex", "age", "view", "scanner", "source")
 """By what studies can be told apart in subgroups."""
 
@@ -138,6 +141,9 @@ def read_lines(
     first: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         where = f"{path.name} line {number}"
+        if len(line) > MAX_LINE:
+            found, most = f"{len(line):,} characters", f"{MAX_LINE:,}"
+            raise ManifestError(where, expected=f"at most {most}", found=found, fix="leave out what is no report")
         try:
             item = convert(json.loads(line))
         except RecursionError:

@@ -70,7 +70,7 @@ def write_results(
     ]
     page = render_page(card, cases)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)  # texts of studies: a new folder is its owner's alone
     for name in (CARD, PAGE):
         (out / name).unlink(missing_ok=True)
     write_predictions(predictions, out / DRAFTS)

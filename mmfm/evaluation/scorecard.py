@@ -65,6 +65,7 @@ MORE_TITLES = {
     "wrong_place_rate": "findings at the wrong place",
     "wrong_severity_rate": "findings of the wrong severity",
     "reports_with_error": "reports with a clinical error",
+    "auroc_mean": "mean AUROC of its labels",
     "auprc_macro": "macro AUPRC",
     "brier_skill_macro": "macro Brier skill",
     "bleu_1": "BLEU-1",

@@ -26,7 +26,6 @@ from mmfm.evaluation.leaks import Leaks, find_leaks
 from mmfm.evaluation.per_study import FAMILIES, Compared
 from mmfm.evaluation.policy import ABNORMAL, UNSEEN, UNSEEN_IMAGE, policy, policy_sha256
 from mmfm.evaluation.predictions import Prediction, have_text, in_order
-from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import GROUPINGS, Reference
 from mmfm.evaluation.resampling import Resampled, Statistics
 from mmfm.evaluation.resources import Resources
@@ -41,11 +40,12 @@ from mmfm.evaluation.scorecard import (
 )
 from mmfm.evaluation.subgroups import Grouping, subgroup_scores
 from mmfm.evaluation.wording import normalise
+from mmfm.report import Status
 
 CALIBRATION_ROUNDS = 200
 """Of the bootstrap: three sets of probabilities with a slope each are refitted in every round."""
 
-_DRAFTS = "drafts"
+_DRAFTS, _SUBGROUPS = "drafts", "subgroups by {}"
 ALL = "all studies"
 
 _NEEDS = {
@@ -108,8 +108,12 @@ def score_card(
     """
     check_apart(references, train)
     made = {CEILING: reference_text(references)}
+    reasons = {**_NEEDS, **(not_run or {})}
     if train:
-        made["constant_report"] = constant_report(references, train, sections=wording_sections)
+        try:
+            made["constant_report"] = constant_report(references, train, sections=wording_sections)
+        except ManifestError as error:
+            reasons["constant_report"] = f"expected {error.expected}; found {error.found}"
     if features_NE is not None and train_features_NE is not None:
         made["nearest_neighbour"] = nearest_neighbour(
             references,
@@ -173,7 +177,7 @@ def score_card(
         policy_sha256=policy_sha256(stated),
         coverage=_coverage(drafts, references, compared),
         subsets=scored,
-        controls_not_run={name: {**_NEEDS, **(not_run or {})}[name] for name in CONTROLS if name not in beside},
+        controls_not_run={name: reasons[name] for name in CONTROLS if name not in beside},
         not_scored={
             **_not_scored(compared, drafts),
             **external.not_run,
@@ -181,6 +185,7 @@ def score_card(
             **({} if robustness else {"robustness": "not run; needs the model, and `--robustness N`"}),
             **({} if resources else {"resources": "not measured; the drafts came as a file"}),
             **({} if leaks else {"leaks": "no training studies were given"}),
+            **_untold(references, groupings),
         },
         notes=(
             *external.notes,
@@ -190,7 +195,7 @@ def score_card(
                 if 0 < count < MIN_PATIENTS
             ),
         ),
-        **_of_probabilities(compared.probabilities(drafts), patients, generator, resamples_RN),
+        **_of_probabilities(compared, drafts, generator, resamples_RN),
         subgroups=_subgroups(compared, drafts, groupings),
         leaks=leaks.counts() if leaks is not None else None,
         robustness=tuple(robustness),
@@ -245,13 +250,15 @@ def _external(
 
 
 def _of_probabilities(
-    probabilities: Probabilities | None,
-    patients: Sequence[str],
+    compared: Compared,
+    drafts: Sequence[Prediction | None],
     generator: np.random.Generator,
     resamples_RN: np.ndarray,
 ) -> dict[str, Any]:
-    if probabilities is None or not probabilities.qualifying():
+    probabilities = compared.probabilities(drafts)
+    if "probabilities" not in compared.families or probabilities is None or not probabilities.qualifying():
         return {}
+    patients = [reference.patient for reference in compared.references]
     return {
         "calibration": calibration_scores(
             probabilities, patients=patients, generator=generator, resamples_RN=resamples_RN[:CALIBRATION_ROUNDS]
@@ -264,11 +271,12 @@ def _of_probabilities(
 def _subgroups(
     compared: Compared, drafts: Sequence[Prediction | None], groupings: Sequence[str]
 ) -> tuple[Grouping, ...]:
-    """Groupings of which at least two groups are there."""
-    groups = [reference.groups for reference in compared.references]
-    told = [name for name in groupings if len({each.get(name) for each in groups} - {None}) > 1]
-    if not have_text(drafts):
+    """Groupings of which at least two groups are there, of the findings that drafts name."""
+    if "findings" not in compared.families or not have_text(drafts):
         return ()
+    groups = [reference.groups for reference in compared.references]
+    untold = _untold(compared.references, groupings)
+    told = [name for name in groupings if _SUBGROUPS.format(name) not in untold]
     present = compared.present(drafts)
     return subgroup_scores(
         groups,
@@ -282,13 +290,30 @@ def _subgroups(
     )
 
 
+def _untold(references: Sequence[Reference], groupings: Sequence[str]) -> dict[str, str]:
+    """Groupings that tell nothing apart, each with the reason."""
+    reasons = {}
+    for name in groupings:
+        groups = {reference.groups.get(name) for reference in references} - {None}
+        if len(groups) < 2:
+            why = f"all that state it are {groups.pop()}" if groups else "no reference states it"
+            reasons[_SUBGROUPS.format(name)] = why
+    return reasons
+
+
 def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict[str, str]:
+    few = {}
+    if "findings" in compared.families:
+        if not any(finding.status is Status.PRESENT for findings in compared.findings for finding in findings):
+            few["findings against the reference text"] = "no reference names one; invented ones are among the errors"
+        if not any(state is Status.PRESENT for reference in compared.references for state in reference.labels.values()):
+            few["findings against the labels"] = "no label is present"
     if "probabilities" not in compared.families:
-        return {}
+        return few
     probabilities = compared.probabilities(drafts)
     if probabilities is None:
-        return {"probabilities": "the drafts state none"}
-    few = {f"probabilities of {name}": why for name, why in probabilities.not_scored().items()}
+        return few | {"probabilities": "the drafts state none"}
+    few |= {f"probabilities of {name}": why for name, why in probabilities.not_scored().items()}
     if without := [name for name, _ in probabilities.qualifying() if name not in compared.thresholds]:
         given = f"none was given for {', '.join(without)}" if compared.thresholds else "no thresholds were given"
         few["decisions at a frozen threshold"] = given
@@ -313,12 +338,13 @@ def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Referenc
 
 
 def check_apart(references: Sequence[Reference], train: Sequence[Reference]) -> None:
-    """Raises ManifestError where a patient is scored and trained on."""
+    """Raises ManifestError where a patient or a study is scored and trained on."""
     shared = {reference.patient for reference in references} & {reference.patient for reference in train}
-    if shared:
+    studies = {reference.study_uid for reference in references} & {reference.study_uid for reference in train}
+    if shared or studies:
         raise ManifestError(
             "studies scored",
             expected="no patient of the training studies",
-            found=f"{len(shared)} patients in both",
+            found=f"{len(shared)} patients and {len(studies)} studies in both",
             fix="split by patient, and score studies of others",
         )

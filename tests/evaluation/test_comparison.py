@@ -104,6 +104,16 @@ def test_other_references_are_refused(folder, rows):
         _compared(folder("c", 0.9, 1), "nowhere")
 
 
+def test_cards_of_other_sections_or_of_a_hand_are_refused(folder):
+    one, two = folder("a", 0.9, 1), folder("b", 0.9, 2)
+    value = json.loads((two / "scorecard.json").read_text())
+    for sections, message in ((["impression"], "the same sections"), ("findings", "wording.sections"), ([1], "wording")):
+        value["policy"]["wording"]["sections"] = sections
+        (two / "scorecard.json").write_text(json.dumps(value))
+        with pytest.raises(ManifestError, match=message):
+            _compared(one, two)
+
+
 def test_a_comparison_is_a_file(folder, tmp_path):
     comparison = _compared(folder("a", 0.9, 1), folder("b", 0.4, 2))
     write_comparison(comparison, tmp_path / "comparison.json")

@@ -313,3 +313,13 @@ def test_shares_of_probabilities_at_0_or_1_have_an_interval():
     for kind, trials in (("auroc", 12), ("sensitivity", 12), ("specificity", 28), ("ppv", 12), ("npv", 28)):
         each = found[f"{kind}.normal"]
         assert (each.value, each.low, each.high) == (1, round(wilson_interval(1, trials)[0], 6), 1)
+
+
+def test_the_mean_auroc_is_over_all_labels_that_are_scored():
+    generator = np.random.default_rng(1)
+    truth = (generator.random((80, 3)) < [0.4, 0.3, 0.02]).astype(float)
+    given = Probabilities(labels=("edema", "mass", "hernia"), predicted_NL=generator.random((80, 3)), truth_NL=truth)
+    scores, counts = given.scores(np.ones((1, 80))), given.counts()
+    assert scores["auroc_mean"] == pytest.approx((scores["auroc.edema"] + scores["auroc.mass"]) / 2)
+    assert counts["auroc_mean"] == (80, int(truth[:, :2].sum()))
+    assert "auroc_macro" not in scores

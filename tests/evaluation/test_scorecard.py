@@ -323,7 +323,7 @@ def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
 
 
 def test_a_patient_in_train_is_refused(rows, provenance):
-    with pytest.raises(ManifestError, match="20 patients in both"):
+    with pytest.raises(ManifestError, match="20 patients and 20 studies in both"):
         score_card(
             predictions=_drafts(rows, rows),
             references=rows,
@@ -364,3 +364,27 @@ def test_a_change_of_the_labeller_changes_the_policy(rows, provenance, tmp_path,
         text.write("# one word more\n")
     assert card().policy_sha256 != before.policy_sha256
     assert card().metrics == before.metrics
+
+
+def test_what_cannot_be_told_is_named(rows, row, train, provenance):
+    def card(references, trained, **more):
+        return score_card(
+            predictions=_drafts(references, references),
+            references=references,
+            train=trained,
+            controls={},
+            generator=np.random.default_rng(0),
+            provenance=provenance,
+            **more,
+        )
+
+    found = card(rows, [row("only", "Clear lungs.")])
+    assert "at least two" in found.controls_not_run["constant_report"]
+    assert found.not_scored["subgroups by sex"] == "no reference states it"
+    assert found.not_scored["subgroups by source"] == "all that state it are made_up"
+    normal = [r for r in rows if r.labels["normal"] == "present"]
+    found = card([dataclasses.replace(r, labels={}) for r in normal], train)
+    assert found.not_scored["findings against the reference text"].startswith("no reference names one")
+    assert found.not_scored["findings against the labels"] == "no label is present"
+    words = card(rows, train, families=("wording",))
+    assert words.curves is None and not words.subgroups and "finding_f1_micro" not in words.metrics
