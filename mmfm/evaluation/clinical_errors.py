@@ -204,9 +204,13 @@ class _Sentence:
     def compares(self) -> bool:
         """Whether it compares with a prior study, named or not."""
         text = " ".join(self.words)
-        if _COMPARES["not_comparing"].search(text):
-            return False
-        return any(_COMPARES[name].search(text) for name in ("named", "implied")) or compares_with_prior(self.text)
+        if _COMPARES["asking"].search(text):
+            # "Stable nodule, comparison with older films is recommended": what else is said may still call it stable.
+            clauses = re.split(" [,;:] ", " ".join(self.tokens))
+            return any(_COMPARES["implied"].search(c) and not _COMPARES["asking"].search(c) for c in clauses)
+        rest = _COMPARES["no_comparison"].sub("", text)
+        compares = any(_COMPARES[name].search(rest) for name in ("named", "implied"))
+        return compares or compares_with_prior(self.text if rest == text else rest)
 
     @cached_property
     def compared(self) -> frozenset[str]:
@@ -234,6 +238,7 @@ def _sentence(text: str) -> _Sentence:
     tokens: list[str] = []
     plain = text[number.end() if number else 0 :].lower().replace("n't", " not")
     plain = re.sub(r"\b(?:free|clear) of\b", "without", plain)
+    plain = re.sub(r"\bremarkable for\b", "with", plain)
     for token in _TOKEN.findall(plain):
         tokens += _SPELLED.get(token) or (_singular(token),)
     words = tuple(token for token in tokens if token not in ",;:")
