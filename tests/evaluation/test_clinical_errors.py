@@ -68,6 +68,8 @@ def test_the_other_side(draft, truth):
         ("The lungs show focal airspace disease.", "The lungs are clear of focal airspace disease."),
         ("The lungs are remarkable for focal airspace disease.", "The lungs are free of focal airspace disease."),
         ("A nodule is visualised.", "A nodule is not visualized."),
+        ("Adenopathy is present. No fibrosis.", "No adenopathy or fibrosis."),
+        ("Evidence of abnormal airspace opacities.", "No abnormal airspace opacities."),
     ],
 )
 def test_a_statement_turned_round(draft, truth):
@@ -141,6 +143,7 @@ def test_more_about_the_normal_is_no_error(sentence):
         "No deterioration.",
         "The lungs have returned to their baseline.",
         "Decrease in the vascular congestion.",
+        "Radiographic deterioration.",
     ],
 )
 def test_a_comparison_without_a_prior(sentence):
@@ -243,6 +246,17 @@ def test_a_statement_that_the_draft_denies_as_well_is_invented_not_turned_round(
     found = errors(f"{NORMAL} Large left pneumothorax.", NORMAL)
     assert [error.kind for error in found] == ["invented_finding", "contradiction"]
     assert found[0].reference == "No pleural effusion or pneumothorax."
+
+
+def test_lungs_called_clear_do_not_make_a_turned_denial_an_invention():
+    assert kinds("No effusion. There is CHF. Lungs are clear.", "No effusion or CHF. Lungs are clear.") == [
+        "negation_flip"
+    ]
+
+
+def test_what_follows_a_semicolon_is_read_alone():
+    truth = "There is mild cardiomegaly."
+    assert kinds("There is mild cardiomegaly; dilated stomach with air-fluid level.", truth) == ["invented_finding"]
 
 
 def test_a_forgotten_full_stop_hides_nothing():

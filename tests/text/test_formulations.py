@@ -40,6 +40,8 @@ ACUTE = "-con -ede -pna -ptx"
 
 FORMULATIONS = {
     "denials": {
+        "The pneumothorax seen yesterday is no longer apparent.": "-ptx",
+        "The right effusion has gone.": "-eff",
         "The previously noted right effusion is no longer visualised.": "-eff",
         "A pneumothorax is not visualised on the left.": "-ptx",
         "Nil focal consolidation.": "-con",
@@ -179,6 +181,11 @@ FORMULATIONS = {
         "No new infiltrate; old fractures of the left ribs.": "-inf +fra@left",
     },
     "doubt": {
+        "Pneumonia could also have this appearance.": "?pna",
+        "Edema or pneumonia could give this picture.": "?ede ?pna",
+        "Pneumonia in the differential.": "?pna",
+        "Pneumonia would be hard to exclude.": "?pna",
+        "Pneumothorax: possible, right apex.": "?ptx@right",
         "? Small left effusion.": "?eff@left",
         "No effusion. ? consolidation of the right base.": "-eff ?con@right",
         "Right basal shadowing, ? consolidation.": "+opa@right ?con@right",
@@ -406,6 +413,7 @@ FORMULATIONS = {
         "Endotracheal tube correctly positioned.": "+dev",
     },
     "in other words": {
+        "Increase of the cardiothoracic index.": "+car",
         "The CTR is increased.": "+car",
         "Increased transverse cardiac diameter.": "+car",
         "The heart is slightly above normal in size.": "+car",
