@@ -372,7 +372,7 @@ class _Comparison:
             if finding.observation not in (settled or ()):
                 errors += self._unsupported_label(d, finding)
         if not stated and settled is None and (not d.compares or d.only_new) and _untold(d, partner, self.reference):
-            r = self._denied_by(self.free_reference, d)
+            r = self._denied_by([r for r in self.free_reference if d.asserted <= r.denied], d)
             kind = ErrorKind.NEGATION_FLIP if r else ErrorKind.INVENTED_FINDING
             errors.append(_error(kind, draft=d, reference=r))
         return _once(errors)
