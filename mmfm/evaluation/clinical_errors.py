@@ -208,9 +208,13 @@ class _Sentence:
     def compares(self) -> bool:
         """Whether it compares with a prior study, named or not."""
         text = " ".join(self.words)
-        if _COMPARES["not_comparing"].search(text):
-            return False
-        return any(_COMPARES[name].search(text) for name in ("named", "implied")) or compares_with_prior(self.text)
+        if _COMPARES["asking"].search(text):
+            # "Stable nodule, comparison with older films is recommended": what else is said may still call it stable.
+            clauses = re.split(" [,;:] ", " ".join(self.tokens))
+            return any(_COMPARES["implied"].search(c) and not _COMPARES["asking"].search(c) for c in clauses)
+        rest = _COMPARES["no_comparison"].sub("", text)
+        compares = any(_COMPARES[name].search(rest) for name in ("named", "implied"))
+        return compares or compares_with_prior(self.text if rest == text else rest)
 
     @cached_property
     def compared(self) -> frozenset[str]:
@@ -238,6 +242,8 @@ def _sentence(text: str) -> _Sentence:
     tokens: list[str] = []
     plain = text[number.end() if number else 0 :].lower().replace("n't", " not")
     plain = re.sub(r"\b(?:free|clear) of\b", "without", plain)
+    plain = re.sub(r"\bremarkable for\b", "with", plain)
+    plain = re.sub(r"\b(no|of|any|with|without)\s+abnormal\b", r"\1", plain)
     for token in _TOKEN.findall(plain):
         tokens += _SPELLED.get(token) or (_singular(token),)
     words = tuple(token for token in tokens if token not in ",;:")
@@ -298,7 +304,10 @@ _CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with", 
 
 def _sentences(sections: Sections) -> list[_Sentence]:
     texts = [
-        text for section in (sections.findings, sections.impression) if section for text in split_sentences(section)
+        text
+        for section in (sections.findings, sections.impression)
+        for whole in (split_sentences(section) if section else ())
+        for text in re.split(r"(?<=;)\s+", whole)
     ]
     return [sentence for sentence in map(_sentence, texts) if sentence.words]
 
@@ -366,9 +375,16 @@ class _Comparison:
         for finding in stated:
             if finding.observation not in (settled or ()):
                 errors += self._unsupported_label(d, finding)
-        if not stated and settled is None and (not d.compares or d.only_new):
-            errors += [_error(ErrorKind.INVENTED_FINDING, draft=d)] if _untold(d, partner, self.reference) else []
+        if not stated and settled is None and (not d.compares or d.only_new) and _untold(d, partner, self.reference):
+            r = self._denied_by([r for r in self.free_reference if d.asserted <= r.denied], d)
+            kind = ErrorKind.NEGATION_FLIP if r else ErrorKind.INVENTED_FINDING
+            errors.append(_error(kind, draft=d, reference=r))
         return _once(errors)
+
+    def _denied_by(self, sentences: list[_Sentence], d: _Sentence) -> _Sentence | None:
+        """Of the reference's sentences, one that denies what ``d`` states, and that the draft has left out."""
+        r = next((r for r in sentences if r in self.free_reference and _denies(r, d)), None)
+        return None if any(_denies(s, d) for s in self.draft if r) else r
 
     def _unsupported_label(self, d: _Sentence, finding: Finding) -> list[ClinicalError]:
         name = finding.observation
@@ -389,10 +405,8 @@ class _Comparison:
             return [_error(ErrorKind.WRONG_SEVERITY, name, draft=d, reference=stating[0][0])] if other else []
         if _stood_for(finding, self.reference, self.free_reference):
             return []
-        if finding.status is Status.PRESENT and not _denied(name, self.draft):
-            for r, _ in theirs:
-                if r in self.free_reference and _denies(r, d):
-                    return [_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r)]
+        if finding.status is Status.PRESENT and (r := self._denied_by([r for r, _ in theirs], d)):
+            return [_error(ErrorKind.NEGATION_FLIP, name, draft=d, reference=r)]
         return [_error(ErrorKind.INVENTED_FINDING, name, draft=d, reference=theirs[0][0] if theirs else None)]
 
     def _missed(self, r: _Sentence, partner: _Sentence | None, settled: set[str] | None) -> list[ClinicalError]:
@@ -443,10 +457,6 @@ def _stood_for(finding: Finding, sentences: list[_Sentence], free: list[_Sentenc
         and (f.laterality == finding.laterality or s in free)
     ]
     return bool(others) and not _all_opposite(finding, others)
-
-
-def _denied(name: str, sentences: list[_Sentence]) -> bool:
-    return any(f.status is Status.ABSENT and f.observation == name for s in sentences for f in s.labels)
 
 
 def _without(sentences: list[_Sentence], shared: Counter[tuple[str, ...]]) -> list[_Sentence]:

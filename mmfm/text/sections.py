@@ -93,8 +93,9 @@ def _spans(text: str, language: str) -> list[tuple[int, int]]:
     spans, start, abbreviation = [], 0, _abbreviation(language)
     for stop in _STOP.finditer(text):
         before = text[start : stop.start()]
-        # The number of a list item stays with its sentence.
-        if not before.strip(" (\n").isdigit() and not abbreviation.search(before[-7:]):
+        # The number of a list item stays with its sentence, and a question mark before what it asks for.
+        asks = text[stop.start()] == "?" and before[-1:] in ("", " ", ",", "(")
+        if not asks and not before.strip(" (\n").isdigit() and not abbreviation.search(before[-7:]):
             spans.append((start, stop.end()))
             start = stop.end()
     if start < len(text):

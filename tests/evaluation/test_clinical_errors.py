@@ -66,6 +66,10 @@ def test_the_other_side(draft, truth):
         ("No cavitary lesion is present.", "A cavitary lesion is present."),
         ("The trachea is not midline.", "The trachea is midline."),
         ("The lungs show focal airspace disease.", "The lungs are clear of focal airspace disease."),
+        ("The lungs are remarkable for focal airspace disease.", "The lungs are free of focal airspace disease."),
+        ("A nodule is visualised.", "A nodule is not visualized."),
+        ("Adenopathy is present. No fibrosis.", "No adenopathy or fibrosis."),
+        ("Evidence of abnormal airspace opacities.", "No abnormal airspace opacities."),
     ],
 )
 def test_a_statement_turned_round(draft, truth):
@@ -132,6 +136,14 @@ def test_more_about_the_normal_is_no_error(sentence):
         "The opacity is no longer seen.",
         "The lungs are still clear.",
         "As before, the heart is normal.",
+        "The heart size is normal, not significantly changed in the interval.",
+        "The heart size is not appreciably different.",
+        "Right lung volume greater than left lung volume, unchanged from the prior study.",
+        "Stable scoliosis, clinical follow-up is recommended.",
+        "No deterioration.",
+        "The lungs have returned to their baseline.",
+        "Decrease in the vascular congestion.",
+        "Radiographic deterioration.",
     ],
 )
 def test_a_comparison_without_a_prior(sentence):
@@ -148,6 +160,9 @@ def test_a_comparison_without_a_prior(sentence):
         "There is no prior study for comparison.",
         "Short interval follow-up would be helpful.",
         "The left lung is larger compared to the right.",
+        "No prior studies are available for comparison.",
+        "If old films are available, comparison is recommended.",
+        "Comparison with prior films, if available, would be helpful.",
     ],
 )
 def test_words_of_comparing_that_compare_with_no_prior(sentence):
@@ -231,6 +246,17 @@ def test_a_statement_that_the_draft_denies_as_well_is_invented_not_turned_round(
     found = errors(f"{NORMAL} Large left pneumothorax.", NORMAL)
     assert [error.kind for error in found] == ["invented_finding", "contradiction"]
     assert found[0].reference == "No pleural effusion or pneumothorax."
+
+
+def test_lungs_called_clear_do_not_make_a_turned_denial_an_invention():
+    assert kinds("No effusion. There is CHF. Lungs are clear.", "No effusion or CHF. Lungs are clear.") == [
+        "negation_flip"
+    ]
+
+
+def test_what_follows_a_semicolon_is_read_alone():
+    truth = "There is mild cardiomegaly."
+    assert kinds("There is mild cardiomegaly; dilated stomach with air-fluid level.", truth) == ["invented_finding"]
 
 
 def test_a_forgotten_full_stop_hides_nothing():
