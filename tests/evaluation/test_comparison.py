@@ -107,7 +107,8 @@ def test_other_references_are_refused(folder, rows):
 def test_cards_of_other_sections_or_of_a_hand_are_refused(folder):
     one, two = folder("a", 0.9, 1), folder("b", 0.9, 2)
     value = json.loads((two / "scorecard.json").read_text())
-    for sections, message in ((["impression"], "the same sections"), ("findings", "wording.sections"), ([1], "wording")):
+    other = ((["impression"], "the same sections"), ("findings", "wording.sections"), ([1], "wording.sections"))
+    for sections, message in other:
         value["policy"]["wording"]["sections"] = sections
         (two / "scorecard.json").write_text(json.dumps(value))
         with pytest.raises(ManifestError, match=message):
