@@ -93,7 +93,7 @@ def timed(command: list[str]) -> tuple[float, float, str]:
     done = subprocess.run(
         [sys.executable, "-c", code, sys.executable, *command], capture_output=True, text=True, check=True
     )
-    *said, kilobytes = done.stdout.strip().splitlines()
+    *said, kilobytes = (line.strip() for line in done.stdout.splitlines() if line.strip())
     if not said:
         raise SystemExit("the command said nothing")
     return time.perf_counter() - before, int(kilobytes) / 1e6, said[-1]

@@ -302,14 +302,17 @@ def _stops(tokens: Sequence[str], j: int) -> bool:
 _CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with", "finding")]
 
 
+_CLAUSE_END = re.compile(r"(?<=;)\s+")
+
+
 def _sentences(sections: Sections) -> list[_Sentence]:
-    texts = [
-        text
-        for section in (sections.findings, sections.impression)
-        for whole in (split_sentences(section) if section else ())
-        for text in re.split(r"(?<=;)\s+", whole)
-    ]
-    return [sentence for sentence in map(_sentence, texts) if sentence.words]
+    return [s for text in (sections.findings, sections.impression) if text for s in _sentences_of(text)]
+
+
+@lru_cache(maxsize=1 << 14)  # a reference is compared with the drafts and with every control
+def _sentences_of(section: str) -> tuple[_Sentence, ...]:
+    texts = (text for whole in split_sentences(section) for text in _CLAUSE_END.split(whole))
+    return tuple(sentence for sentence in map(_sentence, texts) if sentence.words)
 
 
 def _names_prior(comparison: str | None) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,10 +46,17 @@ SIGMA = 6.0  # of the penalty for another length in CIDEr-D, pycocoevalcap cider
 TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap bleu_scorer.py: keep empty numerators and denominators finite
 
 
+_LIST_NUMBER = re.compile(r"(?:^|(?<=[.!?:;])\s|\n)\s*\d{1,2}[.)]\s+")
+_FULL_STOP = re.compile(r"[.!?]+(?=\s|$)")
+_DECIMAL_POINT = re.compile(r"(?<=\d)\.(?=\d)")
+_PUNCTUATION = re.compile(r"[^\w\s\0-]|_|(?<!\w)-+|-+(?!\w)")
+
+
+@lru_cache(maxsize=1 << 14)  # a reference is compared with the drafts and with every control
 def normalise(text: str | None) -> str:
     """Returns the text in the form that is compared word by word; see ``NORMALISATION``. None gives ""."""
-    text = re.sub(r"(?:^|(?<=[.!?:;])\s|\n)\s*\d{1,2}[.)]\s+", " ", (text or "").lower())
-    sentences = (_words(sentence) for sentence in re.split(r"[.!?]+(?=\s|$)", text))
+    text = _LIST_NUMBER.sub(" ", (text or "").lower())
+    sentences = (_words(sentence) for sentence in _FULL_STOP.split(text))
     return " . ".join(sentence for sentence in sentences if sentence)
 
 
@@ -59,8 +66,8 @@ def text_of(report: Sections, sections: Sequence[str]) -> str:
 
 
 def _words(sentence: str) -> str:
-    kept = re.sub(r"(?<=\d)\.(?=\d)", "\0", sentence)  # a decimal point belongs to its number
-    kept = re.sub(r"[^\w\s\0-]|_|(?<!\w)-+|-+(?!\w)", "", kept)
+    kept = _DECIMAL_POINT.sub("\0", sentence)  # a decimal point belongs to its number
+    kept = _PUNCTUATION.sub("", kept)
     return " ".join(kept.replace("\0", ".").split())
 
 
