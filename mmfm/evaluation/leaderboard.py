@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmfm.errors import ManifestError
-from mmfm.evaluation.page import score_table, shown
+from mmfm.evaluation.page import robustness_table, score_table, shown
 from mmfm.evaluation.probabilities import MIN_POSITIVES
 from mmfm.evaluation.scorecard import HEADLINE, MORE_TITLES, TITLES, Scorecard, Scores, plain
 from mmfm.files import write_whole
@@ -164,6 +164,10 @@ def _part(card: Scorecard) -> str:
         found = [_of(name) for name in card.metrics if name.startswith(f"{kind}_f1.")]
         if found:
             lines += ["", f"**Findings named by the draft, against {title}**", "", *_each(card, kind, found)]
+    columns, rows = robustness_table(card)
+    if rows:
+        lines += ["", "**Altered pictures and headers**, against the same studies as they are", "", *_header(columns)]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines)
 
 

@@ -362,7 +362,8 @@ def _subgroups(card: Scorecard) -> Part:
     return Part(id="subgroups", title="Subgroups", blocks=blocks if rows else ())
 
 
-def _robustness(card: Scorecard) -> Part:
+def robustness_table(card: Scorecard) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Returns head and rows: one row an alteration of pictures or headers; no row where none was tried."""
     kinds = {
         "findings": "findings agree (F1)",
         "sides_swapped": "sides swapped",
@@ -371,7 +372,7 @@ def _robustness(card: Scorecard) -> Part:
     scores = list(dict.fromkeys(name for each in card.robustness for name in each.changes))
     rows = tuple(
         (
-            each.name,
+            plain(each.name),
             each.amount,
             each.expected,
             f"{each.refused.events} of {each.n}",
@@ -381,7 +382,11 @@ def _robustness(card: Scorecard) -> Part:
         for each in card.robustness
     )
     changed = (f"change of {TITLES.get(name, plain(name))}" for name in scores)
-    columns = ("alteration", "amount", "expected", "refused", *kinds.values(), *changed)
+    return ("alteration", "amount", "expected", "refused", *kinds.values(), *changed), rows
+
+
+def _robustness(card: Scorecard) -> Part:
+    columns, rows = robustness_table(card)
     note = "Drafts of altered pictures and headers against those of the same studies as they are."
     block = Block(note=note, columns=columns, rows=rows)
     return Part(id="robustness", title="Robustness", blocks=(block,) if rows else ())

@@ -5,7 +5,9 @@ import pytest
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation import Prediction, score_card, update_leaderboard, update_summary
+from mmfm.evaluation.intervals import Estimate
 from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
+from mmfm.evaluation.robustness import Robustness
 
 
 @pytest.fixture
@@ -107,3 +109,23 @@ def test_a_page_without_markers_is_refused_and_left(tmp_path, card):
     with pytest.raises(ManifestError, match="numbers"):
         update_summary(page, card)
     assert page.read_text() == "# mmfm\n"
+
+
+def test_altered_pictures_stand_on_the_page_where_they_were_tried(card, tmp_path):
+    share = Estimate(value=0.25, low=0.1, high=0.5, n=8, events=2)
+    tried = Robustness(
+        name="window_lower",
+        amount="by a fifth",
+        expected="the same draft",
+        n=8,
+        refused=share,
+        scores={},
+        changes={"finding_f1_micro": Estimate(value=-0.2, low=-0.3, high=-0.1, n=6)},
+        agreement={"findings": share},
+    )
+    page = tmp_path / "README.md"
+    update_leaderboard(page, card)
+    assert "Altered pictures" not in page.read_text()
+    update_leaderboard(page, dataclasses.replace(card, robustness=(tried,)))
+    row = next(line for line in page.read_text().splitlines() if line.startswith("| window lower | by a fifth |"))
+    assert "| 2 of 8 | 0.250 (0.100 to 0.500) | – | – | -0.200 (-0.300 to -0.100) |" in row
