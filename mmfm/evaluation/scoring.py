@@ -17,6 +17,7 @@ import numpy as np
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation.calibration import calibration_scores
+from mmfm.evaluation.clinical import OPENI_LABELS
 from mmfm.evaluation.conformal import conformal_scores
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
 from mmfm.evaluation.curves import Curves
@@ -41,6 +42,7 @@ from mmfm.evaluation.scorecard import (
 from mmfm.evaluation.subgroups import Grouping, subgroup_scores
 from mmfm.evaluation.wording import normalise
 from mmfm.report import Status
+from mmfm.text import OBSERVATIONS
 
 CALIBRATION_ROUNDS = 200
 """Of the bootstrap: three sets of probabilities with a slope each are refitted in every round."""
@@ -304,10 +306,12 @@ def _untold(references: Sequence[Reference], groupings: Sequence[str]) -> dict[s
 def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict[str, str]:
     few = {}
     if "findings" in compared.families:
-        if not any(finding.status is Status.PRESENT for findings in compared.findings for finding in findings):
-            few["findings against the reference text"] = "no reference names one; invented ones are among the errors"
-        if not any(state is Status.PRESENT for reference in compared.references for state in reference.labels.values()):
-            few["findings against the labels"] = "no label is present"
+        named = {f.observation for found in compared.findings for f in found if f.status is Status.PRESENT}
+        labelled = {name for r in compared.references for name, state in r.labels.items() if state is Status.PRESENT}
+        if lacking := [name for name in OBSERVATIONS if name not in named]:
+            few["findings against the reference text"] = f"no reference names {', '.join(lacking)}"
+        if lacking := [name for name in OPENI_LABELS if name not in labelled]:
+            few["findings against the labels"] = f"no study is labelled present for {', '.join(lacking)}"
     if "probabilities" not in compared.families:
         return few
     probabilities = compared.probabilities(drafts)
