@@ -349,8 +349,8 @@ def _subgroups(card: Scorecard) -> Part:
     note = (
         f"Findings that the draft names against the reference text. Each group is tested against the rest of its "
         f"grouping, {tests} tests in all at alpha {FLAG_ALPHA}, by Holm within a grouping and score: of many "
-        "tests one false flag is no surprise. Under-diagnosis is the share of studies with a finding whose draft names none. A "
-        "flag says that drafts fare otherwise there, not why."
+        "tests one false flag is no surprise. Under-diagnosis is the share of studies with a finding whose draft names "
+        "none. A flag says that drafts fare otherwise there, not why."
     )
     blocks = (
         Block(note=note, plot=_markup(plots.forest(lines, columns=columns, flagged=flagged)) if rows else ""),
