@@ -78,7 +78,12 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
         draft: the drafted text.
         reference: the study's report, and what is known of a prior study.
     """
-    both = _Comparison(draft, reference)
+    return _errors(draft, reference.report, reference.prior_study_uid is not None)
+
+
+@lru_cache(maxsize=1 << 13)  # what is scored is also written out and shown
+def _errors(draft: Sections, report: Sections, has_prior: bool) -> tuple[ClinicalError, ...]:
+    both = _Comparison(draft, report, has_prior)
     contradictions = _contradictions(list(dict.fromkeys(both.draft)))
     errors = [*_first_of_each(dict.fromkeys([*both.errors(), *contradictions])), *_repeats(draft)]
     return tuple(sorted(errors, key=lambda error: _KINDS.index(error.kind)))
@@ -323,16 +328,16 @@ def _names_prior(comparison: str | None) -> bool:
 class _Comparison:
     """A draft beside its reference: which sentences are the same, which belong together, and what is left."""
 
-    def __init__(self, draft: Sections, reference: Reference) -> None:
-        self.reference = _sentences(reference.report)
+    def __init__(self, draft: Sections, report: Sections, has_prior: bool) -> None:
+        self.reference = _sentences(report)
         known = {s.words for s in self.reference}
         self.draft = [
             part for d in _sentences(draft) for part in ([d] if d.words in known else _parted(d, self.reference))
         ]
         shared = Counter(s.words for s in self.draft) & Counter(s.words for s in self.reference)
         self.free_draft, self.free_reference = _without(self.draft, shared), _without(self.reference, shared)
-        self.has_prior = reference.prior_study_uid is not None
-        self.names_prior = _names_prior(reference.report.comparison)
+        self.has_prior = has_prior
+        self.names_prior = _names_prior(report.comparison)
 
     def errors(self) -> list[ClinicalError]:
         errors: list[ClinicalError] = []
