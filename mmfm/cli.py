@@ -243,10 +243,11 @@ def evaluate(
             write_comparison(comparison, out)
         return
     from mmfm.evaluation import update_leaderboard, update_summary
-    from mmfm.evaluation.files import check_folder, chosen, evaluate_files, named_files, read_sources
+    from mmfm.evaluation.files import chosen, evaluate_files, named_files, read_sources
     from mmfm.evaluation.leaderboard import check_summary
     from mmfm.evaluation.per_study import FAMILIES
     from mmfm.evaluation.references import GROUPINGS
+    from mmfm.evaluation.results import check_folder
 
     if out is None:
         raise _needed("--out", "a folder for the results")
@@ -319,10 +320,8 @@ def evaluate_answers(
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
     """Score answers to the questions of a manifest beside answers that look at no image."""
-    from mmfm.evaluation.files import check_folder
     from mmfm.evaluation.questions import evaluate_answers as run
 
-    check_folder(out)
     card = run(answers=answers, manifest=manifest, split=split, train_manifest=train_manifest, out=out, seed=seed)
     print("\n".join([*card.lines(), f"card and answers: {out}"]))
 

@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from mmfm.evaluation.controls import CEILING
 from mmfm.evaluation.per_study import FAMILIES
 from mmfm.evaluation.predictions import Prediction, in_order, read_predictions
 from mmfm.evaluation.references import GROUPINGS, Reference, read_references
-from mmfm.evaluation.results import write_results
+from mmfm.evaluation.results import check_folder, write_results
 from mmfm.evaluation.scorecard import Provenance, Scorecard
 from mmfm.evaluation.scoring import check_apart, score_card
 
@@ -218,21 +217,6 @@ def read_thresholds(path: Path, drafts: Sequence[Prediction]) -> dict[str, float
             path.name, expected="thresholds of labels in finding_probabilities", found=found, fix="leave these out"
         )
     return value
-
-
-def check_folder(out: Path) -> None:
-    """Makes the folder for results where there is none.
-
-    Raises:
-        ConfigError: it cannot be made, or written into.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        found = error.strerror or "none"
-        raise ConfigError("--out", expected="a folder to write into", found=found, fix="name another one") from None
 
 
 def _sha256(path: Path) -> str:

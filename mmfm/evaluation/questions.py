@@ -32,6 +32,7 @@ from mmfm.errors import ManifestError
 from mmfm.evaluation.intervals import LEVEL, MIN_PATIENTS, ROUNDS, Estimate, patient_resamples
 from mmfm.evaluation.references import read_lines
 from mmfm.evaluation.resampling import Difference, Resampled
+from mmfm.evaluation.results import check_folder
 from mmfm.files import write_whole
 from mmfm.jsonable import from_json, to_json
 
@@ -281,8 +282,8 @@ def evaluate_answers(
         f"{name}_sha256": hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in (("answers", answers), ("manifest", manifest))
     }
+    check_folder(out)
     card = score_questions(given, rows, train, np.random.default_rng(seed), inputs=inputs)
-    out.mkdir(parents=True, exist_ok=True)
     write_answers(given, out / "answers.jsonl")
     card.write(out)
     return card

@@ -6,10 +6,12 @@ scorecard.json  report.html  predictions.jsonl  references.jsonl  errors.jsonl  
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmfm.errors import ConfigError
 from mmfm.evaluation.clinical_errors import clinical_errors
 from mmfm.evaluation.page import Case, render_page
 from mmfm.evaluation.predictions import Prediction, in_order, read_predictions, write_predictions
@@ -46,6 +48,21 @@ class Results:
         )
 
 
+def check_folder(out: Path) -> None:
+    """Makes the folder for results where there is none: its owner's alone, because it will hold texts of studies.
+
+    Raises:
+        ConfigError: it cannot be made, or written into.
+    """
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        found = error.strerror or "none"
+        raise ConfigError("--out", expected="a folder to write into", found=found, fix="name another one") from None
+
+
 def write_results(
     out: str | Path,
     card: Scorecard,
@@ -70,7 +87,7 @@ def write_results(
     ]
     page = render_page(card, cases)
     out = Path(out)
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)  # texts of studies: a new folder is its owner's alone
+    check_folder(out)
     for name in (CARD, PAGE):
         (out / name).unlink(missing_ok=True)
     write_predictions(predictions, out / DRAFTS)

@@ -41,6 +41,7 @@ from mmfm.evaluation.references import GROUPINGS
 from mmfm.evaluation.resources import Resources
 from mmfm.evaluation.results import write_results
 from mmfm.evaluation.robustness import Robustness
+from mmfm.evaluation.scorecard import NOT_STATED
 from mmfm.evaluation.scoring import check_apart
 from mmfm.inference import choose_device
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
@@ -177,9 +178,9 @@ def evaluate(
             experiment=opened.name,
             data=f"{rows[0].source} {split}",
             hardware=measured.resources.training_device,
-            time="not stated" if hours is None else f"{hours:.2f} h",
+            time=NOT_STATED if hours is None else f"{hours:.2f} h",
             date=datetime.date.today().isoformat(),
-            commit=git_commit() or "not stated",
+            commit=git_commit() or NOT_STATED,
             references_sha256=hashlib.sha256(Path(manifest).read_bytes()).hexdigest(),
             checkpoint_sha256=opened.sha256,
         ),

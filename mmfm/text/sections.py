@@ -48,6 +48,7 @@ def _pieces(text: str, language: str) -> list[tuple[str, str]]:
     starts = [heading.end() for heading in headings]
     ends = [*(heading.start() for heading in headings[1:]), len(text)]
     names = ["findings" if heading.lastgroup == "title" else str(heading.lastgroup) for heading in headings]
+    # Not strict: a text without headings has an end, and no start.
     pieces = [(name, text[start:end].strip()) for name, start, end in zip(names, starts, ends, strict=False)]
     lead = text[: headings[0].start()] if headings else text
     named = {name for name, body in pieces if body}

@@ -5,8 +5,8 @@ import pytest
 
 from mmfm.errors import ConfigError, ManifestError
 from mmfm.evaluation import Prediction
-from mmfm.evaluation.files import check_folder, chosen, evaluate_files, named_files, read_sources, read_thresholds
-from mmfm.evaluation.results import write_results
+from mmfm.evaluation.files import chosen, evaluate_files, named_files, read_sources, read_thresholds
+from mmfm.evaluation.results import check_folder, write_results
 
 DRAFT = Prediction(study_uid="s0", findings="The heart is enlarged.", impression=None)
 
@@ -217,4 +217,5 @@ def test_a_folder_that_cannot_be_written_into_is_refused(tmp_path):
         with pytest.raises(ConfigError, match="--out: expected a folder"):
             check_folder(out)
     check_folder(tmp_path / "new" / "out")
+    assert (tmp_path / "new" / "out").stat().st_mode & 0o077 == 0  # it will hold texts of studies
     assert os.listdir(tmp_path / "new" / "out") == []
