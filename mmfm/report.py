@@ -65,6 +65,24 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lesion:
+    """One of the things that a finding counts, with its place in the patient: what a volume shows and a text seldom."""
+
+    center_mm: tuple[float, float, float]
+    """LPS, in the coordinates of the series that it was seen on."""
+    diameter_mm: float
+    """Longest."""
+    laterality: Side | None = None
+    location: str | None = None
+    """Name in the vocabulary's ``location``, such as ``upper lobe``."""
+    probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.diameter_mm > 0:
+            raise ValueError(f"diameter_mm: expected above 0, found {self.diameter_mm}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One statement about one observation."""
 
@@ -81,6 +99,8 @@ class Finding:
     """P(present) by the finding heads, 0 to 1."""
     evidence: str | None = None
     """The sentence that states it."""
+    lesions: tuple[Lesion, ...] = ()
+    """Of what can be counted on a volume: each one, largest first."""
 
     def __post_init__(self) -> None:
         if self.observation == "no_finding":

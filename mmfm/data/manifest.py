@@ -1,7 +1,7 @@
 """manifest.jsonl: the one schema that every source of studies is prepared into, one JSON object a line and study.
 
     {"study_uid": "iu_xray-123", "patient_id", "source": "iu_xray", "split", "patient": {"sex", "age"},
-     "series": [{"series_uid", "modality", "view", "path", "sha256"}],
+     "series": [{"series_uid", "modality", "view", "path", "sha256"}], "region": "chest_ct",
      "report": {"indication", "comparison", "technique", "findings", "impression"}, "target": like report, or null,
      "labels": {"pneumothorax": "absent"}, "codes": ["Lung/hypoinflation"], "diagnosis", "differential", "truth",
      "questions", "prior_study_uid"}
@@ -37,7 +37,11 @@ from mmfm.study import Patient, Series, Sex, Study, ViewPosition
 NORMAL = "normal"
 """The label beside the observations: whether a person coded the whole study as normal."""
 
-LABEL_NAMES = (*text.OBSERVATIONS, NORMAL)
+LABEL_NAMES = (*dict.fromkeys(name for region in text.REGIONS for name in text.observations(region)), NORMAL)
+"""Of all regions; which of them a study can have is said by its ``region``."""
+
+OTHER_REGION = "other"
+"""Region of a study that no vocabulary was made for: its report is learned as text, and no finding is read in it."""
 
 QUESTION_KINDS = ("closed", "open")
 
@@ -123,6 +127,8 @@ class ManifestRow:
     source: str
     split: str
     series: tuple[ManifestSeries, ...]
+    region: str = text.CHEST_RADIOGRAPH
+    """Whose vocabulary its report is read with: one of ``mmfm.text.REGIONS``, or ``other`` where none fits."""
     patient: ManifestPatient = ManifestPatient()
     report: Sections = field(default_factory=Sections)
     """The whole text, as the source has it."""
@@ -144,6 +150,10 @@ class ManifestRow:
             _text(name, getattr(self, name))
         for name in ("diagnosis", "prior_study_uid"):
             _text_or_none(name, getattr(self, name))
+        if self.region not in (*text.REGIONS, OTHER_REGION):
+            raise _wrong(
+                "region", expected=f"one of {', '.join((*text.REGIONS, OTHER_REGION))}", found=repr(self.region)
+            )
         if not self.series:
             raise _wrong("series", expected="at least one", found="none", fix="leave out studies that have no image")
         if len({s.series_uid for s in self.series}) != len(self.series):
@@ -158,6 +168,8 @@ class ManifestRow:
         for name in ("target", "diagnosis", "differential", "truth", "questions", "prior_study_uid"):
             if not value[name]:
                 del value[name]
+        if value["region"] == text.CHEST_RADIOGRAPH:
+            del value["region"]
         if value["codes"] is None:  # an empty list says that a person found nothing to code
             del value["codes"]
         return value
