@@ -93,7 +93,11 @@ class Source:
 class Data:
     """What is learned from."""
 
-    train: tuple[Source, ...]
+    train: tuple[Source, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
+    """Volumes that are drawn for training, beside the studies of ``train``."""
+    drawn_folder: str = "runs/drawn"
+    """Keeps them once they are drawn, about 10 MB a volume."""
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
@@ -321,7 +325,7 @@ def split_rows(
             digest = hashlib.sha256(row.patient_id.encode()).digest()
             share = int.from_bytes(digest[:8], "big") / 2**64
             (select_rows if share < experiment.data.select_fraction else train_rows).append((manifest, row))
-    if not train_rows:
+    if experiment.data.train and not train_rows:
         raise ConfigError(
             "data.select_fraction", expected="studies left to train on", found="none",
             fix="lower data.select_fraction, or name sources with more patients",
@@ -347,9 +351,10 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     if experiment.data.cache is not None:
         processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
     apart = ManifestDataset(select_rows, processor, in_memory=processor.cache is None)
-    select = Subset(apart, _measured_places(experiment, select_rows))
+    drawn_train, drawn_apart = drawn_studies(experiment, processor)
+    select = ConcatDataset([Subset(apart, _measured_places(experiment, select_rows)), drawn_apart])
     data = StudyDataModule(
-        train=ManifestDataset(train_rows, processor, in_memory=processor.cache is None),
+        train=ConcatDataset([ManifestDataset(train_rows, processor, in_memory=processor.cache is None), drawn_train]),
         select=select if len(select) else None,
         batch_size=experiment.data.batch_size,
         pad_token_id=processor.tokenizer.pad_token_id,
@@ -401,15 +406,19 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     device = trainer.strategy.root_device
     model = task.model.eval().float().to(device)
     round_as_saved(model)
-    facts = _measure(experiment, model, processor, apart)
+    facts = _measure(experiment, model, processor, apart, drawn_apart)
     start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
-    facts = replace(facts, learned=_learned(train_rows, start))
+    facts = replace(facts, learned=_learned(train_rows, drawn_train, start))
     record = {
         **provenance(accelerator=device.type),
         "seconds": round(seconds, 1),
         "seed": experiment.seed,
         "precision": _precision(settings),
-        "studies": {"train": len(train_rows), "apart": len(apart), "select": len(select)},
+        "studies": {
+            "train": len(train_rows) + len(drawn_train),
+            "apart": len(apart) + len(drawn_apart),
+            "select": len(select),
+        },
         "sources": sources,
         "init_from_sha256": None if start is None else start.sha256,
         "selection": None if best.best_model_score is None else float(best.best_model_score),
@@ -462,21 +471,53 @@ def _build(
         for text in (sections.findings, sections.impression, row.report.indication, experiment.data.prompt)
         if text
     ]
-    tokenizer = config.language.build_tokenizer(texts)
-    codes = _codes(experiment, train_rows)
-    model = config.build(tokenizer, num_observations=len(LABEL_NAMES), num_codes=len(codes))
+    texts += drawn_texts(experiment.data.drawn)
+    names = [name for region in _regions(experiment, train_rows) for name in observations(region)]
+    volumes = config.volume_encoder is not None
     processor = Processor(
         Processor.Config(
-            image_size=config.encoder.image_size,
-            tokens_per_image=config.connector.num_tokens,
+            image_size=0 if config.encoder is None else config.encoder.image_size,
+            tokens_per_image=0 if config.encoder is None else config.connector.num_tokens,
+            recipes=RECIPES if volumes else (),
+            tokens_per_slab=config.tokens_per_slab if volumes else 0,
             max_length=config.language.max_length,
             prompt=experiment.data.prompt,
-            observations=LABEL_NAMES,
-            codes=codes,
+            observations=(*dict.fromkeys(names), NORMAL),
+            codes=_codes(experiment, train_rows),
+            lesions=COUNTED if volumes else (),
+            masks=EXTENDED if volumes else (),
+            places=PLACES if volumes else (),
         ),
-        tokenizer,
+        config.language.build_tokenizer(texts),
     )
-    return config, model, processor
+    return config, config.build(processor), processor
+
+
+def _regions(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> list[str]:
+    """Returns the regions of the training studies that have a vocabulary, in the order of ``REGIONS``."""
+    there = {row.region for _, row in train_rows} | {source.region for source in experiment.data.drawn}
+    return [region for region in REGIONS if region in there]
+
+
+def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDataset, DrawnDataset]:
+    """Returns the drawn volumes to train on, lying otherwise each time, and those set apart, which lie straight.
+
+    The last of each source are set apart, mirror twins together.
+    """
+    train, apart = [], []
+    for source in experiment.data.drawn:
+        first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
+        for number in range(source.count):
+            (train if number < first_apart else apart).append((source, number))
+
+    def process(drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None) -> Inputs:
+        return processor.drawn(drawn, report, None if rng is None else Jitter.draw(rng))
+
+    folder = Path(experiment.data.drawn_folder)
+    return (
+        DrawnDataset(train, process, folder=folder, seed=experiment.seed),
+        DrawnDataset(apart, process, folder=folder, seed=experiment.seed, vary=False),
+    )
 
 
 def _codes(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> tuple[str, ...]:

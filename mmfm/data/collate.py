@@ -30,7 +30,10 @@ def collate(inputs: Sequence[Inputs], *, pad_token_id: int) -> Batch:
         labels_BT=_pad([i.labels_T for i in inputs], T, IGNORE_INDEX),
         states_BO=torch.stack([i.states_O for i in inputs]),
         sides_BO2=torch.stack([i.sides_O2 for i in inputs]),
+        severity_BO=torch.stack([i.severity_O for i in inputs]),
         codes_BK=torch.stack([i.codes_K for i in inputs]),
+        volumes=tuple(volume for i in inputs for volume in i.volumes),
+        volume_study_N=torch.tensor([row for row, i in enumerate(inputs) for _ in i.volumes], dtype=torch.long),
     )
 
 
