@@ -57,6 +57,8 @@ class Inputs:
     """Tensors of one study, as the Processor makes them; the fields of ``Batch`` before padding."""
 
     study_uid: str
+    region: str
+    """Whose vocabulary the states are of."""
     pixels_SCHW: Tensor
     views_S: Tensor
     input_ids_T: Tensor
@@ -73,6 +75,7 @@ class Batch:
     """Tensors of several studies, padded to common shapes."""
 
     study_uids: tuple[str, ...]
+    regions: tuple[str, ...]
     pixels_BSCHW: Tensor
     """float32, one channel, 0 black to 1 white; images that are padding hold zeros."""
     image_mask_BS: Tensor
@@ -123,6 +126,6 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch with every tensor on ``device``."""
-        others = ("study_uids", "volumes")
+        others = ("study_uids", "regions", "volumes")
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in others}
         return replace(self, **moved, volumes=tuple(volume.to(device) for volume in self.volumes))

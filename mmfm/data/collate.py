@@ -22,6 +22,7 @@ def collate(inputs: Sequence[Inputs], *, pad_token_id: int) -> Batch:
         pixels[row, : len(item.pixels_SCHW)] = item.pixels_SCHW
     return Batch(
         study_uids=tuple(i.study_uid for i in inputs),
+        regions=tuple(i.region for i in inputs),
         pixels_BSCHW=pixels,
         image_mask_BS=torch.stack([torch.arange(S) < len(i.views_S) for i in inputs]),
         views_BS=_pad([i.views_S for i in inputs], S, -1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,13 +22,44 @@ from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
 from mmfm.data.synthetic_volumes.wording import write_report
 from mmfm.files import sha256_of
 from mmfm.jsonable import from_json, to_json
-from mmfm.report import Finding, Sections, Status
+from mmfm.report import Finding, Place, Sections, Side, Status
 from mmfm.study import Patient
 
+COUNTED = (
+    "nodule", "consolidation", "fracture", "liver_lesion", "kidney_lesion", "pancreas_lesion", "brain_mass", "infarct",
+    "intracranial_hemorrhage",
+)  # fmt: skip
+"""Observations whose every lesion is known in a drawn volume."""
+EXTENDED = ("pleural_effusion", "pneumothorax", "emphysema", "free_fluid")
+"""Observations whose extent is known there."""
+_BOTH = (Side.RIGHT, Side.LEFT)
+PLACES = (
+    *(Place(laterality=side, location=f"{part} lobe") for side in _BOTH for part in ("upper", "lower")),
+    Place(laterality=Side.RIGHT, location="middle lobe"),
+    *(Place(laterality=side, location="ribs") for side in _BOTH),
+    *(Place(location=f"{side} hepatic lobe") for side in _BOTH),
+    *(
+        Place(laterality=side, location=location)
+        for side in _BOTH
+        for location in ("upper pole", "interpolar region", "lower pole")
+    ),
+    *(Place(location=f"pancreatic {part}") for part in ("head", "body", "tail")),
+    *(
+        Place(laterality=side, location=location)
+        for side in _BOTH
+        for location in (
+            "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "cerebellum",
+        )
+    ),
+    Place(location="brainstem"),
+)  # fmt: skip
+"""Where the lesions of drawn volumes are."""
 FIRST_SEED = 1 << 40
 """Where the seeds of volumes drawn here begin: far above those of ``datasets/synthetic``, so that none is in both."""
 MOST = 1 << 20
 """Volumes of one region and seed."""
+TOKENIZER_VOLUMES = 60
+"""Of a source, whose reports a tokenizer learns from: their words repeat."""
 _IMAGE = "image "
 
 
@@ -69,6 +100,11 @@ class DrawnDataset(Dataset[Inputs]):
         self._seed, self._vary = seed, vary
         self._times = [0] * len(studies)
 
+    def labels(self) -> Iterator[tuple[str, Status]]:
+        """Yields what is known of the observations of every volume; those not drawn yet are drawn."""
+        for study in self.studies:
+            yield from kept_volume(*study, self._folder).labels.items()
+
     def __len__(self) -> int:
         return len(self.studies)
 
@@ -80,8 +116,21 @@ class DrawnDataset(Dataset[Inputs]):
         return self._process(replace(drawn, findings=findings), report, rng if self._vary else None)
 
 
+def drawn_texts(sources: Sequence[Drawn]) -> list[str]:
+    """Returns sections of reports of each source, for a tokenizer to learn the words of; of volumes drawn coarsely."""
+    texts = []
+    for source in sources:
+        for number in range(min(source.count, TOKENIZER_VOLUMES)):
+            rng = np.random.default_rng(number)
+            drawn = draw_volume(source.region, FIRST_SEED + source.seed * MOST + number, spacing=(8.0, 8.0, 8.0))
+            for _ in range(8):
+                report, _ = write_report(drawn, rng)
+                texts += [report.indication or "", report.findings or "", report.impression or ""]
+    return texts
+
+
 def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
-    """Returns volume ``number`` of a source, drawn where ``folder`` does not hold it yet. Its values are whole numbers."""
+    """Returns volume ``number`` of a source, drawn where ``folder`` does not hold it yet; in whole HU or units."""
     seed = FIRST_SEED + source.seed * MOST + number // 2
     mirror = bool(number % 2)
     known = [source.region, source.spacing_mm, seed, mirror, _code()]

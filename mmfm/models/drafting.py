@@ -347,17 +347,21 @@ def _fits(sentence: str, decisions: Sequence[Finding], region: str) -> bool:
             continue
         if decision is None:
             return False
-        if decision.lesions:
-            if not _fits_lesions(found, decision):
-                return False
-        elif None not in (found.laterality, decision.laterality) and found.laterality is not decision.laterality:
+        if decision.lesions and not _fits_lesions(found, decision):
             return False
-        elif region != CHEST_RADIOGRAPH and found.severity not in (None, decision.severity):
+        if not decision.lesions and not _fits_whole(found, decision, region):
             return False
         if found.observation not in SIDELESS:
             sides.append(decision.laterality)
     # The labeller gives a finding one side; a sentence may name another one besides, or one that nobody decided.
     return not sides or _named_sides(sentence) <= {one for side in sides for one in _SINGLE[side]}
+
+
+def _fits_whole(found: Finding, decision: Finding, region: str) -> bool:
+    """Whether a mention names no other side, and of a volume no other severity, than was decided."""
+    if None not in (found.laterality, decision.laterality) and found.laterality is not decision.laterality:
+        return False
+    return region == CHEST_RADIOGRAPH or found.severity in (None, decision.severity)
 
 
 def _fits_lesions(found: Finding, decision: Finding) -> bool:

@@ -32,8 +32,9 @@ from mmfm.imaging.choice import check_for_model, choose_series
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
 from mmfm.models.recipes import Jitter, Recipe, Slab, resampled, sample
-from mmfm.report import Finding, Lesion, Sections, Side, Status
+from mmfm.report import Finding, Lesion, Place, Sections, Side, Status
 from mmfm.study import Receipt, Series, Study
+from mmfm.text import CHEST_RADIOGRAPH
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 STATE_VALUES = {Status.PRESENT: 1.0, Status.ABSENT: 0.0, Status.UNCERTAIN: 0.5, None: float("nan")}
@@ -79,15 +80,6 @@ class Drafted:
     impression: str | None
     finished: bool
     """The model ended the text itself, within the length that it was given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a lesion may be."""
-
-    laterality: Side | None = None
-    location: str
-    """Name in the vocabulary's ``location``, such as ``upper lobe``."""
 
 
 class Processor:
@@ -318,9 +310,13 @@ class Processor:
                 index = (back @ [*lesion.center_mm, 1.0])[:3]
                 if all(-0.5 <= i < n - 0.5 for i, n in zip(index, slab.recipe.shape, strict=True)):
                     place = _place_row(self.config.places, lesion)
-                    rows.append([*index, larger * lesion.diameter_mm, self.config.lesions.index(finding.observation), place])
+                    rows.append(
+                        [*index, larger * lesion.diameter_mm, self.config.lesions.index(finding.observation), place]
+                    )
         return VolumeInputs(
-            pixels_CDHW=slab.pixels_CDHW, affine_44=affine, lesions_X6=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+            pixels_CDHW=slab.pixels_CDHW,
+            affine_44=affine,
+            lesions_X6=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6),
         )
 
     def _inputs(self, example: Example, pixels: StudyPixels, volumes: tuple[VolumeInputs, ...]) -> Inputs:
@@ -338,6 +334,7 @@ class Processor:
             labels[len(prompt) :] = ids[len(prompt) :]
         return Inputs(
             study_uid=example.study_uid,
+            region=example.region,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
             input_ids_T=ids,
@@ -357,6 +354,7 @@ class Processor:
         empty = torch.zeros(0, dtype=torch.long)
         return Inputs(
             study_uid=study_uid,
+            region=pixels.region or CHEST_RADIOGRAPH,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
             input_ids_T=empty,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mmfm.batch import VolumeInputs
 
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """Ranges that are drawn from, uniformly and for each picture by itself."""

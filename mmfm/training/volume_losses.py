@@ -17,9 +17,7 @@ LEAST_SIGMA = 0.7
 """Of the bell around a lesion's centre, in patches; larger lesions have a wider one, a sixth of their diameter."""
 
 
-def volume_losses(
-    logits: VolumeLogits, volume: VolumeInputs, *, stride: tuple[int, int, int]
-) -> dict[str, Tensor]:
+def volume_losses(logits: VolumeLogits, volume: VolumeInputs, *, stride: tuple[int, int, int]) -> dict[str, Tensor]:
     """Returns each part of the loss of one slab; 0 where nothing teaches it.
 
     Args:
@@ -28,7 +26,7 @@ def volume_losses(
         stride: voxels per patch.
     """
     zero = logits.heat_NLDHW.new_zeros(())
-    parts = {name: zero for name in ("heat", "size", "offset", "place", "mask")}
+    parts = dict.fromkeys(("heat", "size", "offset", "place", "mask"), zero)
     if volume.lesions_X6 is not None:
         patch_mm = stride[0] * float(volume.affine_44[:3, 0].norm())
         parts |= _lesion_losses(logits, volume.lesions_X6, stride, patch_mm)
