@@ -21,7 +21,8 @@ CASE = {
     "history": "54 year old man with cough.\n\nKnown granular lung.",
     "exam": "A secret exam.",
     "findings": (
-        "•  CT: Nodule in the right\nupper lobe (Figure 1, arrow)\n\n•  CXR: Opacity. It is round.\n- New effusion\n- No mass"
+        "•  CT: Nodule in the right\nupper lobe (Figure 1, arrow)\n\n"
+        "•  CXR: Opacity. It is round.\n- New effusion\n- No mass"
     ),
     "differential_diagnosis": "1. Granular lung\n2. Lung cancer\n",
     "case_diagnosis": "Granular Lung.",
