@@ -179,6 +179,7 @@ class Processor:
         for name, series in choice.chosen.items():
             volume, receipt = Volume.from_series(series)
             warnings = check_for_model(volume, receipt, modality=recipe.modality)
+            assert volume.affine is not None, "checked to have a place in the patient"
             images[name] = (volume.array, volume.affine)
             receipts.append(replace(receipt, warnings=(*receipt.warnings, *warnings)))
         slabs, steps = sample(images, recipe)

@@ -124,6 +124,13 @@ class VLM(nn.Module):
                 nn.Linear(width, width),
             )
 
+    @property
+    def fine_stride(self) -> tuple[int, int, int]:
+        """Voxels of a slab per patch of its heat maps and masks."""
+        assert self.volume_encoder is not None, "asked for after volumes were encoded"
+        depth, height, width = self.volume_encoder.fine_stride
+        return depth, height, width
+
     def reading_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters of encoders and heads: of all that reads, and writes no text."""
         for name in ("encoder", "heads", "volume_encoder", "volume_heads"):

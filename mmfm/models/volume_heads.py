@@ -86,6 +86,7 @@ class VolumeHeads(nn.Module):
         # Which row of (heat maps, masks) is evidence for each observation; -1 has none.
         with_evidence = (*lesions, *masks)
         rows = [with_evidence.index(name) if name in with_evidence else -1 for name in observations]
+        self.evidence_O: Tensor
         self.register_buffer("evidence_O", torch.tensor(rows), persistent=False)
 
     def forward(self, features: Features3D) -> VolumeLogits:

@@ -144,7 +144,7 @@ class SFT(LightningModule):
         zero = encoded.heads.present_BO.new_zeros(())
         parts: dict[str, list[Tensor]] = {"lesions": [zero], "masks": [zero]}
         for logits, volume in zip(encoded.volumes, batch.volumes, strict=True):
-            losses = volume_losses(logits, volume, stride=self.model.volume_encoder.fine_stride)
+            losses = volume_losses(logits, volume, stride=self.model.fine_stride)
             parts["masks"].append(losses.pop("mask"))
             parts["lesions"].append(torch.stack(list(losses.values())).sum())
         graded_BO = batch.severity_BO.masked_fill(~_has_volume(batch)[:, None], float("nan"))
