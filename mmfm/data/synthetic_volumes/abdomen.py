@@ -824,7 +824,7 @@ def _fit(
         outside = radius > 9 or body.phase == "none" or rng.random() < 0.4
         sinus = _ellipsoid((along, front, flank), (0, 0, -0.24 * half), (0.52 * half, 0.15 * half, 0.24 * half))
         if outside:
-            good = (depth > -0.3 * radius) & (depth < 0.45 * radius) & (flank > -0.15 * half)
+            good = (depth > 0.1 * radius) & (depth < 0.55 * radius) & (flank > -0.15 * half)
         else:
             good = (depth > 0.9 * radius + 1) & (sinus < -0.8 * radius)
         share = along / half
