@@ -36,7 +36,7 @@ from mmfm.data.preparing import (
 from mmfm.errors import ManifestError
 from mmfm.report import Sections
 from mmfm.study import Sex
-from mmfm.text import split_sentences
+from mmfm.text import label_report, split_sentences, states
 
 REGIONS = {
     "Head": ("head", "head"),
@@ -214,6 +214,7 @@ def _row(
             findings=told(" ".join(joined_lines(case["findings"]))),
         ),
         target=Sections(findings=training_text(shown, counts)),
+        labels={} if region == OTHER_REGION else states(label_report(shown, region=region), region=region),
         codes=(
             *(f"modality/{kind}" for kind in sorted(kinds)),
             f"body_part/{first['location_category']}",
