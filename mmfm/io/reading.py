@@ -17,6 +17,7 @@ import numpy as np
 from mmfm.errors import ReadError
 from mmfm.io import worker
 from mmfm.io.dicom import DicomHeader, read_header, with_frames
+from mmfm.io.elements import as_float
 from mmfm.io.frames import Decode, decode
 from mmfm.io.images import decode_picture, picture_format, read_stream
 from mmfm.io.parsing import directory, is_dicom, preamble_note
@@ -25,6 +26,7 @@ from mmfm.study import (
     ORIENTATION_TOLERANCE,
     POSITION_TOLERANCE_MM,
     SPACING_TOLERANCE_MM,
+    Acquisition,
     Instance,
     Patient,
     Series,
@@ -383,9 +385,26 @@ def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
                 laterality=head.laterality,
                 body_part=head.body_part,
                 description=head.series_description,
+                acquisition=_acquisition(group),
             )
         )
     return found
+
+
+def _acquisition(group: list[_Image]) -> Acquisition:
+    """Returns how a series was made: what its first slice states, the echo time and b-value of its frame before all."""
+    made, kinds = group[0].header.acquisition, [dict(image.instance.kind) for image in group]
+    echo, b_value = (as_float(kinds[0].get(name)) for name in ("echo time (ms)", "b-value (s/mm2)"))
+    stated = {
+        kind.get("complex component", image.header.acquisition.component)
+        for kind, image in zip(kinds, group, strict=True)
+    } - {None}
+    return replace(
+        made,
+        echo_time=made.echo_time if echo is None else echo,
+        b_value=made.b_value if b_value is None else b_value,
+        component="MIXED" if len(stated) > 1 else next(iter(stated), None),
+    )
 
 
 def _objects(images: list[_Image], files: list[FileOutcome]) -> Iterator[list[_Image]]:
