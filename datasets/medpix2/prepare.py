@@ -75,12 +75,13 @@ SAID_NOTHING = re.compile(r"\W*(?:n\W?[ac]|none(?: provided)?|not applicable|unk
 BULLET = re.compile(r"^\s*(?:[•»·▪*–—-]+|\(?\d{1,2}[.)](?!\d)|[a-h][.)](?=\s))\s*")
 
 OTHER_IMAGES = re.compile(
-    r"radiogra|x-?rays?\b|plain films?|\bPA ?(?:/|and|&) ?lat|lateral views?\b|\bfilms?\b|\bcxr\b|\bkub\b|"
-    r"ultraso|sonogra|\bus\b:|^us\b|\btvus\b|\bdoppler|"
-    r"echocardiogra|scintigra|bone scan|nuclear medicine|\bpet\b|\bspect\b|mammogra|fluorosc|barium|esophagra|"
-    r"\bugi\b|upper gi\b|enema|urogra|pyelogra|\bivp\b|cystogra|myelogra|hysterosalpingo|arteriogra|(?<!mr )angiogram|"
-    r"conventional angiogra|catheter angiogra|venogram|endoscop|colonoscop|bronchoscop|photogra|fundus|electrocardio|"
-    r"patholog(?:y|ic|ist)|histolog|histopath|microscop|biops|autops|\bgross\b|at surgery|\bstain",
+    r"radiogra|x-?rays?\b|plain films?|\bPA ?(?:/|and|&) ?lat|(?:frontal|lateral|overhead) views?\b|\bfilms?\b|\bcxr\b|"
+    r"\bkub\b|\bscout\b|ultraso|sonogra|\bus\b:|^us\b|\btvus\b|\bdoppler|echocardiogra|scintigra|bone scan|"
+    r"nuclear medicine|radiotracer|\bindium\b|tagged red|hepatobiliary scan|\bpet\b|\bspect\b|mammogra|fluorosc|"
+    r"spot images?|barium|esophagra|\bugi\b|upper gi\b|follow[- ]through|enema|urogra|pyelogra|\bivp\b|cystogra|"
+    r"\bercp\b|myelogra|hysterosalpingo|arteriogra|angiogra|venogra|(?<!virtual )(?:endo|colono|broncho)scop|photogra|"
+    r"(?:fundu|fundo|ophthalmo)sco|electrocardio|patholog(?:y|ic|ist)|histolog|histopath|microscop|biops|autops|"
+    r"gross (?:specimen|section)|at surgery|\bstain",
     re.IGNORECASE,
 )
 """Words for what is no CT and no MR."""
