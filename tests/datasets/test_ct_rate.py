@@ -15,7 +15,8 @@ VALID = ("valid_1_a_1",)
 REPORT = {
     "ClinicalInformation_EN": "Not given.",
     "Technique_EN": "Non-contrast images were taken.",
-    "Findings_EN": "Trachea is open. A nodule of 5 mm is seen.  The effusion has increased compared to the prior.",
+    "Findings_EN": "Trachea is open. A nodule of 5 mm is seen.  The effusion has increased compared to the prior. "
+    "No pneumothorax.",
     "Impressions_EN": "Nodule in the right lung",
 }
 
@@ -95,8 +96,8 @@ def test_the_texts(tmp_path, prepare, write):
     row = _manifest(prepare, write(), tmp_path / "out").rows[0]
     assert row.report.indication is None, "Not given."
     assert row.report.technique == "Non-contrast images were taken."
-    assert row.report.findings.endswith("The effusion has increased compared to the prior.")
-    assert row.target.findings == "Trachea is open. A nodule of 5 mm is seen."
+    assert row.report.findings.endswith("compared to the prior. No pneumothorax.")
+    assert row.target.findings == "Trachea is open. A nodule of 5 mm is seen. No pneumothorax."
     assert row.target.impression == "Nodule in the right lung."
 
 
@@ -106,6 +107,8 @@ def test_labels_of_the_publisher_by_our_names(tmp_path, prepare, write):
     assert labels["nodule"] is Status.PRESENT
     assert labels["emphysema"] is None
     assert labels["pleural_effusion"] is Status.ABSENT, "0, whatever the text says"
+    assert labels["pneumothorax"] is Status.ABSENT, "none of the publisher's: the labeller says"
+    assert labels["fracture"] is None
 
 
 def test_what_is_no_chest_or_not_there_is_left_out_and_counted(tmp_path, prepare, write, capsys):
