@@ -1,7 +1,8 @@
 """Encoder3D: a volume to grids of patch features, fine and coarse, by any of several 3D networks.
 
 ``SegResNet`` (arXiv:1810.11654), the encoder of ``SwinUNETR`` (arXiv:2201.01266), ``ViT`` (arXiv:2010.11929),
-``resnet10`` to ``resnet50`` and ``DenseNet121`` are those of MONAI; ``slabs`` runs any Encoder2D over slabs of slices.
+``resnet10`` to ``resnet50`` and ``DenseNet121`` are those of MONAI; ``slabs`` runs any Encoder2D over slabs of slices;
+``astra`` is a pretrained encoder of chest CT (``mmfm.models.astra``).
 
 A patch is named after the voxels that it covers, ``[i * stride, (i + 1) * stride)``. What its feature sees is
 wider, and strided convolutions centre that on the first voxels of the patch rather than on its middle.
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmfm.errors import ConfigError
+from mmfm.imaging.transforms import map_points
+from mmfm.models import astra
 from mmfm.models.encoder2d import Encoder2D
 
 RESNETS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
@@ -31,7 +34,7 @@ RESNETS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
 }
 """Block and blocks a stage, by name."""
-NAMES = ("SegResNet", "SwinUNETR", "ViT", *RESNETS, "DenseNet121", "slabs")
+NAMES = ("SegResNet", "SwinUNETR", "ViT", *RESNETS, "DenseNet121", "slabs", "astra")
 _VIT_PATCH = 8
 _Run = Callable[..., Tensor]
 """Calls a stage, keeping its activations or not."""
@@ -66,9 +69,10 @@ class Encoder3D(nn.Module):
         slices: Encoder2D.Config | None = None
         """Of ``slabs``: the network that sees each slab; no slice is larger than its ``image_size``."""
         weights: str | None = None
-        """A .safetensors file with the state of ``network``."""
+        """A .safetensors file with the state of ``network``; ``pretrained``, of ``astra``; None for random weights."""
         checkpoint_activations: bool = False
-        """Computes activations anew in the backward pass instead of keeping them."""
+        """Computes activations anew in the backward pass instead of keeping them; running statistics of batch
+        normalization, which the residual and dense networks have, then move twice a step."""
 
         def build(self) -> Encoder3D:
             """Returns the encoder with its weights."""
@@ -101,7 +105,7 @@ class Encoder3D(nn.Module):
             ConfigError: ``name`` is not known, an option does not fit it, or the weights cannot be had.
         """
         super().__init__()
-        _check(name, width, shape, slices)
+        _check(name, in_channels, patch, width, shape, slices, weights)
         self.name, self.in_channels, self.shape = name, in_channels, shape
         self.checkpoint_activations = checkpoint_activations
         self.fold = (patch, 1, 1) if name == "slabs" else (patch,) * 3
@@ -132,6 +136,9 @@ class Encoder3D(nn.Module):
                 (1, self.network.stride, self.network.stride),
                 (self.network.depth, *(self.network.stride,) * 2),
             )
+        elif name == "astra":
+            self.network, self._features = astra.build_network(width), _astra_features
+            fine, coarse = (2, 4, 4), (16, 32, 32)
         else:
             self.network, self._features = _resnet(name, channels, width, stem), _resnet_features
             fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
@@ -195,10 +202,18 @@ def patch_positions(affine: np.ndarray, stride: tuple[int, int, int], grid_shape
     """
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid_shape), indexing="ij"), axis=-1)
     centres = (index + 0.5) * np.asarray(stride) - 0.5
-    return centres @ affine[:3, :3].T + affine[:3, 3]
+    return map_points(affine, centres)
 
 
-def _check(name: str, width: int, shape: tuple[int, int, int] | None, slices: Encoder2D | None) -> None:
+def _check(
+    name: str,
+    in_channels: int,
+    patch: int,
+    width: int,
+    shape: tuple[int, int, int] | None,
+    slices: Encoder2D | None,
+    weights: str | None,
+) -> None:
     if name not in NAMES:
         import difflib
 
@@ -225,9 +240,25 @@ def _check(name: str, width: int, shape: tuple[int, int, int] | None, slices: En
             found=str(width),
             fix=f"take {math.ceil(width / unit) * unit}",
         )
+    if name == "astra" and (in_channels, patch) != (1, 1):
+        raise ConfigError(
+            "model.encoder",
+            expected="in_channels=1 and patch=1 for astra",
+            found=f"in_channels={in_channels} and patch={patch}",
+            fix="give these, and volumes from mmfm.models.astra.preprocess",
+        )
+    if weights == "pretrained" and (name, width) != ("astra", astra.WIDTH):
+        raise ConfigError(
+            "model.encoder.weights",
+            expected=f"a .safetensors file or None, as no weights for {name} of width {width} come with a package",
+            found="pretrained",
+            fix=f"take None, or name astra with width {astra.WIDTH}",
+        )
 
 
 def _load(weights: str) -> dict[str, Tensor]:
+    if weights == "pretrained":
+        return astra.pretrained_state_dict()
     from safetensors.torch import load_file
 
     if not Path(weights).is_file():
@@ -347,6 +378,10 @@ def _resnet_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Tensor
     for stage in (network.layer2, network.layer3, network.layer4):
         x = run(stage, x)
     return fine, x
+
+
+def _astra_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Tensor]:
+    return _resnet_features(network, x.expand(-1, 3, -1, -1, -1), run)
 
 
 def _densenet(channels: int, width: int, stem: int) -> nn.Module:

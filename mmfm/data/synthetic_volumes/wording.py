@@ -203,8 +203,8 @@ def _chest(report: _Writer) -> None:
             pick(f"There is {grade} emphysema.", f"{grade} diffuse emphysema.", f"{grade} emphysema is present."),
             pick(f"{grade} emphysema.", f"Emphysema, {grade}."),
         )
-    lungs = {"nodule": "pulmonary nodule", "consolidation": "focal consolidation"}
-    if not found.keys() & {*lungs, "emphysema", "pneumothorax", "pleural_effusion"}:
+    lungs = {"nodule": "pulmonary nodule", "consolidation": "focal consolidation", "emphysema": "emphysema"}
+    if not found.keys() & {*lungs, "pneumothorax", "pleural_effusion"}:
         report.say("The lungs are clear.", "Lungs are clear bilaterally.", "The lungs are clear without nodule.")
     report.deny(lungs)
     _pleura(report)
