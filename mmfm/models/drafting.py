@@ -166,7 +166,7 @@ def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encode
             own = [next(maps) for _ in pixels.slabs]
             wanted = {o: p for o, p in facts.lesion_points.items() if o in within}
             affines = [slab.affine for slab in pixels.slabs]
-            lesions = find_lesions(checkpoint.processor, affines, own, checkpoint.model.fine_stride, wanted)
+            lesions = find_lesions(checkpoint.model, checkpoint.processor, affines, own, wanted)
         findings = []
         for column, name in enumerate(config.observations):
             p = probabilities.get(name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,11 @@ class Encoder3D(nn.Module):
         checkpoint_activations: bool = False
         """Computes activations anew in the backward pass instead of keeping them; running statistics of batch
         normalization, which the residual and dense networks have, then move twice a step."""
+
+        def without_weights(self) -> Encoder3D.Config:
+            """Returns the same architecture, for weights that a checkpoint brings."""
+            slices = None if self.slices is None else replace(self.slices, weights=None)
+            return replace(self, weights=None, slices=slices)
 
         def build(self) -> Encoder3D:
             """Returns the encoder with its weights."""
