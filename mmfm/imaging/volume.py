@@ -107,6 +107,7 @@ class Volume:
             quantity=quantity,
             affine=None if stack.affine is None else tuple(tuple(map(float, row)) for row in stack.affine),
             spacing=stack.spacing,
+            uneven_steps=stack.uneven,
             orientation=stack.orientation,
             window=windows[0] if len(windows) == 1 else f"{len(windows)} windows, one for each slice",
             inverted=any(r.inverted for r in renderings),
@@ -129,6 +130,8 @@ class _Stack:
     affine: np.ndarray | None = None
     spacing: tuple[float, float, float] | None = None
     orientation: str = "not stated"
+    uneven: tuple[float, ...] = ()
+    """Steps in mm other than the usual one."""
     steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -404,6 +407,7 @@ def _placed(
     instances = tuple(sorted(series.instances, key=lambda i: along[i.sop_instance_uid]))
     origin = positions[instances[0].sop_instance_uid]
     orientation = "".join(axis_letter(axis) for axis in axes)
+    odd: tuple[float, ...] = ()
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
         if not _is_length(thickness):
@@ -425,6 +429,7 @@ def _placed(
         step = (last - origin) / (places[-1] - places[0]) * median
         steps += (f"{len(instances)} slices ordered by position along the normal, {median:g} mm apart",)
         uneven = np.abs(gaps - median) > max(POSITION_TOLERANCE_MM, 0.02 * median)
+        odd = tuple(gaps[uneven].tolist())
         for index in np.flatnonzero(uneven)[:3]:
             warnings += (
                 f"a step of {gaps[index]:g} mm where {median:g} is usual, after slice {index + 1} of {len(instances)}: "
@@ -461,6 +466,7 @@ def _placed(
         affine=affine,
         spacing=(float(step @ axes[0]), *spacing),
         orientation=orientation,
+        uneven=odd,
         steps=steps,
         warnings=warnings,
     )

@@ -259,7 +259,9 @@ def _raw_text(dataset: Dataset, keyword: str) -> str | None:
         return None
     raw: Any = dataset.get_item(tag)
     explicit = isinstance(raw, RawDataElement) and raw.VR in ("SH", "LO", "TM")
-    return as_text((raw.value or b"").decode("latin-1") if explicit else get_value(dataset, keyword))
+    if explicit:
+        return as_text((raw.value or b"").decode("latin-1"))
+    return as_text("\\".join(as_texts(get_value(dataset, keyword))))
 
 
 def _pass(dataset: Dataset, keyword: str) -> float | str | None:
