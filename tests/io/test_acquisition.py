@@ -150,6 +150,13 @@ def test_b_values_of_an_enhanced_object_are_those_of_its_volumes(write_enhanced)
     assert choice.reasons[1] == "series 2: axial MR DWI, b 1000, 5 mm, 6 slices: taken as DWI"
 
 
+def test_an_enhanced_object_of_one_frame(write_enhanced):
+    shared = {"MREchoSequence": {"EffectiveEchoTime": 90.0}, "MRModifierSequence": {"InversionTimes": [2500.0]}}
+    assert made(write_enhanced("e.dcm", [(PICTURE, {})], shared, Modality="MR", InversionRecovery="YES")) == (
+        Acquisition(echo_time=90.0, inversion_time=2500.0, scanning_sequence=("IR",))
+    )
+
+
 def test_two_patients_in_one_folder_are_two_studies_or_refused(write_stack):
     path = write_stack("a", PatientID="P1")
     write_stack("b", PatientID="P2", StudyInstanceUID="1.2.9", SeriesInstanceUID="1.2.9.1")
