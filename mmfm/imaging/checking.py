@@ -64,7 +64,7 @@ def check_for_model(volume: Volume, receipt: Receipt, *, modality: str) -> tuple
     slices = volume.array.shape[0]
     if slices < MIN_SLICES:
         raise _refusal(f"at least {MIN_SLICES} slices", f"{slices} slice{'s' * (slices != 1)}: a picture")
-    spacing = [receipt.spacing[0], *np.linalg.norm(volume.affine[:3, 1:3], axis=0)]
+    spacing = [round(float(mm), 2) for mm in (receipt.spacing[0], *np.linalg.norm(volume.affine[:3, 1:3], axis=0))]
     extents = [step * count for step, count in zip(spacing, volume.array.shape, strict=True)]
     if max(spacing) > MAX_SPACING_MM:
         raise _refusal(f"voxels at most {MAX_SPACING_MM:g} mm apart", f"{max(spacing):.3g} mm")
