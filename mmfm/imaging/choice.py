@@ -43,7 +43,8 @@ _NOT_BRAIN = re.compile(  # on text as _plain gives it
     r"|p?c?asl|r?cbf|r?cbv|mtt|ttp|tmax|bold|fmri|loc|locali[sz]er\w*|scout|aa\w*scout|survey|smartbrain|3 ?pl(ane)?"
     r"|calib\w*|asset|b[01]map|field ?map\w*|shim\w*|spectro\w*|svs|csi|mrs|fractional|colfa|tensor|tracto\w*|stir"
     r"|ciss|fiesta|trufi\w*|b?ssfp|bffe|pha images|mag images|phase images?|subtr\w*|maps?|mapping|star"
-    r"|dir(?! [aprl]{2}\b)|[a-z]?t2star\w*|hemo\w*|haemo\w*|medic|merge|psir|inv[12])\b|\bfa$|\bt2\w* .*\b(gre|ffe|fl2d|fl3d)\b"
+    r"|dir(?! [aprl]{2}\b)|[a-z]?t2star\w*|hemo\w*|haemo\w*|medic|merge|psir|inv[12])\b"
+    r"|\bfa$|\bt2\w* .*\b(gre|ffe|fl2d|fl3d)\b"
 )
 """What is none of the sequences that are told apart."""
 _T1 = re.compile(r"\b(ax|sag|cor|tra|cube|[a-z])?t1(?!\d)|\b(mprage|mp2rage|bravo|f?spgr|tfl|tfl3d|vibe)\b")
@@ -400,7 +401,7 @@ def _repeats_places(series: Series) -> bool:
 
 def _is_hu(series: Series) -> bool:
     headers = [frame.pixels for instance in series.instances for frame in (instance.frames or (instance,))]
-    return all(header.rescale_type == "HU" for header in headers)
+    return series.source_format == "NIFTI" or all(header.rescale_type == "HU" for header in headers)
 
 
 def _is_magnitude(series: Series) -> bool:

@@ -59,9 +59,10 @@ class Volume:
     def from_series(cls, series: Series, *, window: str | None = None) -> tuple[Volume, Receipt]:
         """Decodes ``series`` and says what was done.
 
-        CT that states a rescale gives HU; CT without, MR, PT, NM, RTDOSE and NIfTI give stored units (rescaled where
-        stated); all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the
-        projection of ImagePositionPatient on the slice normal, from low to high; those of NIfTI stay in stored order.
+        CT that states a rescale, or is NIfTI, gives HU; other CT, MR, PT, NM, RTDOSE and NIfTI give stored units
+        (rescaled where stated); all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered
+        by the projection of ImagePositionPatient on the slice normal, from low to high; those of NIfTI stay in stored
+        order.
         Nothing is flipped, turned or resampled. Frames that state their own headers (enhanced multi-frame objects) are
         slices like those of a classic series.
 
@@ -186,8 +187,8 @@ def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def _quantity(series: Series) -> str:
-    if series.source_format == "NIFTI" and series.modality is None:
-        return "stored"
+    if series.source_format == "NIFTI":  # states no unit; converters write the HU of a CT
+        return "HU" if series.modality == "CT" else "stored"
     if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE") or series.instances[0].pixels.samples != 1:
         return "display"
     usable_hu = all(
@@ -206,6 +207,7 @@ def _nature(series: Series) -> tuple[str, ...]:
             "no rescale to Hounsfield units is stated: values are not HU",
             series.modality == "CT" and _quantity(series) == "stored",
         ),
+        ("NIfTI states no unit: values are taken as HU", series.source_format == "NIFTI" and series.modality == "CT"),
         ("overlay not drawn: marks that a viewer would show are missing", any(i.overlays for i in series.instances)),
     )
     notes = Counter(note for instance in series.instances for note in instance.notes)
