@@ -324,6 +324,8 @@ class Receipt:
     """4x4, (slice, row, column, 1) -> LPS mm; ``None`` where the geometry is not stated."""
     spacing: tuple[float, float, float] | None = None
     """(slice, row, column) mm; ``None`` where not stated."""
+    uneven_steps: tuple[float, ...] = ()
+    """mm from a slice to the next along the normal, where that differs from the usual one, which is in ``spacing``."""
     orientation: str
     """Direction of slices, rows and columns in patient letters such as "SPL", or "not stated"."""
     window: str

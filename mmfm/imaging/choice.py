@@ -42,8 +42,9 @@ _NOT_BRAIN = re.compile(  # on text as _plain gives it
     r"\b(e?swi\w*|swan|suscept\w*|venbold|mip|minip|mra|mrv|\w*angio\w*|\dd?tof|tof|pca?|inhance|perf\w*|dsc|dce"
     r"|p?c?asl|r?cbf|r?cbv|mtt|ttp|tmax|bold|fmri|loc|locali[sz]er\w*|scout|aa\w*scout|survey|smartbrain|3 ?pl(ane)?"
     r"|calib\w*|asset|b[01]map|field ?map\w*|shim\w*|spectro\w*|svs|csi|mrs|fractional|colfa|tensor|tracto\w*|stir"
-    r"|ciss|fiesta|trufi\w*|b?ssfp|bffe|pha images|mag images|phase images?|sub|subtr\w*|maps?|mapping|dir|star"
-    r"|[a-z]?t2star\w*|hemo\w*|haemo\w*|medic|merge|psir|inv[12])\b|\bfa$|\bt2\w* .*\b(gre|ffe|fl2d|fl3d)\b"
+    r"|ciss|fiesta|trufi\w*|b?ssfp|bffe|pha images|mag images|phase images?|subtr\w*|maps?|mapping|star"
+    r"|dir(?! [aprl]{2}\b)|[a-z]?t2star\w*|hemo\w*|haemo\w*|medic|merge|psir|inv[12])\b"
+    r"|\bfa$|\bt2\w* .*\b(gre|ffe|fl2d|fl3d)\b"
 )
 """What is none of the sequences that are told apart."""
 _T1 = re.compile(r"\b(ax|sag|cor|tra|cube|[a-z])?t1(?!\d)|\b(mprage|mp2rage|bravo|f?spgr|tfl|tfl3d|vibe)\b")
@@ -130,10 +131,11 @@ def sequence_of(series: Series) -> str | None:
 def choose_series(study: Study, *, channels: tuple[str, ...], only: tuple[str, ...] = ()) -> Choice:
     """Chooses the series that a model reads as its channels.
 
-    Never taken are localisers, screenshots, colours, series with several slices at one place (phases, b-values or
-    echoes that headers do not tell apart), CT without Hounsfield units, and of MR phase images or mixes of them. Left
-    out unless named are series of fewer than ``MIN_SLICES`` slices and projections such as MIP. Of the others the best
-    is taken, by the first of these in which they differ; of what is alike in all, the first in the study:
+    Never taken are localisers, screenshots (without a place in the patient), colours, series with several slices at one
+    place (phases, b-values or echoes that headers do not tell apart), CT without Hounsfield units, and of MR phase
+    images or mixes of them. Left out unless named are series of fewer than ``MIN_SLICES`` slices and projections such
+    as MIP. Of the others the best is taken, by the first of these in which they differ; of what is alike in all, the
+    first in the study:
 
     - CT: original before derived (reformats); axial before other planes; 0.8 of the longest extent before shorter ones;
       at most 3 mm before thicker; soft kernel before sharp; thinner (but all below 1 mm are alike); after contrast
@@ -238,7 +240,7 @@ def _unusable(series: Series) -> str | None:
         return "no modality stated" if series.modality is None else "another modality"
     facts = (
         ("a localiser", any(i.is_localizer for i in series.instances)),
-        ("a screenshot", any(i.is_screenshot for i in series.instances)),
+        ("a screenshot", any(i.is_screenshot for i in series.instances) and plane_of(series) is None),
         ("in colour", first.pixels.samples != 1),
         ("a mosaic", any(i.is_mosaic for i in series.instances)),
         ("not in Hounsfield units", series.modality == "CT" and not _is_hu(series)),
@@ -399,7 +401,7 @@ def _repeats_places(series: Series) -> bool:
 
 def _is_hu(series: Series) -> bool:
     headers = [frame.pixels for instance in series.instances for frame in (instance.frames or (instance,))]
-    return all(header.rescale_type == "HU" for header in headers)
+    return series.source_format == "NIFTI" or all(header.rescale_type == "HU" for header in headers)
 
 
 def _is_magnitude(series: Series) -> bool:

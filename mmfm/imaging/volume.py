@@ -59,9 +59,10 @@ class Volume:
     def from_series(cls, series: Series, *, window: str | None = None) -> tuple[Volume, Receipt]:
         """Decodes ``series`` and says what was done.
 
-        CT that states a rescale gives HU; CT without, MR, PT, NM, RTDOSE and NIfTI give stored units (rescaled where
-        stated); all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the
-        projection of ImagePositionPatient on the slice normal, from low to high; those of NIfTI stay in stored order.
+        CT that states a rescale, or is NIfTI, gives HU; other CT, MR, PT, NM, RTDOSE and NIfTI give stored units
+        (rescaled where stated); all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered
+        by the projection of ImagePositionPatient on the slice normal, from low to high; those of NIfTI stay in stored
+        order.
         Nothing is flipped, turned or resampled. Frames that state their own headers (enhanced multi-frame objects) are
         slices like those of a classic series.
 
@@ -107,6 +108,7 @@ class Volume:
             quantity=quantity,
             affine=None if stack.affine is None else tuple(tuple(map(float, row)) for row in stack.affine),
             spacing=stack.spacing,
+            uneven_steps=stack.uneven,
             orientation=stack.orientation,
             window=windows[0] if len(windows) == 1 else f"{len(windows)} windows, one for each slice",
             inverted=any(r.inverted for r in renderings),
@@ -129,6 +131,8 @@ class _Stack:
     affine: np.ndarray | None = None
     spacing: tuple[float, float, float] | None = None
     orientation: str = "not stated"
+    uneven: tuple[float, ...] = ()
+    """Steps in mm other than the usual one."""
     steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -183,8 +187,8 @@ def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def _quantity(series: Series) -> str:
-    if series.source_format == "NIFTI" and series.modality is None:
-        return "stored"
+    if series.source_format == "NIFTI":  # states no unit; converters write the HU of a CT
+        return "HU" if series.modality == "CT" else "stored"
     if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE") or series.instances[0].pixels.samples != 1:
         return "display"
     usable_hu = all(
@@ -203,6 +207,7 @@ def _nature(series: Series) -> tuple[str, ...]:
             "no rescale to Hounsfield units is stated: values are not HU",
             series.modality == "CT" and _quantity(series) == "stored",
         ),
+        ("NIfTI states no unit: values are taken as HU", series.source_format == "NIFTI" and series.modality == "CT"),
         ("overlay not drawn: marks that a viewer would show are missing", any(i.overlays for i in series.instances)),
     )
     notes = Counter(note for instance in series.instances for note in instance.notes)
@@ -404,6 +409,7 @@ def _placed(
     instances = tuple(sorted(series.instances, key=lambda i: along[i.sop_instance_uid]))
     origin = positions[instances[0].sop_instance_uid]
     orientation = "".join(axis_letter(axis) for axis in axes)
+    odd: tuple[float, ...] = ()
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
         if not _is_length(thickness):
@@ -425,6 +431,7 @@ def _placed(
         step = (last - origin) / (places[-1] - places[0]) * median
         steps += (f"{len(instances)} slices ordered by position along the normal, {median:g} mm apart",)
         uneven = np.abs(gaps - median) > max(POSITION_TOLERANCE_MM, 0.02 * median)
+        odd = tuple(gaps[uneven].tolist())
         for index in np.flatnonzero(uneven)[:3]:
             warnings += (
                 f"a step of {gaps[index]:g} mm where {median:g} is usual, after slice {index + 1} of {len(instances)}: "
@@ -461,6 +468,7 @@ def _placed(
         affine=affine,
         spacing=(float(step @ axes[0]), *spacing),
         orientation=orientation,
+        uneven=odd,
         steps=steps,
         warnings=warnings,
     )

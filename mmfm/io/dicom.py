@@ -214,39 +214,42 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
 
 def _acquisition(dataset: Dataset, instance: Instance) -> Acquisition:
     """Returns how the first frame was made."""
-    head = frame_headers(dataset, instance.pixels.frames)[0]
+    enhanced = tag_of("SharedFunctionalGroupsSequence") in dataset.keys()  # noqa: SIM118 - as in get_value
+    head = frame_headers(dataset, instance.pixels.frames)[0] if enhanced else FrameHeader(dataset, ())
+    agent = _raw_text(dataset, "ContrastBolusAgent")
+    stated = None if agent else bool(get_value(dataset, "ContrastBolusAgentSequence")) or None
+    kernel = head.get("CTReconstructionSequence", "ConvolutionKernel") if head.groups else None
+    made = Acquisition(
+        contrast=agent.upper() not in _NO_AGENT if agent else stated,
+        kernel="\\".join(as_texts(kernel)) or _raw_text(dataset, "ConvolutionKernel"),
+        protocol=_raw_text(dataset, "ProtocolName"),
+        number=get_number(dataset, "SeriesNumber"),
+    )
+    if as_text(get_value(dataset, "Modality")) != "MR":
+        return made
 
-    def number(group: str, keyword: str) -> float | None:
-        value = as_floats(head.get(group, keyword))
-        return value[0] if value else None
+    def number(group: str, *keywords: str) -> float | None:
+        return next((value[0] for value in (as_floats(head.get(group, key)) for key in keywords) if value), None)
 
     sequences = tuple(as_texts(get_value(dataset, "ScanningSequence")))
     if not sequences:  # enhanced MR (PS3.3 C.8.13.4) in the words of the classic attribute
         pulse = as_capitals(get_value(dataset, "EchoPulseSequence")) or ""
         sequences = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(pulse, ())
         sequences += ("IR",) if as_capitals(get_value(dataset, "InversionRecovery")) == "YES" else ()
-    agent = _raw_text(dataset, "ContrastBolusAgent")
-    stated = bool(get_value(dataset, "ContrastBolusAgentSequence")) or None
-    kernel = head.get("CTReconstructionSequence", "ConvolutionKernel") if head.groups else None
-    return Acquisition(
-        contrast=agent.upper() not in _NO_AGENT if agent else stated,
-        kernel=" ".join(as_texts(kernel)) or _raw_text(dataset, "ConvolutionKernel"),
+    return replace(
+        made,
         repetition_time=number("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
-        echo_time=number("MREchoSequence", "EchoTime" if not head.groups else "EffectiveEchoTime"),
-        inversion_time=number("MRModifierSequence", "InversionTime" if not head.groups else "InversionTimes"),
+        echo_time=number("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
+        inversion_time=number("MRModifierSequence", "InversionTimes", "InversionTime"),
         scanning_sequence=sequences,
         sequence_variant=tuple(as_texts(get_value(dataset, "SequenceVariant"))),
         b_value=number("MRDiffusionSequence", "DiffusionBValue"),
         component=_component(head, instance.image_type),
-        protocol=_raw_text(dataset, "ProtocolName"),
-        number=get_number(dataset, "SeriesNumber"),
     )
 
 
 def _component(head: FrameHeader, image_type: tuple[str, ...]) -> str | None:
     """Returns the complex component of an MR: stated, or by the letters and words that makers put into Image Type."""
-    if as_text(get_value(head.dataset, "Modality")) != "MR":
-        return None
     stated = as_capitals(head.get("MRImageFrameTypeSequence", "ComplexImageComponent"))
     words = [stated, *(value.upper() for value in image_type[2:])]
     return next((_COMPONENTS[word] for word in words if word in _COMPONENTS), None)
@@ -259,7 +262,9 @@ def _raw_text(dataset: Dataset, keyword: str) -> str | None:
         return None
     raw: Any = dataset.get_item(tag)
     explicit = isinstance(raw, RawDataElement) and raw.VR in ("SH", "LO", "TM")
-    return as_text((raw.value or b"").decode("latin-1") if explicit else get_value(dataset, keyword))
+    if explicit:
+        return as_text((raw.value or b"").decode("latin-1"))
+    return as_text("\\".join(as_texts(get_value(dataset, keyword))))
 
 
 def _pass(dataset: Dataset, keyword: str) -> float | str | None:

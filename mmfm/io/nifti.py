@@ -80,7 +80,8 @@ def read_stream(source: Source, stream: BinaryIO) -> Instance:
 def with_modality(study: Study, modality: str) -> Study:
     """Returns ``study`` with the modality of its NIfTI files, which these cannot state, as the user says it.
 
-    Values of a CT are taken as Hounsfield units: what a converter from DICOM writes. A model checks that they can be.
+    Values of a CT are then taken as Hounsfield units, which converters from DICOM write. A model checks that they can
+    be.
 
     Args:
         study: with at least one NIfTI series.
@@ -98,18 +99,10 @@ def with_modality(study: Study, modality: str) -> Study:
             found="files that state their own",
             fix="leave it out",
         )
-    unit = "HU" if modality == "CT" else None
     return replace(
         study,
         series=tuple(
-            replace(
-                series,
-                modality=modality,
-                instances=tuple(replace(i, pixels=replace(i.pixels, rescale_type=unit)) for i in series.instances),
-            )
-            if series.source_format == FORMAT
-            else series
-            for series in study.series
+            replace(series, modality=modality) if series.source_format == FORMAT else series for series in study.series
         ),
     )
 

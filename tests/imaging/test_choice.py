@@ -46,6 +46,13 @@ def series(
     )
 
 
+SCREENSHOT = Instance(
+    sop_instance_uid="1",
+    pixels=PixelHeader(rows=8, columns=8, rescale_type="HU"),
+    image_type=("DERIVED", "SECONDARY"),
+)
+
+
 def mr(uid="1", description=None, **keys):
     return series(
         uid,
@@ -120,6 +127,9 @@ def taken(members, channels=("CT",), **keys):
         ("relCBF", None),
         ("T1 map", None),
         ("MIP sag", None),
+        ("sub-01_ce-gad_T1w", "T1C"),
+        ("sub-01_dir-AP_dwi", "DWI"),
+        ("DTI_64_dir", None),
         ("Edwin Tracey", None),
         ("", None),
     ],
@@ -200,7 +210,7 @@ def test_the_best_ct_of_a_chest():
             series(slices=300, step=1.0, kernel="B70f"),
             series(slices=80, step=3.0, kernel="B31f", orientation=CORONAL, kind=("DERIVED", "PRIMARY", "MPR")),
             series(slices=90, step=1.0, kernel="B31f"),
-            series(slices=40, kind=("DERIVED", "SECONDARY")),
+            replace(series(), instances=(SCREENSHOT,)),
             series(slices=1, modality="OT", description="Doe^Jane"),
             series(slices=30, step=10.0, kernel="B31f", kind=("DERIVED", "PRIMARY", "MIP")),
             series(slices=4, kernel="B31f"),
@@ -215,7 +225,7 @@ def test_the_best_ct_of_a_chest():
         "series 4: axial CT, 1 mm, sharp kernel, 300 slices: left out, sharp kernel",
         "series 5: coronal CT, 3 mm, soft kernel, 80 slices: left out, derived from another, such as a reformat",
         "series 6: axial CT, 1 mm, soft kernel, 90 slices: left out, covers less of the body",
-        "series 7: axial CT, 2 mm, 40 slices: left out, a screenshot",
+        "series 7: CT, 1 slice: left out, a screenshot",
         "series 8: axial OT, 1 slice: left out, another modality",
         "series 9: axial CT, 10 mm, soft kernel, 30 slices: left out, a projection or a map, no slices as they were "
         "acquired",

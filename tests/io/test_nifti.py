@@ -11,8 +11,8 @@ import pytest
 import SimpleITK
 
 from mmfm.data.inspection import inspect, render
-from mmfm.errors import ConfigError, ReadError
-from mmfm.imaging import Volume
+from mmfm.errors import ConfigError, ReadError, ScopeError
+from mmfm.imaging import Volume, check_for_model, choose_series
 from mmfm.imaging.transforms import reorient
 from mmfm.io import attach, deidentify, read, read_studies, with_modality
 from mmfm.study import Study
@@ -173,11 +173,11 @@ def test_scale_is_applied_once(tmp_path):
     stored = np.frombuffer(content, "<i2", offset=352)
     struct.pack_into("<ff", content, 112, 2.5, -1000.0)
     path.write_bytes(gzip.compress(bytes(content)))
-    volume, receipt, series = volume_of(path, "CT")
+    volume, receipt, _ = volume_of(path, "CT")
     np.testing.assert_allclose(volume.array, nibabel.load(path).get_fdata().T)
     np.testing.assert_allclose(volume.array.ravel(), stored * 2.5 - 1000)
     assert "rescaled: x 2.5 + -1000" in receipt.steps
-    assert receipt.quantity == "HU" and series.instances[0].pixels.rescale_type == "HU"
+    assert receipt.quantity == "HU" and "NIfTI states no unit: values are taken as HU" in receipt.warnings
 
 
 def test_modality_is_what_the_user_says(tmp_path):
@@ -206,6 +206,37 @@ def test_files_of_a_folder_are_one_study(tmp_path):
     (study,) = reading.studies
     assert sorted(series.description for series in study.series) == ["t1", "t2"]
     assert all((file.status, file.frames) == ("ok", 7) for file in reading.files)
+
+
+def body(spacing):
+    array = np.full((24, 24, 30), -1000, np.int16)
+    array[6:18, 6:18, 4:26] = 40
+    return image(ras(rotation(4, 5, 6) @ np.diag(spacing)), array=array)
+
+
+def test_the_ct_of_a_folder_is_chosen_and_checked(tmp_path):
+    saved(tmp_path / "thick.nii.gz", body((3.0, 3.0, 5.0)))
+    saved(tmp_path / "thin.nii.gz", body((3.0, 3.0, 2.5)))
+    (study,) = read_studies(tmp_path)
+    with pytest.raises(ScopeError, match=r"no modality, .* mm, 30 slices: left out, no modality stated"):
+        choose_series(study, channels=("CT",))
+    choice = choose_series(with_modality(study, "CT"), channels=("CT",))
+    assert choice.chosen["CT"].description == "thick"  # it covers more of the body
+    volume, receipt = Volume.from_series(choice.chosen["CT"])
+    assert check_for_model(volume, receipt, modality="CT") == ()
+    lost = with_modality(study, "MR").series[0]
+    with pytest.raises(ScopeError, match="expected CT; found another modality"):
+        check_for_model(*Volume.from_series(lost), modality="CT")
+
+
+def test_the_sequences_of_a_folder_are_told_by_the_names_of_its_files(tmp_path):
+    for number, name in enumerate(("sub-01_T1w", "sub-01_T2w", "sub-01_FLAIR", "sub-01_dwi", "sub-01_T2star")):
+        saved(tmp_path / f"{name}.nii.gz", body((3.0, 3.0, 2.0 + number / 8)))
+    (study,) = read_studies(tmp_path)
+    choice = choose_series(with_modality(study, "MR"), channels=("T1", "T2", "FLAIR", "DWI"))
+    names = {channel: one.description for channel, one in choice.chosen.items()}
+    assert names == {"T1": "sub-01_T1w", "T2": "sub-01_T2w", "FLAIR": "sub-01_FLAIR", "DWI": "sub-01_dwi"}
+    assert "sub" not in " ".join(choice.reasons)
 
 
 def test_members_of_a_zip(tmp_path):
