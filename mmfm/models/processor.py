@@ -27,8 +27,8 @@ from mmfm.data.example import Example
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.files import sha256_of
-from mmfm.imaging import Volume
-from mmfm.imaging.choice import check_for_model, choose_series
+from mmfm.imaging import Volume, check_for_model
+from mmfm.imaging.choice import choose_series
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
 from mmfm.models.recipes import Jitter, Recipe, Slab, resampled, sample
