@@ -234,7 +234,7 @@ def _write_covered(file: Path, target: Path, original_width: str) -> None:
     try:
         with Image.open(file, formats=("JPEG",)) as image:
             pixels = np.array(image.convert("L"))
-        Image.fromarray(covered(pixels, scale=pixels.shape[1] / float(original_width))).save(target)
+        Image.fromarray(covered(pixels, scale=pixels.shape[1] / float(original_width))).save(target, compress_level=1)
     except (OSError, ValueError, ZeroDivisionError, Image.DecompressionBombError) as error:
         raise ManifestError(
             file.name,

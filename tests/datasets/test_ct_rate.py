@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import nibabel
+import numpy as np
 import pytest
 
 from mmfm import text
 from mmfm.data.manifest import check_manifest, read_manifest
 from mmfm.errors import ManifestError
+from mmfm.imaging import Volume
 from mmfm.report import Status
 from mmfm.study import Sex
 
@@ -173,3 +176,21 @@ def test_other_counts_are_refused(tmp_path, prepare, write):
     with pytest.raises(ManifestError, match="patients 21304; found 3"):
         prepare.prepare(write(), tmp_path / "out", expect=True)
     assert [p.name for p in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_a_volume_is_read_in_hounsfield_units_at_its_place(tmp_path, prepare, write):
+    source = write(VALID)
+    values = np.full((6, 5, 4), -1000, np.int16)
+    values[4, 1, 3] = 300
+    lps = np.diag([-0.7, -0.7, 1.5, 1.0])  # RAS of axes that run to left, posterior and superior
+    image = nibabel.Nifti1Image(values, lps)
+    image.set_sform(lps, code=1)
+    nibabel.save(image, source / "valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz")
+    manifest = _manifest(prepare, source, tmp_path / "out")
+    (series,) = manifest.study(manifest.rows[0]).series
+    volume, receipt = Volume.from_series(series)
+    assert (series.modality, volume.quantity, receipt.orientation) == ("CT", "HU", "SPL")
+    assert receipt.spacing == pytest.approx((1.5, 0.7, 0.7))
+    assert volume.array[3, 1, 4] == 300
+    assert volume.array.min() == -1000
+    assert volume.affine @ (3, 1, 4, 1) == pytest.approx((2.8, 0.7, 4.5, 1))

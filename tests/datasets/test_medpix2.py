@@ -11,6 +11,7 @@ from PIL import Image
 from mmfm import text
 from mmfm.data.manifest import check_manifest, read_manifest
 from mmfm.errors import ManifestError
+from mmfm.imaging import Volume
 from mmfm.report import Status
 from mmfm.study import Sex
 
@@ -99,7 +100,9 @@ def test_a_case_is_a_study_with_a_series_for_each_picture(tmp_path, prepare, wri
     assert row.codes == ("modality/CT", "modality/MR", "body_part/Thorax", "plane/Axial")
     assert (row.patient.sex, row.patient.age) == (Sex.MALE, 54)
     assert check_manifest(tmp_path / "out" / "manifest.jsonl").ok
-    assert manifest.study(row).series[0].modality == "CT"
+    series = manifest.study(row).series[0]
+    assert series.modality == "CT"
+    assert Volume.from_series(series)[0].quantity == "display", "a picture of a CT has no Hounsfield units"
 
 
 def test_what_gives_the_diagnosis_away_is_nowhere_but_under_diagnosis_and_differential(tmp_path, prepare, write):
