@@ -120,12 +120,13 @@ class Encoder3D(nn.Module):
         stem = 2 if patch == 1 else 1
         self.network: Any
         self._features: Callable[[Any, Tensor, _Run], tuple[Tensor, Tensor]]
+        fine: tuple[int, ...] = (2 * stem,) * 3
+        coarse: tuple[int, ...] = (16 * stem,) * 3
         if name == "SegResNet":
             self.network, self._features = _segresnet(channels, width), _segresnet_features
-            fine, coarse = (1,) * 3, (8,) * 3
+            fine, coarse = (1, 1, 1), (8, 8, 8)
         elif name == "SwinUNETR":
             self.network, self._features = _swin(channels, width, stem, checkpoint_activations), _swin_features
-            fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
         elif name == "ViT":
             assert shape is not None
             grid = [math.ceil(size / patch / _VIT_PATCH) for size in shape]
@@ -133,23 +134,19 @@ class Encoder3D(nn.Module):
             fine = coarse = (_VIT_PATCH,) * 3
         elif name == "DenseNet121":
             self.network, self._features = _densenet(channels, width, stem), _densenet_features
-            fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
         elif name == "slabs":
             assert slices is not None
             self.network, self._features = _Slabs(slices, channels, patch), _slabs_features
-            fine, coarse = (
-                (1, self.network.stride, self.network.stride),
-                (self.network.depth, *(self.network.stride,) * 2),
-            )
+            in_plane = (self.network.stride, self.network.stride)
+            fine, coarse = (1, *in_plane), (self.network.depth, *in_plane)
         elif name == "astra":
             self.network, self._features = astra.build_network(width), _astra_features
             fine, coarse = (2, 4, 4), (16, 32, 32)
         else:
             self.network, self._features = _resnet(name, channels, width, stem), _resnet_features
-            fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
-        self.fine_stride = tuple(f * s for f, s in zip(self.fold, fine, strict=True))
+        self.fine_stride = _stride(self.fold, fine)
         """Voxels (slices, rows, columns) of the input that a fine patch covers."""
-        self.coarse_stride = tuple(f * s for f, s in zip(self.fold, coarse, strict=True))
+        self.coarse_stride = _stride(self.fold, coarse)
         """Voxels (slices, rows, columns) of the input that a coarse patch covers."""
         if weights is not None:
             self.network.load_state_dict(_load(weights))
@@ -237,7 +234,7 @@ def _check(
                 found="None" if value is None else "a value",
                 fix=f"give {field} with {needed_by}, and with no other network",
             )
-    unit = {"SegResNet": 8, "SwinUNETR": 12, "DenseNet121": 2}.get(name, 1)
+    unit = {"SegResNet": 8, "SwinUNETR": 12, "DenseNet121": 2, "ViT": 64 if width > 64 else 1}.get(name, 1)
     if width % unit:
         raise ConfigError(
             "model.encoder.width",
@@ -271,6 +268,10 @@ def _load(weights: str) -> dict[str, Tensor]:
             "model.encoder.weights", expected="a .safetensors file", found=weights, fix="give the path of a local file"
         )
     return load_file(weights)
+
+
+def _stride(fold: tuple[int, ...], steps: tuple[int, ...]) -> tuple[int, int, int]:
+    return fold[0] * steps[0], fold[1] * steps[1], fold[2] * steps[2]
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -418,6 +419,14 @@ class _Slabs(nn.Module):
         nn.init.constant_(self.colours.weight, 1 / channels)  # starts as the mean of windows and slices
         with torch.no_grad():
             side = encoder.eval()(torch.zeros(1, 1, encoder.image_size, encoder.image_size)).shape[3]
+        # Of another size, the last patch of a row may reach beyond the picture, and the quotient is not the stride.
+        if encoder.image_size % 32 or encoder.image_size % side:
+            raise ConfigError(
+                "model.encoder.slices.image_size",
+                expected="a multiple of 32 that whole patches fill",
+                found=f"{encoder.image_size} pixels, {side} patches",
+                fix=f"take {math.ceil(encoder.image_size / 32) * 32}, or a network with other patches",
+            )
         self.stride = encoder.image_size // side
         self.depth = max(1, self.stride // patch)
         """Slabs of a coarse patch, which is about as deep as it is wide."""

@@ -1,4 +1,5 @@
 import ast
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,15 +107,18 @@ def test_an_accelerator_gives_about_the_same(encoder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_the_same_when_activations_are_computed_anew(name):
-    gradients = []
+    gradients, kept = [], []
     for checkpoint_activations in (False, True):
         torch.manual_seed(0)
         encoder = config(name, checkpoint_activations=checkpoint_activations).build()
         torch.manual_seed(1)  # of layers that drop
-        features = encoder(noise(encoder))
+        kept.append([])
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t.numel()) or t, lambda t: t):
+            features = encoder(noise(encoder))
         (features.fine_NEDHW.square().mean() + features.coarse_NEDHW.square().mean()).backward()
         gradients.append({key: p.grad for key, p in encoder.named_parameters()})
     plain, anew = gradients
+    assert sum(kept[1]) < 0.8 * sum(kept[0]), "numbers kept for the backward pass, weights included"
     assert [key for key, gradient in plain.items() if gradient is None] == [], "every weight is used"
     for key, gradient in plain.items():
         torch.testing.assert_close(anew[key], gradient, atol=1e-6, rtol=1e-4)
@@ -217,6 +221,8 @@ def test_a_config_survives_json(name):
         (config("astra", patch=2), "in_channels=1 and patch=1"),
         (config("astra", weights="pretrained"), "weights.*width 64"),
         (config("SegResNet", weights="pretrained"), "weights.*SegResNet"),
+        (config("ViT", width=200), "width.*multiple of 64.*take 256"),
+        (config("slabs", slices=replace(SLICES, image_size=80)), "image_size.*multiple of 32.*take 96"),
         (config("SegResNet", width=12), "width.*multiple of 8.*take 16"),
         (config("SwinUNETR", width=16), "width.*multiple of 12.*take 24"),
     ],
