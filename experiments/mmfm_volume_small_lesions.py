@@ -9,8 +9,9 @@ maps of lesions and masks of fluid and air teach far more a volume than its labe
 
 from mmfm.data.drawn import Drawn
 from mmfm.experiment import Data, Experiment, Trainer
-from mmfm.models import VLM, Encoder3D, LanguageModelConfig
+from mmfm.models import VLM, LanguageModelConfig
 from mmfm.models.checkpoint import Scope
+from mmfm.models.encoder3d import Encoder3D
 from mmfm.training import SFTConfig
 
 experiment = Experiment(
