@@ -12,8 +12,8 @@ anatomy and of attenuation are rounded from textbook adult values; what matters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from mmfm.study import Patient, Sex
 Floats = NDArray[np.floating]
 Frame = tuple[Floats, Floats, Floats]
 """z, y and x of points or voxels, arrays that broadcast."""
+Points = Floats | Sequence[Sequence[float]] | Sequence[Floats]
+"""(N, 3)"""
 Box = tuple[slice, slice, slice]
 
 DRAWN = ("liver_lesion", "kidney_lesion", "pancreas_lesion", "free_fluid")
@@ -173,7 +175,7 @@ class _Canvas:
         moved = [ndimage.map_coordinates(k, at, order=3, prefilter=False, mode="nearest") for k in self.knots]
         return points @ self.turn.T.astype(np.float64) + np.stack(moved, axis=1)
 
-    def physical(self, points: Floats) -> Floats:
+    def physical(self, points: Points) -> Floats:
         """Returns (N, 3) points of the nominal frame in grid millimetres."""
         points = np.atleast_2d(np.asarray(points, dtype=np.float64))
         back = np.linalg.inv(self.turn.astype(np.float64)).T
@@ -190,7 +192,7 @@ class _Canvas:
             found.append(slice(int(start), int(stop)))
         return found[0], found[1], found[2]
 
-    def frame_box(self, low: Sequence[float], high: Sequence[float]) -> tuple[Box, Frame]:
+    def frame_box(self, low: Floats | Sequence[float], high: Floats | Sequence[float]) -> tuple[Box, Frame]:
         """Returns the voxels that may lie between two corners of the nominal frame, and their coordinates."""
         corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1).reshape(-1, 3)
         corners = self.physical(corners)
@@ -214,7 +216,7 @@ class _Canvas:
         view += part * (value - view)
         self.fluid[box] &= part < 0.5
 
-    def tube(self, nodes: Floats, radii: Floats | Sequence[float]) -> tuple[Box, Floats]:
+    def tube(self, nodes: Points, radii: Floats | Sequence[float]) -> tuple[Box, Floats]:
         """Returns mm inside of a tube through ``nodes`` (N, 3) in grid millimetres, and its box."""
         nodes, radii = np.asarray(nodes, dtype=np.float64), np.asarray(radii, dtype=np.float64)
         reach = radii.max() + 3
@@ -282,10 +284,10 @@ def _below_diaphragm(at: Frame, body: _Body) -> Floats:
     """Returns about the mm below the diaphragm's upper surface."""
     z, y, x = at
     right = x < 5
-    u = np.where(right, -(x + 62), x - 66) / 66
+    u = np.where(right, -(x + 60), x - 70) / 66
     v = (y + 14) / 80
-    top = np.where(right, np.float32(112 + body.dome), np.float32(102 + body.dome))
-    height = top - np.where(u > 0, np.float32(40), np.float32(8)) * np.square(u)
+    height = np.float32(107 + body.dome) - 5 * np.clip((x - 5) / 25, -1, 1)
+    height -= np.where(u > 0, np.float32(40), np.float32(12)) * np.square(u)
     height -= np.where(v > 0, np.float32(50), np.float32(22)) * np.square(v)
     return (height - z) * np.float32(0.8)
 
@@ -372,7 +374,7 @@ def _attenuation(body: _Body, rng: np.random.Generator) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------------- painting
 
 
-def _smooth_path(nodes: Sequence[Sequence[float]] | Floats, step: float = 7.0) -> Floats:
+def _smooth_path(nodes: Points, step: float = 7.0) -> Floats:
     """Returns (N, 3) points about every ``step`` mm of a curve near ``nodes``."""
     nodes = np.asarray(nodes, dtype=np.float64)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(nodes, axis=0), axis=1))])
@@ -398,6 +400,14 @@ def _paint_trunk(canvas: _Canvas, hu: dict[str, float], wall: Floats, cavity: Fl
     line = np.clip(1.5 - np.abs(x) / 3, 0, 1) * (y < 0)
     canvas.paint(everything, wall, hu["muscle"] - 75 * np.maximum(layers, line))
     canvas.paint(everything, cavity, _FAT + 4)
+    # The table: a thin shell with foam inside, hollow to the patient.
+    back = (104 * body.scale[1]) + 1.15 * body.fat + 6
+    table, (_, y, x) = canvas.box((-1e4, back - 30, -200), (1e4, 1e4, 200)), canvas.offsets(everything, (0, 0, 0))
+    deep = y[table[1]] + 0.0009 * np.square(x) - np.float32(back)
+    deep = np.broadcast_to(np.where(np.abs(x) < 215, deep, -50), canvas.hu[table].shape)
+    air = np.where(canvas.hu[table] < -600, np.float32(50), np.float32(-50))
+    shell = np.where(np.abs(deep - 17) > 15, np.float32(-150), np.float32(-930))
+    canvas.paint(table, np.minimum(np.minimum(deep, 34 - deep), air), shell)
     for side in (-1, 1):
         box, at = canvas.frame_box((-400, 50, side * 34 - 34), (400, 106, side * 34 + 34))
         z, y, x = at
@@ -484,7 +494,8 @@ def _paint_fluid(canvas: _Canvas, cavity: Floats, rng: np.random.Generator) -> N
         fluid = np.maximum(rim, -gut)
     else:
         gutters = np.minimum(np.minimum(body.ascites + 5 - cavity, np.abs(x) - 72), y + 25)
-        pelvis = -132 + level - z + 0.3 * y + (6 if body.severity == "moderate" else 0)
+        waves = 9 * np.sin(x / 19 + level) * np.sin(y / 16 - level) + 5 * np.sin(x / 8 + y / 11)
+        pelvis = 0.6 * (level - 138 + (8 if body.severity == "moderate" else 0) - z + 0.7 * y + waves)
         liver = np.minimum(np.minimum(rim, 70 - z), np.float32(-20) - x)
         if body.severity == "moderate":
             fluid = np.maximum(np.maximum(gutters, pelvis), np.minimum(np.minimum(rim, np.abs(x) - 50), z + 60))
@@ -496,7 +507,8 @@ def _paint_fluid(canvas: _Canvas, cavity: Floats, rng: np.random.Generator) -> N
     if body.ascites:
         # Morison's pouch, between the liver and the right kidney.
         center = _kidney_axis(body, -1)[0]
-        box, at = canvas.frame_box(center - (80, 60, 60), center + (80, 60, 60))
+        reach = np.array((80, 60, 60))
+        box, at = canvas.frame_box(center - reach, center + reach)
         pouch = _kidney(at, body, -1)
         pouch = np.minimum(np.minimum(pouch + 4 + 0.9 * body.ascites, -pouch), 50 - at[1] - 0.3 * (at[2] + 66))
         inside[box] = np.maximum(inside[box], np.minimum(np.minimum(pouch, -34 - at[2]), cavity[box]))
@@ -566,8 +578,9 @@ def _paint_gut(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) 
             view = canvas.hu[bubble]
             view -= canvas.cover(round_) * (view > -50) * (view < 120) * np.float32(rng.uniform(120, 500))
 
-    stomach = np.array([(76, 24, 66), (48, 0, 72), (16, -38, 60), (0, -56, 32), (-4, -52, 2), (-4, -38, -22)])
-    path = _smooth_path(stomach + (0, front / 2, 0), 9)
+    stomach = np.array([(76.0, 24, 66), (48, 0, 72), (16, -38, 60), (0, -56, 32), (-4, -52, 2), (-4, -38, -22)])
+    stomach[:, 1] += front / 2
+    path = _smooth_path(stomach, 9)
     radii = np.interp(np.linspace(0, 5, len(path)), np.arange(6), (33, 33, 27, 20, 15, 9)) * rng.uniform(0.72, 1.02)
     content = rng.uniform(180, 300) if oral else rng.uniform(0, 35)
     tube = canvas.tube(canvas.physical(path), radii)
@@ -590,7 +603,7 @@ _SPLENIC = np.array([(-12, -3, -8), (2, -11, 4), (24, -11, 24), (46, 4, 46), (60
 def _paint_vessels(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) -> None:
     body = canvas.body
 
-    def tube(nodes: Sequence[Sequence[float]] | Floats, radii: Sequence[float], value: str) -> None:
+    def tube(nodes: Points, radii: Sequence[float], value: str) -> None:
         path = _smooth_path(nodes)
         widths = np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(radii)), radii)
         canvas.paint(*canvas.tube(canvas.physical(path), widths), hu[value])
@@ -642,8 +655,8 @@ def _paint_pancreas(canvas: _Canvas, hu: dict[str, float], rng: np.random.Genera
 def _paint_kidneys(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) -> None:
     for side in (-1, 1):
         center, axes, half = _kidney_axis(canvas.body, side)
-        low, high = center - (66, 42, 42), center + (66, 42, 42)
-        box, at = canvas.frame_box(low, high)
+        reach = np.array((66, 42, 42))
+        box, at = canvas.frame_box(center - reach, center + reach)
         inside = _kidney(at, canvas.body, side)
         canvas.paint(box, inside, hu["cortex"])
         along, front, flank = _turned(at, center, axes)
@@ -687,7 +700,7 @@ def _paint_liver(
     inside = _liver(at, body, cavity[box])
     canvas.paint(box, inside, hu["liver"])
     z, y, x = at
-    cleft = np.minimum(2.2 - np.abs(x - 2 - 0.15 * (y + 60)), np.minimum(-52 - y, 72 - z))
+    cleft = np.minimum(2.2 - np.abs(x - 2 - 0.15 * (y + 60)), np.minimum(-58 - y, 60 - z))
     canvas.paint(box, np.minimum(cleft, inside + 4), _FAT + 30)
 
     balls = [(np.array(p.center), p.diameter / 2) for p in placed]
@@ -817,7 +830,8 @@ def _fit(
     elif observation == "kidney_lesion":
         side = -1 if rng.random() < 0.5 else 1
         center, axes, half = _kidney_axis(body, side)
-        points, at = _candidates(canvas, rng, center - (72, 45, 45), center + (72, 45, 45))
+        reach = np.array((72, 45, 45))
+        points, at = _candidates(canvas, rng, center - reach, center + reach)
         along, front, flank = _turned(at, center, axes)
         depth = _kidney(at, body, side)
         cavity = _cavity(at, _wall(at))
