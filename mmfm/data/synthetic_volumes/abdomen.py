@@ -505,7 +505,7 @@ def _paint_fluid(canvas: _Canvas, cavity: Floats, rng: np.random.Generator) -> N
         else:
             gutters = np.minimum(np.minimum(body.ascites + 5 - inner, np.abs(x) - 72), y + 25)
             waves = 9 * np.sin(x / 19 + level) * np.sin(y / 16 - level) + 5 * np.sin(x / 8 + y / 11)
-            pelvis = 0.6 * (level - 138 + (8 if body.severity == "moderate" else 0) - z + 0.7 * y + waves)
+            pelvis = 0.6 * (level - 138 + (8 if body.severity == "moderate" else -8) - z + 0.7 * y + waves)
             liver = np.minimum(np.minimum(rim, 70 - z), np.float32(-20) - x)
             if body.severity == "moderate":
                 fluid = np.maximum(np.maximum(gutters, pelvis), np.minimum(np.minimum(rim, np.abs(x) - 50), z + 60))
