@@ -1,0 +1,41 @@
+"""The shipped checkpoint mmfm-volume-small: lesions, findings, report and differential of CT and MR of adults.
+
+    mmfm train experiments/mmfm_volume_small_findings.py
+    mmfm train experiments/mmfm_volume_small.py
+
+Starts from the first part, whose encoders and heads stay as they are, and learns to write the report that states the
+findings and lesions named in its prompt. Scores: see ``experiments/README.md``.
+"""
+
+from mmfm.data.drawn import Drawn
+from mmfm.experiment import Data, Experiment, Source, Trainer
+from mmfm.models.checkpoint import Scope
+from mmfm.training import SFTConfig
+
+experiment = Experiment(
+    data=Data(
+        train=(Source(name="medpix2"),),
+        drawn=(
+            Drawn(region="chest_ct", count=240),
+            Drawn(region="abdomen", count=200),
+            Drawn(region="head", count=160, spacing_mm=(1.5, 1.5, 1.5)),
+        ),
+        batch_size=3,
+        num_workers=1,
+    ),
+    init_from="runs/mmfm_volume_small_findings/latest/checkpoint",
+    task=SFTConfig(
+        lr=1e-3,
+        freeze=("encoder", "heads", "volume_encoder", "volume_heads"),
+    ),
+    trainer=Trainer(max_epochs=4),
+    scope=Scope(
+        modalities=("CT", "MR"),
+        body_parts=("CHEST", "ABDOMEN", "HEAD"),
+        views=(),
+        min_age_years=18.0,
+        caveats=("volumes were learned from drawn patients alone: no real CT or MR volume was seen in training",),
+    ),
+    summary="mmfm-volume-small: drafts reports of CT of chest and abdomen and MR of the head of adults",
+    license="MedPix terms (non-commercial, attribution): research only",
+)
