@@ -59,10 +59,11 @@ class Volume:
     def from_series(cls, series: Series, *, window: str | None = None) -> tuple[Volume, Receipt]:
         """Decodes ``series`` and says what was done.
 
-        CT that states a rescale gives HU; CT without, MR, PT, NM and RTDOSE give stored units (rescaled where stated);
-        all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the projection of
-        ImagePositionPatient on the slice normal, from low to high. Nothing is flipped, turned or resampled. Frames that
-        state their own headers (enhanced multi-frame objects) are slices like those of a classic series.
+        CT that states a rescale gives HU; CT without, MR, PT, NM, RTDOSE and NIfTI give stored units (rescaled where
+        stated); all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the
+        projection of ImagePositionPatient on the slice normal, from low to high; those of NIfTI stay in stored order.
+        Nothing is flipped, turned or resampled. Frames that state their own headers (enhanced multi-frame objects) are
+        slices like those of a classic series.
 
         Args:
             series: with pixels attached.
@@ -182,6 +183,8 @@ def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def _quantity(series: Series) -> str:
+    if series.source_format == "NIFTI" and series.modality is None:
+        return "stored"
     if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE") or series.instances[0].pixels.samples != 1:
         return "display"
     usable_hu = all(
@@ -271,6 +274,8 @@ def _load(instance: Instance, series: Series) -> np.ndarray:
 
 def _stack(series: Series) -> _Stack:
     instances = series.instances
+    if instances[0].affine is not None:
+        return _stated(series)
     spacing, steps, warnings = _in_plane(instances[0])
     if unplaced := sum(i.pixels.frames for i in instances if i.pixels.frames > 1):
         reason = f"{unplaced} frames in stored order; their positions are not read"
@@ -299,6 +304,34 @@ def _stack(series: Series) -> _Stack:
     if kinds:
         steps = ("all of " + ", ".join(f"{name} {values[0]}" for name, values in kinds.items()), *steps)
     return _placed(series, axes[0], spacing, steps, warnings)
+
+
+def _stated(series: Series) -> _Stack:
+    """Returns the frames in stored order, where their header states the affine of all of them."""
+    (first, *more) = series.instances
+    if more:
+        raise _not_one(series, "one array with an affine of its own", f"{len(more) + 1} arrays")
+    affine = np.array(first.affine, float)
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    normal = np.cross(directions[:, 2], directions[:, 1])
+    normal /= np.linalg.norm(normal)
+    rows, columns = (float(np.linalg.norm(affine[:3, axis])) for axis in (1, 2))
+    warnings: tuple[str, ...] = ()
+    largest = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    if largest > math.sin(math.radians(TILT_TOLERANCE_DEGREES)):
+        warnings = (
+            f"the axes are sheared by {math.degrees(math.asin(min(1.0, largest))):.1f} degrees: the affine holds the "
+            "shear, the array is not resampled",
+        )
+    source = first.geometry.spacing_source
+    return _Stack(
+        instances=series.instances,
+        affine=affine,
+        spacing=(abs(float(affine[:3, 0] @ normal)), rows, columns),
+        orientation="".join(axis_letter(direction) for direction in directions.T),
+        steps=(f"{first.pixels.frames} slices in stored order; place, orientation and spacing from {source}",),
+        warnings=warnings,
+    )
 
 
 def _in_plane(instance: Instance) -> tuple[tuple[float, float] | None, tuple[str, ...], tuple[str, ...]]:
