@@ -29,7 +29,22 @@ from mmfm.study import Patient, Sex
 Floats = NDArray[np.floating]
 
 DRAWN = ("nodule", "pleural_effusion", "consolidation", "emphysema", "pneumothorax", "cardiomegaly", "fracture")
-NEVER = ("mass", "lung_opacity", "atelectasis", "pericardial_effusion", "lymphadenopathy", "bronchiectasis", "fibrosis")
+NEVER = (
+    "medical_material",
+    "arterial_calcification",
+    "pericardial_effusion",
+    "coronary_calcification",
+    "hiatal_hernia",
+    "lymphadenopathy",
+    "atelectasis",
+    "lung_opacity",
+    "fibrosis",
+    "mosaic_attenuation",
+    "peribronchial_thickening",
+    "bronchiectasis",
+    "interlobular_septal_thickening",
+    "mass",
+)
 """Observations that are never shown: absent, unless something that is drawn may be read as one (``_labels``)."""
 WEIGHTS = (0.30, 0.15, 0.14, 0.10, 0.10, 0.09, 0.12)
 """How often each of DRAWN is chosen where the seed decides."""

@@ -11,6 +11,7 @@ from scipy import ndimage
 from mmfm.data.synthetic_volumes import chest
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.report import Finding, Side, Status
+from mmfm.text import observations
 
 SPACING = (3.0, 3.0, 3.0)
 
@@ -171,7 +172,7 @@ def test_the_heart_is_as_wide_as_it_is_said_to_be() -> None:
 def test_a_normal_one_has_nothing() -> None:
     volume = drawn(60, ())
     assert not volume.findings and not volume.segments and not volume.segmentation.any()
-    assert set(volume.labels) >= set(chest.DRAWN) and set(volume.labels.values()) == {Status.ABSENT}
+    assert set(volume.labels) == set(observations("chest_ct")) and set(volume.labels.values()) == {Status.ABSENT}
 
 
 def test_noise_and_tissues_are_those_of_a_ct() -> None:
