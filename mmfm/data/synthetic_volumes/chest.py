@@ -218,10 +218,12 @@ class Canvas:
                 depth *= strength[some].astype(np.float32)[:, None, None, None]
                 index = np.broadcast_to(index, near.shape)[near]
                 np.maximum.at(flat, index, depth[near])
-                touched.append(index)
+                if len(index):
+                    touched.append(index)
         if not touched:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        found = np.unique(np.concatenate(touched))
+        low, high = min(int(one.min()) for one in touched), max(int(one.max()) for one in touched)
+        found = low + np.flatnonzero(flat[low : high + 1] > -1)
         share = flat[found].copy()
         flat[found] = -1
         return found, share
