@@ -250,7 +250,7 @@ class _Sizes:
         self.one = re.compile(number)
         several = re.sub(r"\((?!\?)", "(?:", number)
         self.size = re.compile(rf"(?<![\w.,]){several}(?: ?{by} ?{several})*")
-        self.of_another = re.compile(rf"\b{before} $"), re.compile(rf"[ ,(]*{after}\b")
+        self.of_another = re.compile(rf"\b{before} $"), re.compile(rf"[ ,]*{after}\b")
 
     def find(self, text: str) -> list[Token]:
         """Returns the sizes in a ``plain`` sentence, each the longest diameter in mm."""
@@ -332,9 +332,9 @@ class _Sentence:
         inside = [organ for organ in organs if organ.start < bare.end and bare.start < organ.end]
         near = [organ for organ in earlier if len(self.text[organ.end : bare.start].split()) <= 2]
         near = [o for o in near if o.start >= max(starts, default=0) and not self.words.joints.search(self.text, o.end, bare.start)]
-        chosen = inside or near or later or earlier
-        listed = chosen[:1]
-        for organ in chosen[1:]:
+        listed = (inside or near or later or earlier)[:1]
+        row = later if listed and listed[0] in later else earlier
+        for organ in row[row.index(listed[0]) + 1 :] if listed and listed[0] in row else ():
             between = sorted((listed[-1].start, listed[-1].end, organ.start, organ.end))[1:3]
             if not self.words.listed.fullmatch(self.text, *between):
                 break
