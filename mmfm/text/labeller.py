@@ -24,18 +24,28 @@ OBSERVATIONS: tuple[str, ...] = observations(CHEST_RADIOGRAPH)
 """The observations on chest radiographs: the 13 of CheXpert besides no_finding, and 7 of Open-i."""
 
 _DEVICES = ("support_devices", "medical_material")
-
-
 _MEANING = frozenset({"mention", "hint", "bare", "collective", "normal"})
 
 
+_NONE, _UNSAID = "none", ""
+"""What a bare word mentions: none of our observations; what the sentence does not say."""
+
+
+class _Bare(NamedTuple):
+    """Words that mention an observation only by the organ that they are said of."""
+
+    organs: Phrases
+    otherwise: str
+
+
 class _Mention(NamedTuple):
-    """An observation in a sentence, where it stands, and whether it is only hinted at."""
+    """An observation in a sentence, where it stands, and by which bare word, if by one."""
 
     start: int
     end: int
     observation: str
     status: Status
+    bare: int | None = None
 
 
 class _Statement(NamedTuple):
@@ -46,6 +56,7 @@ class _Statement(NamedTuple):
     severity: str | None = None
     number: int | None = None
     size_mm: float | None = None
+    bare: int | None = None
 
     def finding(self, sentence: str) -> Finding:
         return Finding(
@@ -131,10 +142,11 @@ def _sentences(
     texts: Iterable[str | None], region: str, language: str
 ) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
     words = words_of(language, region)
+    said: dict[int, str] = {}
     for text in texts:
         for piece in stating(text, language) if text else ():
             for sentence in split_sentences(piece, language=language):
-                yield sentence, words.read(plain(sentence))
+                yield sentence, words.settled(words.read(plain(sentence)), said)
 
 
 def _merged(found: Iterable[Finding], region: str) -> tuple[Finding, ...]:
@@ -193,7 +205,10 @@ class Words:
         )
         # Which organ a bare word is said of, and what it then mentions.
         self.bare = [
-            (Phrases(("organ", phrases, name) for name, phrases in table["of"].items()), table.get("otherwise", "none"))
+            _Bare(
+                Phrases(("organ", phrases, name) for name, phrases in table["of"].items()),
+                table.get("otherwise", _NONE),
+            )
             for table in words.get("bare", ())
         ]
         self.midline = words.get("midline", {}).get("locations", ())
@@ -220,6 +235,26 @@ class Words:
         self.listed = re.compile(rf"(?:,|/|,? {links}) ?(?:{articles} )?")
         # Reports repeat sentences, hence the cache.
         self.read = lru_cache(maxsize=1 << 14)(self._read)
+
+    def settled(self, statements: tuple[_Statement, ...], said: dict[int, str]) -> tuple[_Statement, ...]:
+        """The statements about our observations: what is said of no organ is of the last ``said`` ("the mass enhances")."""
+        if all(statement.bare is None for statement in statements):
+            return statements
+        settled = []
+        for statement in statements:
+            if statement.bare is not None:
+                absent, name = statement.status is Status.ABSENT, statement.observation
+                if name == _UNSAID:
+                    otherwise = self.bare[statement.bare].otherwise
+                    name = otherwise if absent else said.get(statement.bare, otherwise)
+                elif not absent:
+                    said[statement.bare] = name
+                if name == _NONE:
+                    continue
+                side = None if self.sharing[name] == "none" else statement.laterality
+                statement = statement._replace(observation=name, laterality=side)
+            settled.append(statement)
+        return tuple(settled)
 
     def _read(self, sentence: str) -> tuple[_Statement, ...]:
         """What one ``plain`` sentence states."""
@@ -297,11 +332,11 @@ class _Sentence:
     def statements(self) -> tuple[_Statement, ...]:
         self._read_mentions()
         self._read_parts()
-        self.mentions.sort()
+        self.mentions.sort(key=lambda mention: mention[:3])
         statements = [_Statement(name, Status.ABSENT) for name in self.denied]
         for i, mention in enumerate(self.mentions):
             if mention.status is Status.ABSENT:
-                statements.append(_Statement(mention.observation, Status.ABSENT))
+                statements.append(_Statement(mention.observation, Status.ABSENT, bare=mention.bare))
             else:
                 statements.append(self._detailed(i))
         return tuple(statements)
@@ -314,8 +349,8 @@ class _Sentence:
             if token.kind == "mention":
                 self.mentions.append(_Mention(token.start, token.end, token.value, status))
             elif token.kind == "bare":
-                names = {name: None for name in self._said_of(token) if name != "none"}
-                self.mentions += [_Mention(token.start, token.end, name, status) for name in names]
+                names = dict.fromkeys(self._said_of(token))
+                self.mentions += [_Mention(token.start, token.end, name, status, token.value) for name in names]
             elif token.kind == "hint":
                 self.mentions.append(_Mention(token.start, token.end, token.value, _at_most_uncertain(status)))
             elif status is (Status.ABSENT if token.kind == "collective" else Status.PRESENT):
@@ -323,7 +358,7 @@ class _Sentence:
 
     def _said_of(self, bare: Token) -> list[str]:
         """What a bare word mentions by the organs that it is said of: "hepatic cyst", "lesions in liver and spleen"."""
-        phrases, otherwise = self.words.bare[bare.value]
+        phrases = self.words.bare[bare.value].organs
         organs = phrases.find(self.text)
         ends = [t.start for t in self.tokens if t.kind in ("mention", "bare") and t.start >= bare.end]
         earlier = [organ for organ in organs if organ.end <= bare.start][::-1]
@@ -339,7 +374,7 @@ class _Sentence:
             if not self.words.listed.fullmatch(self.text, *between):
                 break
             listed.append(organ)
-        return [str(organ.value) for organ in listed] or [otherwise]
+        return [str(organ.value) for organ in listed] or [_UNSAID]
 
     def _is_history(self, start: int) -> bool:
         """Whether what starts here is told of the patient's past, not of the images: "history of pneumonia"."""
@@ -391,7 +426,7 @@ class _Sentence:
             return next((t.value for t in among if t.kind == kind and t.value != "ignored"), None)
 
         side, location = self._side_of(own) or self._side_of(later), nearest("location", own + later)
-        sharing = self.words.sharing[mention.observation]
+        sharing = self._sharing(mention)
         if sharing == "none":
             side = None
         elif sharing == "shared" and side is None:
@@ -399,7 +434,9 @@ class _Sentence:
             location = location or shared_location
         if location in self.words.midline:
             side = None
-        count = nearest("count", own)
+        # "Three small nodules", but not "after 3 days there is a nodule".
+        near = [t for t in own if len(self.text[t.end : mention.start].split()) <= 4]
+        count = nearest("count", near)
         return _Statement(
             mention.observation,
             mention.status,
@@ -408,7 +445,14 @@ class _Sentence:
             nearest("severity", own + later),
             int(count) if count else None,
             max((t.value for t in own + later if t.kind == "size"), default=None),
+            mention.bare,
         )
+
+    def _sharing(self, mention: _Mention) -> str:
+        name = mention.observation
+        if name == _UNSAID and mention.bare is not None:
+            name = self.words.bare[mention.bare].otherwise
+        return str(self.words.sharing.get(name, "own"))
 
     def _side_of(self, details: list[Token]) -> Side | None:
         """The first side among ``details``, both where the next side word is joined to it."""
@@ -424,7 +468,7 @@ class _Sentence:
     def _shared(self, i: int) -> tuple[Side | None, str | None]:
         """What mention ``i`` shares with a neighbour: "left effusion and atelectasis", "A and B in the left base"."""
         mention = self.mentions[i]
-        if i and self.words.sharing[self.mentions[i - 1].observation] == "shared":
+        if i and self._sharing(self.mentions[i - 1]) == "shared":
             previous = self.mentions[i - 1]
             ended = any(t.kind == "ends" and previous.end <= t.start < mention.start for t in self.tokens)
             if not ended and previous.status is not Status.ABSENT:
