@@ -2,8 +2,8 @@
 
 Works sentence by sentence. The words of a region are in the folder of the language in ``vocabulary``
 (``chest_radiograph.toml``); ``certainty`` says whether they are stated, denied or left open. Over a report, present
-counts over uncertain over absent, and the sides of all mentions with that status are merged. How far it agrees with people is measured by
-``benchmarks/labeller_agreement.py``: see docs/labeller.md.
+counts over uncertain over absent, and the sides of all mentions with that status are merged. How far it agrees with
+people is measured by ``benchmarks/labeller_agreement.py``: see docs/labeller.md.
 """
 
 from __future__ import annotations
@@ -138,9 +138,7 @@ def no_finding(findings: Iterable[Finding]) -> bool:
     return all(f.status is Status.ABSENT or f.observation in _DEVICES for f in findings)
 
 
-def _sentences(
-    texts: Iterable[str | None], region: str, language: str
-) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
+def _sentences(texts: Iterable[str | None], region: str, language: str) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
     words = words_of(language, region)
     said: dict[int, str] = {}
     for text in texts:
@@ -212,7 +210,6 @@ class Words:
             for table in words.get("bare", ())
         ]
         self.midline = words.get("midline", {}).get("locations", ())
-        self.sizes = _Sizes(words["measurement"]) if "measurement" in words else None
         self.details = Phrases(
             [
                 *(("side", phrases, side) for side, phrases in words["side"].items()),
@@ -224,12 +221,16 @@ class Words:
                 ("link", words["links"]["words"], None),
             ]
         )
+        self.sizes = _Sizes(words["measurement"]) if "measurement" in words else None
         joints = any_of(words["joints"]["words"])
         self.joints = re.compile(rf",? {joints} |[,;:/]")
         # Between two side words that belong together: "left upper and right lower lobe opacities".
         places, links, articles = (any_of(joined[kind]) for kind in ("places", "words", "articles"))
+        size = self.sizes.pattern if self.sizes else "(?!)"
         self.joined_sides = re.compile(
-            rf"(?:[ -](?:{places}|\d+\w*))*,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?"
+            rf"(?:[ -](?:{places}|\d+\w*))*(?:,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?"
+            # "5 mm in the right upper lobe and one 7 mm in the left lower lobe".
+            rf"|(?:,|,? {links}) (?:\w+ )?{size} (?:\w+ )?(?:{articles} )?)"
         )
         # Between two organs of one list: "no lesion in the liver, spleen or pancreas".
         self.listed = re.compile(rf"(?:,|/|,? {links}) ?(?:{articles} )?")
@@ -237,7 +238,7 @@ class Words:
         self.read = lru_cache(maxsize=1 << 14)(self._read)
 
     def settled(self, statements: tuple[_Statement, ...], said: dict[int, str]) -> tuple[_Statement, ...]:
-        """The statements about our observations: what is said of no organ is of the last ``said`` ("the mass enhances")."""
+        """The statements about our observations; one of no organ is about the last ``said`` ("the mass enhances")."""
         if all(statement.bare is None for statement in statements):
             return statements
         settled = []
@@ -284,7 +285,8 @@ class _Sizes:
         number = rf"(\d+(?:\.\d+)?|\.\d+)(?:[ -]?(?:({mm})|({cm}))\b)?"
         self.one = re.compile(number)
         several = re.sub(r"\((?!\?)", "(?:", number)
-        self.size = re.compile(rf"(?<![\w.,]){several}(?: ?{by} ?{several})*")
+        self.pattern = rf"{several}(?: ?{by} ?{several})*"
+        self.size = re.compile(rf"(?<![\w.,]){self.pattern}")
         self.of_another = re.compile(rf"\b{before} $"), re.compile(rf"[ ,]*{after}\b")
 
     def find(self, text: str) -> list[Token]:
@@ -314,7 +316,7 @@ class _Sentence:
 
     @cached_property
     def details(self) -> list[Token]:
-        """Sides, places, severities, counts, sizes and links; looked for only where something is present or uncertain."""
+        """Sides, places, severities, counts, sizes, links: looked for only where something is present or uncertain."""
         details = self.words.details.find(self.text)
         sizes = self.words.sizes.find(self.text) if self.words.sizes else []
         # "2." is the number of a list item, and "2 cm" counts nothing.
@@ -357,16 +359,30 @@ class _Sentence:
                 self.denied += token.value
 
     def _said_of(self, bare: Token) -> list[str]:
-        """What a bare word mentions by the organs that it is said of: "hepatic cyst", "lesions in liver and spleen"."""
-        phrases = self.words.bare[bare.value].organs
-        organs = phrases.find(self.text)
+        """What a bare word mentions by the organs that it is said of: "hepatic cyst", "lesions in liver and spleen".
+
+        An organ within the word counts before one just before it, one after it and one that the sentence began with.
+        """
+        organs = self.words.bare[bare.value].organs.find(self.text)
         ends = [t.start for t in self.tokens if t.kind in ("mention", "bare") and t.start >= bare.end]
         earlier = [organ for organ in organs if organ.end <= bare.start][::-1]
-        later = [organ for organ in organs if bare.end <= organ.start < min(ends, default=len(self.text))]
+        later = [
+            organ
+            for organ in organs
+            if bare.end <= organ.start < min(ends, default=len(self.text))
+            and len(self.text[bare.end : organ.start].split()) <= 8
+            # "The interface of the tumor and the liver" is no tumor of the liver.
+            and not self.words.listed.fullmatch(self.text, bare.end, organ.start)
+        ]
         starts = [t.end for t in self.tokens if t.kind in ("mention", "bare", "ends") and t.end <= bare.start]
         inside = [organ for organ in organs if organ.start < bare.end and bare.start < organ.end]
-        near = [organ for organ in earlier if len(self.text[organ.end : bare.start].split()) <= 2]
-        near = [o for o in near if o.start >= max(starts, default=0) and not self.words.joints.search(self.text, o.end, bare.start)]
+        near = [
+            organ
+            for organ in earlier
+            if organ.start >= max(starts, default=0)
+            and len(self.text[organ.end : bare.start].split()) <= 2
+            and not self.words.joints.search(self.text, organ.end, bare.start)
+        ]
         listed = (inside or near or later or earlier)[:1]
         row = later if listed and listed[0] in later else earlier
         for organ in row[row.index(listed[0]) + 1 :] if listed and listed[0] in row else ():
@@ -435,7 +451,7 @@ class _Sentence:
         if location in self.words.midline:
             side = None
         # "Three small nodules", but not "after 3 days there is a nodule".
-        near = [t for t in own if len(self.text[t.end : mention.start].split()) <= 4]
+        near = [t for t in own if len(self.text[t.end : mention.start].split()) <= 3]
         count = nearest("count", near)
         return _Statement(
             mention.observation,

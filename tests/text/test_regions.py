@@ -16,7 +16,15 @@ from mmfm.text.phrases import spellings, vocabulary
 
 VOLUMES = ("chest_ct", "abdomen", "head")
 DRAWN = {
-    "chest_ct": {"nodule", "pleural_effusion", "consolidation", "emphysema", "pneumothorax", "cardiomegaly", "fracture"},
+    "chest_ct": {
+        "nodule",
+        "pleural_effusion",
+        "consolidation",
+        "emphysema",
+        "pneumothorax",
+        "cardiomegaly",
+        "fracture",
+    },
     "abdomen": {"liver_lesion", "kidney_lesion", "pancreas_lesion", "free_fluid"},
     "head": {"brain_mass", "infarct", "intracranial_hemorrhage", "hydrocephalus"},
 }
@@ -59,7 +67,6 @@ def test_each_side_place_and_status_comes_back(region: str, name: str) -> None:
 
 @pytest.mark.parametrize(("region", "name"), EACH)
 def test_each_severity_count_and_size_comes_back(region: str, name: str) -> None:
-    words = vocabulary(region)
     place = places(region)[1]
     for severity, count, size in product(severities(region), (None, 1, 2, 3, 7, 10), (None, 4.0, 12.5, 130.0)):
         measurement = None if size is None else Measurement(value=size, unit="mm")
@@ -75,7 +82,9 @@ def test_what_is_absent_comes_back(region: str) -> None:
     back = label_report(describe(absent, region=region)[0], region=region)
     assert {f.observation: f.status for f in back} == dict.fromkeys(observations(region), Status.ABSENT)
     for one in absent:
-        assert [f.observation for f in label_report(describe([one], region=region)[0], region=region)] == [one.observation]
+        assert [f.observation for f in label_report(describe([one], region=region)[0], region=region)] == [
+            one.observation
+        ]
 
 
 @settings(max_examples=150, deadline=None)
@@ -113,7 +122,11 @@ def test_a_vocabulary_is_sound(region: str) -> None:
         assert table["sides"] in ("shared", "own", "none")
         assert table["wording"]
     named = [
-        *(name for table in words["part"] for name in (*table["denies"], *table.get("states", {}), *table.get("hints", {}))),
+        *(
+            name
+            for table in words["part"]
+            for name in (*table["denies"], *table.get("states", {}), *table.get("hints", {}))
+        ),
         *(name for table in (*words["collective"], *words["normal"]) for name in table["denies"]),
         *(name for table in words["bare"] for name in (*table["of"], table.get("otherwise", "none"))),
     ]
@@ -126,7 +139,9 @@ def _all_spellings(words: Any) -> set[str]:
     if isinstance(words, str):
         return set(spellings(words))
     values = words.values() if isinstance(words, dict) else words
-    return {spelling for value in values for spelling in _all_spellings(value)} if not isinstance(words, bool) else set()
+    return (
+        {spelling for value in values for spelling in _all_spellings(value)} if not isinstance(words, bool) else set()
+    )
 
 
 def test_every_mention_stands_for_itself() -> None:
@@ -152,7 +167,7 @@ def test_a_region_without_words_is_refused(call: Any) -> None:
 def test_a_language_without_the_region_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "italian").mkdir()
     monkeypatch.setattr("mmfm.text.phrases.FOLDER", tmp_path)
-    with pytest.raises(ConfigError, match="'italian'.*'head'"):
+    with pytest.raises(ConfigError, match=r"'italian'.*'head'"):
         label_report("Emorragia.", region="head", language="italian")
 
 

@@ -28,7 +28,9 @@ FORMULATIONS = {
         "There is an 8 mm nodule in the right upper lobe.": "+nodule@right:upper_lobe~8",
         "8-mm solid nodule, left lower lobe.": "+nodule@left:lower_lobe~8",
         "A 1.2 x 0.9 cm spiculated nodule is seen in the RUL.": "+nodule@right:upper_lobe~12",
-        "Ground-glass nodule measuring 14 mm in the apical segment of the left upper lobe.": "+nodule@left:upper_lobe~14",
+        "Ground-glass nodule measuring 14 mm in the apical segment of the left upper lobe.": (
+            "+nodule@left:upper_lobe~14"
+        ),
         "Two nodules in the right lower lobe, the larger 9 mm in diameter.": "+nodule@right:lower_lobe#2~9",
         "Three pulmonary nodules are present in both lungs, measuring up to 7 mm.": "+nodule@both#3~7",
         "Multiple bilateral pulmonary nodules.": "+nodule@both",
@@ -39,6 +41,12 @@ FORMULATIONS = {
         "Calcified granuloma in the left lower lobe.": "+nodule@left:lower_lobe",
         "No suspicious pulmonary nodule or mass.": "-nodule -mass",
         "No pulmonary nodules.": "-nodule",
+        "There are 2 nodules, one 5 mm in the right upper lobe and one 7 mm in the left lower lobe.": (
+            "+nodule@both:upper_lobe#2~7"
+        ),
+        "Nodules: 6 mm in the right upper lobe, 4 mm in the left upper lobe.": "+nodule@both:upper_lobe~6",
+        "After 10 days there is an opacity in the lingula.": "+lung_opacity@left:upper_lobe",
+        "Spiculated mass in the left breast.": "",
         "No nodular or infiltrative lesion was detected in the lung parenchyma.": "-nodule -lung_opacity -mass",
         "Nodule in the superior segment of the right lower lobe measures 11 mm (previously 8 mm).": (
             "+nodule@right:lower_lobe~11"
@@ -71,7 +79,9 @@ FORMULATIONS = {
         "The heart is mildly enlarged.": "+cardiomegaly/mild",
         "Cardiothoracic index is increased.": "+cardiomegaly",
         "Severe cardiomegaly.": "+cardiomegaly/severe",
-        "Calcified atheroma plaques in the aorta and coronary arteries.": "+arterial_calcification +coronary_calcification",
+        "Calcified atheroma plaques in the aorta and coronary arteries.": (
+            "+arterial_calcification +coronary_calcification"
+        ),
         "Coronary artery calcifications.": "+coronary_calcification",
         "Severe three-vessel coronary artery calcification.": "+coronary_calcification/severe",
         "No coronary calcification.": "-coronary_calcification",
@@ -134,7 +144,9 @@ FORMULATIONS = {
         ),
         "Multiple hepatic metastases.": "+liver_lesion",
         "Simple hepatic cyst in segment IVa.": "+liver_lesion:left_hepatic_lobe",
-        "Subcentimeter hypodensity in hepatic segment 7, too small to characterize.": "+liver_lesion:right_hepatic_lobe",
+        "Subcentimeter hypodensity in hepatic segment 7, too small to characterize.": (
+            "+liver_lesion:right_hepatic_lobe"
+        ),
         "The liver contains three cysts measuring up to 15 mm.": "+liver_lesion#3~15",
         "Hemangioma in the dome of the liver.": "+liver_lesion:right_hepatic_lobe",
         "Cyst in the caudate lobe.": "+liver_lesion:caudate_lobe",
@@ -143,7 +155,9 @@ FORMULATIONS = {
         "No hepatic or renal lesions.": "-liver_lesion -kidney_lesion",
         "Possible metastasis in the right lobe of the liver.": "?liver_lesion:right_hepatic_lobe",
         "Findings consistent with HCC.": "+liver_lesion",
-        "The liver, spleen, pancreas and adrenal glands are unremarkable.": f"{LIVER} {SPLEEN} {PANCREAS} -adrenal_mass",
+        "The liver, spleen, pancreas and adrenal glands are unremarkable.": (
+            f"{LIVER} {SPLEEN} {PANCREAS} -adrenal_mass"
+        ),
         "The liver is normal in size.": "-hepatomegaly",
         "The liver is enlarged.": "+hepatomegaly",
         "Hepatosplenomegaly.": "+hepatomegaly +splenomegaly",
@@ -222,6 +236,9 @@ FORMULATIONS = {
         "7 cm mesenteric mass.": "+bowel_mass~70",
         "Lesion in the L2 vertebral body.": "",
         "Subcutaneous nodules.": "",
+        "There is a mass in the right kidney. The mass measures 3.5 cm.": "+kidney_lesion@right~35",
+        "Mass in the left breast. The mass is 2 cm.": "",
+        "Fat at the interface of the tumor and the liver.": "",
         "Liver cyst. Left renal cyst.": "+liver_lesion +kidney_lesion@left",
     },
     "head": {
@@ -276,6 +293,8 @@ FORMULATIONS = {
         "No intracranial mass lesion.": "-brain_mass",
         "Findings may represent glioblastoma.": "?brain_mass",
         "Mass in the left parotid gland.": "",
+        "Nasopharyngeal mass on the right. This tumor measures 4 cm.": "",
+        "There is a mass with marked enhancement in the pineal region.": "+brain_mass",
         "Lytic lesion in the calvarium.": "",
         "Vestibular schwannoma in the left cerebellopontine angle.": "+brain_mass@left:cerebellopontine_angle",
         "Mild hydrocephalus.": "+hydrocephalus/mild",
@@ -324,7 +343,9 @@ FORMULATIONS = {
         "The brain parenchyma is normal.": "-brain_mass -infarct",
         "Frontal sinus opacification.": "+sinus_disease",
         "Intracranial hemorrhage cannot be excluded.": "?intracranial_hemorrhage",
-        "Mass versus abscess in the left temporal lobe.": "?brain_mass@left:temporal_lobe ?brain_abscess@left:temporal_lobe",
+        "Mass versus abscess in the left temporal lobe.": (
+            "?brain_mass@left:temporal_lobe ?brain_abscess@left:temporal_lobe"
+        ),
         "History of stroke.": "",
     },
 }
