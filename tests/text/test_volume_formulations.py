@@ -41,6 +41,7 @@ FORMULATIONS = {
         "Calcified granuloma in the left lower lobe.": "+nodule@left:lower_lobe",
         "No suspicious pulmonary nodule or mass.": "-nodule -mass",
         "No pulmonary nodules.": "-nodule",
+        "Image 3: nodule in the left lung with T2 signal.": "+nodule@left",
         "There are 2 nodules, one 5 mm in the right upper lobe and one 7 mm in the left lower lobe.": (
             "+nodule@both:upper_lobe#2~7"
         ),
@@ -239,6 +240,8 @@ FORMULATIONS = {
         "There is a mass in the right kidney. The mass measures 3.5 cm.": "+kidney_lesion@right~35",
         "Mass in the left breast. The mass is 2 cm.": "",
         "Fat at the interface of the tumor and the liver.": "",
+        "Small type 1 hiatal hernia.": "+hernia/small",
+        "15-minute delayed image shows a left adrenal nodule.": "+adrenal_mass@left",
         "Liver cyst. Left renal cyst.": "+liver_lesion +kidney_lesion@left",
     },
     "head": {
