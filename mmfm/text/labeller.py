@@ -2,8 +2,8 @@
 
 Works sentence by sentence. The words of a region are in the folder of the language in ``vocabulary``
 (``chest_radiograph.toml``); ``certainty`` says whether they are stated, denied or left open. Over a report, present
-counts over uncertain over absent, and the sides of all mentions with that status are merged. How far it agrees with people is measured by
-``benchmarks/labeller_agreement.py``: see docs/labeller.md.
+counts over uncertain over absent, and the sides of all mentions with that status are merged. How far it agrees with
+people is measured by ``benchmarks/labeller_agreement.py``: see docs/labeller.md.
 """
 
 from __future__ import annotations
@@ -24,18 +24,28 @@ OBSERVATIONS: tuple[str, ...] = observations(CHEST_RADIOGRAPH)
 """The observations on chest radiographs: the 13 of CheXpert besides no_finding, and 7 of Open-i."""
 
 _DEVICES = ("support_devices", "medical_material")
-
-
 _MEANING = frozenset({"mention", "hint", "bare", "collective", "normal"})
 
 
+_NONE, _UNSAID = "none", ""
+"""What a bare word mentions: none of our observations; what the sentence does not say."""
+
+
+class _Bare(NamedTuple):
+    """Words that mention an observation only by the organ that they are said of."""
+
+    organs: Phrases
+    otherwise: str
+
+
 class _Mention(NamedTuple):
-    """An observation in a sentence, where it stands, and whether it is only hinted at."""
+    """An observation in a sentence, where it stands, and by which bare word, if by one."""
 
     start: int
     end: int
     observation: str
     status: Status
+    bare: int | None = None
 
 
 class _Statement(NamedTuple):
@@ -46,6 +56,7 @@ class _Statement(NamedTuple):
     severity: str | None = None
     number: int | None = None
     size_mm: float | None = None
+    bare: int | None = None
 
     def finding(self, sentence: str) -> Finding:
         return Finding(
@@ -129,10 +140,11 @@ def no_finding(findings: Iterable[Finding]) -> bool:
 
 def _sentences(texts: Iterable[str | None], region: str, language: str) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
     words = words_of(language, region)
+    said: dict[int, str] = {}
     for text in texts:
         for piece in stating(text, language) if text else ():
             for sentence in split_sentences(piece, language=language):
-                yield sentence, words.read(plain(sentence))
+                yield sentence, words.settled(words.read(plain(sentence)), said)
 
 
 def _merged(found: Iterable[Finding], region: str) -> tuple[Finding, ...]:
@@ -191,11 +203,13 @@ class Words:
         )
         # Which organ a bare word is said of, and what it then mentions.
         self.bare = [
-            (Phrases(("organ", phrases, name) for name, phrases in table["of"].items()), table.get("otherwise", "none"))
+            _Bare(
+                Phrases(("organ", phrases, name) for name, phrases in table["of"].items()),
+                table.get("otherwise", _NONE),
+            )
             for table in words.get("bare", ())
         ]
         self.midline = words.get("midline", {}).get("locations", ())
-        self.sizes = _Sizes(words["measurement"]) if "measurement" in words else None
         self.details = Phrases(
             [
                 *(("side", phrases, side) for side, phrases in words["side"].items()),
@@ -207,17 +221,41 @@ class Words:
                 ("link", words["links"]["words"], None),
             ]
         )
+        self.sizes = _Sizes(words["measurement"]) if "measurement" in words else None
         joints = any_of(words["joints"]["words"])
         self.joints = re.compile(rf",? {joints} |[,;:/]")
         # Between two side words that belong together: "left upper and right lower lobe opacities".
         places, links, articles = (any_of(joined[kind]) for kind in ("places", "words", "articles"))
+        size = self.sizes.pattern if self.sizes else "(?!)"
         self.joined_sides = re.compile(
-            rf"(?:[ -](?:{places}|\d+\w*))*,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?"
+            rf"(?:[ -](?:{places}|\d+\w*))*(?:,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?"
+            # "5 mm in the right upper lobe and one 7 mm in the left lower lobe".
+            rf"|(?:,|,? {links}) (?:\w+ )?{size} (?:\w+ )?(?:{articles} )?)"
         )
         # Between two organs of one list: "no lesion in the liver, spleen or pancreas".
         self.listed = re.compile(rf"(?:,|/|,? {links}) ?(?:{articles} )?")
         # Reports repeat sentences, hence the cache.
         self.read = lru_cache(maxsize=1 << 14)(self._read)
+
+    def settled(self, statements: tuple[_Statement, ...], said: dict[int, str]) -> tuple[_Statement, ...]:
+        """The statements about our observations; one of no organ is about the last ``said`` ("the mass enhances")."""
+        if all(statement.bare is None for statement in statements):
+            return statements
+        settled = []
+        for statement in statements:
+            if statement.bare is not None:
+                absent, name = statement.status is Status.ABSENT, statement.observation
+                if name == _UNSAID:
+                    otherwise = self.bare[statement.bare].otherwise
+                    name = otherwise if absent else said.get(statement.bare, otherwise)
+                elif not absent:
+                    said[statement.bare] = name
+                if name == _NONE:
+                    continue
+                side = None if self.sharing[name] == "none" else statement.laterality
+                statement = statement._replace(observation=name, laterality=side)
+            settled.append(statement)
+        return tuple(settled)
 
     def _read(self, sentence: str) -> tuple[_Statement, ...]:
         """What one ``plain`` sentence states."""
@@ -247,8 +285,9 @@ class _Sizes:
         number = rf"(\d+(?:\.\d+)?|\.\d+)(?:[ -]?(?:({mm})|({cm}))\b)?"
         self.one = re.compile(number)
         several = re.sub(r"\((?!\?)", "(?:", number)
-        self.size = re.compile(rf"(?<![\w.,]){several}(?: ?{by} ?{several})*")
-        self.of_another = re.compile(rf"\b{before} $"), re.compile(rf"[ ,(]*{after}\b")
+        self.pattern = rf"{several}(?: ?{by} ?{several})*"
+        self.size = re.compile(rf"(?<![\w.,]){self.pattern}")
+        self.of_another = re.compile(rf"\b{before} $"), re.compile(rf"[ ,]*{after}\b")
 
     def find(self, text: str) -> list[Token]:
         """Returns the sizes in a ``plain`` sentence, each the longest diameter in mm."""
@@ -277,7 +316,7 @@ class _Sentence:
 
     @cached_property
     def details(self) -> list[Token]:
-        """Sides, places, severities, counts, sizes and links; looked for only where something is present or uncertain."""
+        """Sides, places, severities, counts, sizes, links: looked for only where something is present or uncertain."""
         details = self.words.details.find(self.text)
         sizes = self.words.sizes.find(self.text) if self.words.sizes else []
         # "2." is the number of a list item, and "2 cm" counts nothing.
@@ -295,11 +334,11 @@ class _Sentence:
     def statements(self) -> tuple[_Statement, ...]:
         self._read_mentions()
         self._read_parts()
-        self.mentions.sort()
+        self.mentions.sort(key=lambda mention: mention[:3])
         statements = [_Statement(name, Status.ABSENT) for name in self.denied]
         for i, mention in enumerate(self.mentions):
             if mention.status is Status.ABSENT:
-                statements.append(_Statement(mention.observation, Status.ABSENT))
+                statements.append(_Statement(mention.observation, Status.ABSENT, bare=mention.bare))
             else:
                 statements.append(self._detailed(i))
         return tuple(statements)
@@ -312,36 +351,46 @@ class _Sentence:
             if token.kind == "mention":
                 self.mentions.append(_Mention(token.start, token.end, token.value, status))
             elif token.kind == "bare":
-                names = {name: None for name in self._said_of(token) if name != "none"}
-                self.mentions += [_Mention(token.start, token.end, name, status) for name in names]
+                names = dict.fromkeys(self._said_of(token))
+                self.mentions += [_Mention(token.start, token.end, name, status, token.value) for name in names]
             elif token.kind == "hint":
                 self.mentions.append(_Mention(token.start, token.end, token.value, _at_most_uncertain(status)))
             elif status is (Status.ABSENT if token.kind == "collective" else Status.PRESENT):
                 self.denied += token.value
 
     def _said_of(self, bare: Token) -> list[str]:
-        """What a bare word mentions by the organs that it is said of: "hepatic cyst", "lesions in liver and spleen"."""
-        phrases, otherwise = self.words.bare[bare.value]
-        organs = phrases.find(self.text)
+        """What a bare word mentions by the organs that it is said of: "hepatic cyst", "lesions in liver and spleen".
+
+        An organ within the word counts before one just before it, one after it and one that the sentence began with.
+        """
+        organs = self.words.bare[bare.value].organs.find(self.text)
         ends = [t.start for t in self.tokens if t.kind in ("mention", "bare") and t.start >= bare.end]
         earlier = [organ for organ in organs if organ.end <= bare.start][::-1]
-        later = [organ for organ in organs if bare.end <= organ.start < min(ends, default=len(self.text))]
+        later = [
+            organ
+            for organ in organs
+            if bare.end <= organ.start < min(ends, default=len(self.text))
+            and len(self.text[bare.end : organ.start].split()) <= 8
+            # "The interface of the tumor and the liver" is no tumor of the liver.
+            and not self.words.listed.fullmatch(self.text, bare.end, organ.start)
+        ]
         starts = [t.end for t in self.tokens if t.kind in ("mention", "bare", "ends") and t.end <= bare.start]
         inside = [organ for organ in organs if organ.start < bare.end and bare.start < organ.end]
-        near = [organ for organ in earlier if len(self.text[organ.end : bare.start].split()) <= 2]
         near = [
-            o
-            for o in near
-            if o.start >= max(starts, default=0) and not self.words.joints.search(self.text, o.end, bare.start)
+            organ
+            for organ in earlier
+            if organ.start >= max(starts, default=0)
+            and len(self.text[organ.end : bare.start].split()) <= 2
+            and not self.words.joints.search(self.text, organ.end, bare.start)
         ]
-        chosen = inside or near or later or earlier
-        listed = chosen[:1]
-        for organ in chosen[1:]:
+        listed = (inside or near or later or earlier)[:1]
+        row = later if listed and listed[0] in later else earlier
+        for organ in row[row.index(listed[0]) + 1 :] if listed and listed[0] in row else ():
             between = sorted((listed[-1].start, listed[-1].end, organ.start, organ.end))[1:3]
             if not self.words.listed.fullmatch(self.text, *between):
                 break
             listed.append(organ)
-        return [str(organ.value) for organ in listed] or [otherwise]
+        return [str(organ.value) for organ in listed] or [_UNSAID]
 
     def _is_history(self, start: int) -> bool:
         """Whether what starts here is told of the patient's past, not of the images: "history of pneumonia"."""
@@ -393,7 +442,7 @@ class _Sentence:
             return next((t.value for t in among if t.kind == kind and t.value != "ignored"), None)
 
         side, location = self._side_of(own) or self._side_of(later), nearest("location", own + later)
-        sharing = self.words.sharing[mention.observation]
+        sharing = self._sharing(mention)
         if sharing == "none":
             side = None
         elif sharing == "shared" and side is None:
@@ -401,7 +450,9 @@ class _Sentence:
             location = location or shared_location
         if location in self.words.midline:
             side = None
-        count = nearest("count", own)
+        # "Three small nodules", but not "after 3 days there is a nodule".
+        near = [t for t in own if len(self.text[t.end : mention.start].split()) <= 3]
+        count = nearest("count", near)
         return _Statement(
             mention.observation,
             mention.status,
@@ -410,7 +461,14 @@ class _Sentence:
             nearest("severity", own + later),
             int(count) if count else None,
             max((t.value for t in own + later if t.kind == "size"), default=None),
+            mention.bare,
         )
+
+    def _sharing(self, mention: _Mention) -> str:
+        name = mention.observation
+        if name == _UNSAID and mention.bare is not None:
+            name = self.words.bare[mention.bare].otherwise
+        return str(self.words.sharing.get(name, "own"))
 
     def _side_of(self, details: list[Token]) -> Side | None:
         """The first side among ``details``, both where the next side word is joined to it."""
@@ -426,7 +484,7 @@ class _Sentence:
     def _shared(self, i: int) -> tuple[Side | None, str | None]:
         """What mention ``i`` shares with a neighbour: "left effusion and atelectasis", "A and B in the left base"."""
         mention = self.mentions[i]
-        if i and self.words.sharing[self.mentions[i - 1].observation] == "shared":
+        if i and self._sharing(self.mentions[i - 1]) == "shared":
             previous = self.mentions[i - 1]
             ended = any(t.kind == "ends" and previous.end <= t.start < mention.start for t in self.tokens)
             if not ended and previous.status is not Status.ABSENT:

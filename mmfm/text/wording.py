@@ -30,18 +30,15 @@ def describe(findings: Iterable[Finding], *, region: str = CHEST_RADIOGRAPH) -> 
     Raises:
         ConfigError: there is no such region.
     """
-    words = region_words(region)
-    template, findings = words["template"], list(findings)
-    told = [
-        f
-        for f in findings
-        if f.status is Status.PRESENT or (f.status is Status.UNCERTAIN and "status" in template["tells"])
-    ]
-    stated = [_sentence(finding, words) for finding in told]
-    denied = [words["observation"][f.observation]["wording"] for f in findings if f.status is Status.ABSENT]
+    words, findings = region_words(region), list(findings)
+    template = words["template"]
+    all_told = "status" in template["tells"]
+    told = (Status.PRESENT, Status.UNCERTAIN) if all_told else (Status.PRESENT,)
+    stated = [_sentence(finding, words) for finding in findings if finding.status in told]
+    absent = [words["observation"][f.observation]["wording"] for f in findings if f.status is Status.ABSENT]
     denial = []
-    if denied and "status" in template["tells"]:
-        *others, last = denied
+    if absent and all_told:
+        *others, last = absent
         denial = [f"No {', '.join(others)} or {last}." if others else f"No {last}."]
     if not stated:
         return " ".join(denial) or template["findings"], template["impression"]
