@@ -2,8 +2,8 @@
 
 The anatomy is the ICBM 2009a symmetric template at 1 mm (Fonov et al., NeuroImage 2011, 54:313-327), which the wheel of
 ``nilearn`` carries as a T1 image without skull and maps of grey and white matter. What lies outside the brain is built
-around it (``_template``). A patient is that template seen through a smooth map: size, shape, a random warp that ends its
-symmetry, the width of the ventricles, mass effect, and how the head lies in the scanner. The map is made on a fixed
+around it (``_template``). A patient is that template seen through a smooth map: size, shape, a random warp that ends
+its symmetry, the width of the ventricles, mass effect, and how the head lies in the scanner. The map is made on a fixed
 coarse grid of the scanner and refined to the grid asked for, so that a place in mm does not depend on the spacing.
 
 Images follow from relaxation times by the equations of spin echo, inversion recovery and diffusion (``_Sequences``).
@@ -79,6 +79,8 @@ class _Template(NamedTuple):
     """(3, ...): direction away from the ventricles, smooth."""
     brain: Floats
     """Signed distance to the space that the brain fills, mm, below 0 inside."""
+    skin: Floats
+    """The same to the outside of the head."""
     place: NDArray[np.uint8]
     """n for ``PLACES[n - 1]``, 0 elsewhere and within 4 mm of another place."""
     horns: float
@@ -118,10 +120,9 @@ def draw(
     lesions = _lesions(rng, space, [name for name in present if name != "hydrocephalus"])
 
     grid = _Grid(spacing)
-    at = space.refined(grid)
+    at = space.refined(space.at, grid)
     sequences = _Sequences.of(rng)
-    choroid = [space.find((side * 24, -42, 10)) for side in (-1, 1)]
-    images, tissue = _render(rng, sequences, grid, at, template, atrophy, age, choroid)
+    images, tissue = _render(rng, sequences, grid, at, space, atrophy, age)
     segmentation = np.zeros(grid.shape, np.uint8)
     for number, lesion in enumerate(lesions, 1):
         lesion.paint(images, segmentation, number, grid, at, tissue, sequences)
@@ -174,7 +175,8 @@ def _template() -> _Template:
     fluid = np.where(brain < 0, np.clip((148 - t1) / 74, 0, 1), 0)
     share = white / np.maximum(grey + white, 1)
     parenchyma = np.where(brain < 0, 255 * (1 - fluid), 0)
-    fluid, fat, muscle = _around(brain, fluid, x, y, z)
+    skin = _signed_distance(_outline(brain, x, y, z), 2)
+    fluid, fat, muscle = _around(brain, -skin, fluid, x, y, z)
 
     ventricle = _ventricles(t1, x, y, z)
     distance = _signed_distance(ventricle, 1)
@@ -194,6 +196,7 @@ def _template() -> _Template:
         ventricle=_whole(distance),
         outward=np.stack([_whole(a, sign) for a, sign in zip(outward, (-1, 1, 1), strict=True)]).astype(np.float32),
         brain=_whole(brain),
+        skin=_whole(skin),
         place=_whole(_place_map(brain, x, y, z)),
         horns=2 * _reach(frontal),
         skull=2 * _reach(brain < 2),
@@ -216,7 +219,7 @@ def _read(name: str) -> Floats:
             fix="install it: pip install 'mmfm[synthetic]'",
         )
     file = f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    image = nibabel.load(Path(found.origin).parent / "datasets" / "data" / file)
+    image = nibabel.Nifti1Image.from_filename(Path(found.origin).parent / "datasets" / "data" / file)
     first = np.rint(np.array([0, _ORIGIN[1], _LOWEST]) - image.affine[:3, 3]).astype(int)
     below = int(_LOWEST - _ORIGIN[2])
     sizes = (_SHAPE[0], _SHAPE[1], _SHAPE[2] - below)
@@ -281,15 +284,22 @@ def _reach(mask: Masks) -> float:
     return float(np.flatnonzero(mask.any(axis=(1, 2)))[-1]) + 0.5
 
 
-def _around(brain: Floats, fluid: Floats, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats]:
+def _outline(brain: Floats, x: Floats, y: Floats, z: Floats) -> Masks:
+    """Returns the head: what is near the brain, and a face and neck below it."""
+    near = brain < 12
+    shadow = np.maximum.accumulate(near[:, :, ::-1], axis=2)[:, :, ::-1]
+    lower = np.clip(-30 - z, 0, None)
+    return (shadow & (y > -122 + 0.75 * lower) & (x < 84 - 0.4 * lower) & (y < 84 - 0.1 * lower)) | near
+
+
+def _around(
+    brain: Floats, depth: Floats, fluid: Floats, x: Floats, y: Floats, z: Floats
+) -> tuple[Floats, Floats, Floats]:
     """Returns fractions of fluid, fat and muscle with the head around the brain: none of them is bone or air.
 
     Dura, skull with its marrow, scalp, and below the brain a plain face: orbits, sinuses, mastoid cells and muscle.
+    ``depth`` is that below the skin, mm.
     """
-    shadow = np.maximum.accumulate((brain < 12)[:, :, ::-1], axis=2)[:, :, ::-1]
-    lower = np.clip(-30 - z, 0, None)
-    outline = (shadow & (y > -122 + 0.75 * lower) & (x < 84 - 0.4 * lower) & (y < 84 - 0.1 * lower)) | (brain < 12)
-    depth = -_signed_distance(outline, 2)
 
     def band(values: Floats, low: float, high: float) -> Floats:
         return np.clip(values - low + 0.5, 0, 1) * np.clip(high - values + 0.5, 0, 1)
@@ -323,8 +333,8 @@ def _around(brain: Floats, fluid: Floats, x: Floats, y: Floats, z: Floats) -> tu
 def _place_map(brain: Floats, x: Floats, y: Floats, z: Floats) -> NDArray[np.uint8]:
     """Returns the place of every voxel that lies in one by more than 4 mm.
 
-    The rule, in MNI mm; planes through landmarks of the sulci as Talairach and Tournoux (1988) and the atlas of Duvernoy
-    (The Human Brain, 1999) show them:
+    The rule, in MNI mm; planes through landmarks of the sulci as Talairach and Tournoux (1988) and the atlas of
+    Duvernoy (The Human Brain, 1999) show them:
 
     - central sulcus: y = -5 - 0.45 z (hand knob near y -30 at z 55; y -12 at z 15);
     - Sylvian fissure: z = -5 - 0.5 y, from (y 10, z -10) to (y -45, z 17); temporal pole to y 22;
@@ -414,9 +424,9 @@ class _Space:
         points = np.stack(np.meshgrid(*self.axes, indexing="ij"))
         angles = np.clip(rng.normal(0, [4, 5, 3]), -12, 12)
         turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
-        shift = rng.uniform(-4, 4, 3) + [5.0, 0.0, 0.0]
+        shift = rng.uniform([1, -4, -4], [9, 4, 4])
         size = (0.89 if female else 0.92) * (1 + rng.uniform(-0.025, 0.025, 3) + rng.uniform(-0.025, 0.025))
-        moved = np.einsum("ij,j...->i...", turn / size[:, None], points - (shift).reshape(3, 1, 1, 1))
+        moved = np.einsum("ij,j...->i...", turn / size[:, None], points - shift.reshape(3, 1, 1, 1))
         s, p, left = moved
         at = np.stack([-left, -p - 16, s + 8])
         for width, amplitude in ((24.0, 2.2), (7.0, 1.0)):
@@ -428,7 +438,7 @@ class _Space:
 
     def _widen(self, widening: float) -> None:
         """Moves the wall of the ventricles; the brain between it and the skull is compressed, the skull stays."""
-        steps = max(2, int(np.ceil(abs(widening) / 1.5)))
+        steps = max(1, int(np.ceil(abs(widening) / 2.5)))
         inside = _sample(self.template.brain, self.at) < 0
         at = self.at[:, inside]
         for _ in range(steps):
@@ -458,9 +468,9 @@ class _Space:
         nearest = np.unravel_index(distance.argmin(), distance.shape)
         return np.array([a[i] for a, i in zip(self.axes, nearest, strict=True)])
 
-    def refined(self, grid: _Grid) -> Floats:
-        """Returns (3, D, H, W) template mm of every voxel."""
-        out = self.at.astype(np.float32)
+    def refined(self, values: NDArray, grid: _Grid) -> Floats:
+        """Returns (n, D, H, W) values of every voxel from those of the coarse grid, (n, ...)."""
+        out = values.astype(np.float32)
         for axis, (coarse, fine) in enumerate(zip(self.axes, grid.axes, strict=True), 1):
             weights = make_interp_spline(coarse, np.eye(len(coarse)), k=3)(fine).astype(np.float32)
             out = np.moveaxis(np.tensordot(weights, out, (1, axis)), 0, axis)
@@ -494,7 +504,7 @@ ACUTE_BLOOD = _Tissue(1400, 28, 0.85, 0.5)
 EARLY_BLOOD = _Tissue(380, 30, 0.85, 0.6)
 LATE_BLOOD = _Tissue(420, 180, 0.90, 0.7)
 HEMOSIDERIN = _Tissue(1300, 22, 0.75, 0.8)
-CHOROID = _Tissue(1700, 180, 0.90, 1.2)
+CHOROID = _Tissue(1900, 140, 0.90, 1.4)
 WHITE_SPOT = _Tissue(1350, 140, 0.82, 1.1)
 
 
@@ -542,50 +552,54 @@ def _render(
     sequences: _Sequences,
     grid: _Grid,
     at: Floats,
-    template: _Template,
+    space: _Space,
     atrophy: float,
     age: float,
-    choroid: list[NDArray],
 ) -> tuple[Floats, Floats]:
     """Returns (4, D, H, W) signal without lesions, and (2, D, H, W) parenchyma and white matter."""
-    fluid, fat, muscle = (_sample(a, at) / 255 for a in (template.fluid, template.fat, template.muscle))
-    inside = fat + muscle < 0.02
-    grey, white = np.zeros((2, *grid.shape), np.float32)
-    grey[inside], white[inside] = (_sample(a, at[:, inside]) / 255 for a in (template.grey, template.white))
+    template = space.template
+    distances = np.stack([_sample(a, space.at) for a in (template.brain, template.skin)])
+    brain, skin = space.refined(distances, grid)
+
+    def fraction(volume: NDArray[np.uint8], where: Masks) -> Floats:
+        out = np.zeros(grid.shape, np.float32)
+        out[where] = _sample(volume, at[:, where]) / 255
+        return out
+
+    grey, white = (fraction(a, brain < 2) for a in (template.grey, template.white))
+    fat, muscle = (fraction(a, (brain > -2) & (skin < 3)) for a in (template.fat, template.muscle))
+    fluid = fraction(template.fluid, skin < 3)
     # Older brains have wider sulci: some of the cortex that touches fluid becomes fluid.
     widened = np.clip(fluid * (1 + 0.6 * atrophy), 0, 1)
     keep = (1 - widened) / np.maximum(1 - fluid, 1e-3)
-    brain = grey + white > 0.02
-    grey, white = (np.where(brain, a * np.minimum(keep, 1.3), a) for a in (grey, white))
-    fluid = np.where(brain, np.clip(widened, 0, 1), fluid)
-    images = sum(
-        sequences.signal(kind)[:, None, None, None] * amount
-        for kind, amount in ((GREY, grey), (WHITE, white), (FLUID, fluid), (FAT, fat), (MUSCLE, muscle))
-    )
-    for center in choroid:
-        window = grid.window(center, 9)
-        r = np.linalg.norm(
-            (grid.points(window) - center.reshape(3, 1, 1, 1)) / np.array([3, 6, 2.5]).reshape(3, 1, 1, 1), axis=0
+    cortex = grey + white > 0.02
+    grey, white = (np.where(cortex, a * np.minimum(keep, 1.3), a) for a in (grey, white))
+    fluid = np.where(cortex, widened, fluid)
+    images = np.zeros((len(SEQUENCES), *grid.shape), np.float32)
+    for kind, amount in ((GREY, grey), (WHITE, white), (FLUID, fluid), (FAT, fat), (MUSCLE, muscle)):
+        for image, value in zip(images, sequences.signal(kind), strict=True):
+            image += value * amount
+    parenchyma = grey + white
+    spots = [(place, (radius, radius, radius), WHITE_SPOT, white) for place, radius in _white_spots(rng, age)]
+    choroid = [((side * 24.0, -42.0, 10.0), (2.5, 6.0, 3.0), CHOROID, fluid) for side in (-1, 1)]
+    for place, half, kind, room in spots + choroid:
+        center = space.find(place)
+        window = grid.window(center, max(half) + 2)
+        offset = grid.points(window) - center.reshape(3, 1, 1, 1)
+        r = np.linalg.norm(offset / np.reshape(half, (3, 1, 1, 1)), axis=0)
+        amount = np.clip((1 - r) * min(half) + 0.5, 0, 1) * room[window]
+        images[(slice(None), *window)] += amount * (
+            sequences.signal(kind)[:, None, None, None] - images[(slice(None), *window)]
         )
-        amount = (np.clip(2.5 * (1 - r) + 0.5, 0, 1) * fluid[window]).astype(np.float32)
-        here = (slice(None), *window)
-        images[here] += amount * (sequences.signal(CHOROID) - sequences.signal(FLUID))[:, None, None, None]
-    spots = np.zeros(grid.shape, np.float32)
-    for center, radius in _white_spots(rng, age):
-        distance = np.linalg.norm(at - center.reshape(3, 1, 1, 1), axis=0)
-        spots = np.maximum(spots, np.clip((radius - distance) + 0.5, 0, 1))
-    spots *= white
-    images = images * (1 - spots) + sequences.signal(WHITE_SPOT)[:, None, None, None] * spots
-    return images, np.stack([grey + white, white])
+    return images, np.stack([parenchyma, white])
 
 
-def _white_spots(rng: np.random.Generator, age: float) -> list[tuple[Floats, float]]:
-    """Returns centres (template mm) and radii of the small bright spots that older white matter has."""
+def _white_spots(rng: np.random.Generator, age: float) -> list[tuple[tuple[float, float, float], float]]:
+    """Returns places (template mm) and radii of the small bright spots that older white matter has."""
     number = int(rng.poisson(max(0.0, (age - 45) / 8)))
-    centers = rng.uniform([18, -50, 16], [34, 40, 34], (number, 3)) * np.stack(
-        [rng.choice([-1, 1], number), np.ones(number), np.ones(number)], axis=1
-    )
-    return [(c.astype(np.float32), float(r)) for c, r in zip(centers, rng.uniform(1.0, 2.0, number), strict=True)]
+    sides = rng.choice([-1, 1], number)
+    rows = zip(sides, rng.uniform([18, -50, 16], [34, 40, 34], (number, 3)), rng.uniform(1, 2, number), strict=True)
+    return [((float(side * x), float(y), float(z)), float(radius)) for side, (x, y, z), radius in rows]
 
 
 def _scanned(rng: np.random.Generator, images: Floats, grid: _Grid) -> Floats:
@@ -673,7 +687,8 @@ class _Lesion:
                 mix(mask, TUMOUR)
                 mix(mask * core, CYST)
             case "cystic":
-                mix(mask, CYST)
+                mix(mask, TUMOUR)
+                mix(mask * np.clip(-1 - distance, 0, 1), CYST)
             case "infarct":
                 mix(mask * 0.9, INFARCT)
             case "acute":
@@ -800,7 +815,9 @@ def _measured(space: _Space, lesion: _Lesion) -> _Lesion | None:
     points = offsets + lesion.middle.reshape(3, 1, 1, 1)
     at = space.of(points).astype(np.float32)
     parenchyma = (_sample(space.template.grey, at) + _sample(space.template.white, at)) / 255
-    mask, _ = lesion.within(points, at, parenchyma, _sample(space.template.brain, at))
+    mask, _ = lesion.within(
+        points.astype(np.float32), at, parenchyma.astype(np.float32), _sample(space.template.brain, at)
+    )
     left = mask > 0.5
     whole = (lesion.shape(offsets) < 1).sum()
     if left.sum() < (0.4 if lesion.name == "infarct" else 0.8) * whole or left.sum() < 8:
