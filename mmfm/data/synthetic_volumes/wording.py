@@ -47,23 +47,21 @@ _INDICATIONS = {
         "Follow-up.",
     ),
 }
-_TECHNIQUES = {
-    "chest_ct": (
-        "CT of the chest without intravenous contrast.",
-        "Noncontrast CT of the chest.",
-        "Axial CT images of the chest were obtained without intravenous contrast.",
-    ),
-    "abdomen": (
-        "CT of the abdomen with intravenous contrast in the portal venous phase.",
-        "Contrast-enhanced CT of the abdomen, portal venous phase.",
-        "Axial CT images of the abdomen were obtained with intravenous contrast.",
-    ),
-    "head": (
-        "MRI of the brain without contrast: T1, T2, FLAIR and diffusion-weighted images.",
-        "Noncontrast MRI of the brain with T1, T2, FLAIR and DWI sequences.",
-        "Multisequence MRI of the head without contrast, including T1, T2, FLAIR and DWI.",
-    ),
+_TECHNIQUES = (
+    "CT of the {part} {contrast}.",
+    "Axial CT images of the {part} were obtained {contrast}.",
+    "Helical CT of the {part} {contrast}.",
+)
+_CONTRAST = {
+    None: "without intravenous contrast",
+    "arterial": "with intravenous contrast in the arterial phase",
+    "portal": "with intravenous contrast in the portal venous phase",
 }
+_HEAD_TECHNIQUES = (
+    "MRI of the brain without contrast: T1, T2, FLAIR and diffusion-weighted images.",
+    "Noncontrast MRI of the brain with T1, T2, FLAIR and DWI sequences.",
+    "Multisequence MRI of the head without contrast, including T1, T2, FLAIR and DWI.",
+)
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DESCRIBED = 3
 """Lesions of a finding that have their own place and size in the report; further ones are summed."""
@@ -82,9 +80,11 @@ def write_report(drawn: DrawnVolume, rng: np.random.Generator) -> tuple[Sections
     """
     report = _Writer(drawn, rng)
     {"chest_ct": _chest, "abdomen": _abdomen, "head": _head}[drawn.region](report)
+    techniques = _HEAD_TECHNIQUES if drawn.region == "head" else _TECHNIQUES
+    part = "abdomen" if drawn.region == "abdomen" else "chest"
     sections = Sections(
         indication=report.pick(*_INDICATIONS[drawn.region]),
-        technique=report.pick(*_TECHNIQUES[drawn.region]),
+        technique=report.pick(*techniques).format(part=part, contrast=_CONTRAST[drawn.contrast]),
         comparison="None.",
         findings=" ".join(report.sentences),
         impression=report.impression(),
@@ -203,8 +203,8 @@ def _chest(report: _Writer) -> None:
             pick(f"There is {grade} emphysema.", f"{grade} diffuse emphysema.", f"{grade} emphysema is present."),
             pick(f"{grade} emphysema.", f"Emphysema, {grade}."),
         )
-    lungs = {"nodule": "pulmonary nodule", "consolidation": "focal consolidation"}
-    if not found.keys() & {*lungs, "emphysema", "pneumothorax", "pleural_effusion"}:
+    lungs = {"nodule": "pulmonary nodule", "consolidation": "focal consolidation", "emphysema": "emphysema"}
+    if not found.keys() & {*lungs, "pneumothorax", "pleural_effusion"}:
         report.say("The lungs are clear.", "Lungs are clear bilaterally.", "The lungs are clear without nodule.")
     report.deny(lungs)
     _pleura(report)
