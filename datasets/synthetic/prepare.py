@@ -14,6 +14,7 @@ each split of each region.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections import Counter
@@ -172,12 +173,14 @@ def another_writing(drawn: DrawnVolume) -> Writing:
     orientation = str(rng.choice(("axial", "coronal", "sagittal")))
     # Only the gantry of a CT tilts, about axial slices.
     tilted = orientation == "axial" and drawn.region != "head"
-    between, within = min(half, rng.uniform(1.8, 3.0)), min(half, rng.uniform(1.2, 1.6))
+    between, within = (
+        math.floor(100 * min(half, rng.uniform(low, high))) / 100 for low, high in ((1.8, 3), (1.2, 1.6))
+    )
     return Writing(
         orientation=orientation,
         oblique_degrees=0.0 if tilted else round(rng.uniform(-15, 15), 1),
         tilt_degrees=round(rng.choice((-1, 1)) * rng.uniform(6, 18), 1) if tilted else 0.0,
-        spacing=(round(between, 2), round(within, 2), round(within, 2)),
+        spacing=(between, within, within),
         reverse=True,
     )
 
