@@ -24,7 +24,7 @@ from scipy import interpolate, ndimage, spatial
 
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
 from mmfm.report import Finding, Lesion, Measurement, Side, Status
-from mmfm.study import Patient
+from mmfm.study import Patient, Sex
 
 Floats = NDArray[np.floating]
 
@@ -40,8 +40,8 @@ SIDES = {-1: Side.RIGHT, 1: Side.LEFT}
 BODY_Z = (-300, -200, -100, -50, 0, 30, 60, 80, 95, 115, 140)
 """Heights of the profiles of the muscle envelope below."""
 BODY_A = (140, 146, 150, 149, 150, 155, 166, 172, 160, 105, 66)
-BODY_B = (102, 108, 108, 106, 101, 94, 84, 76, 68, 60, 56)
-BODY_C = (0, 0, 0, 1, 3, 6, 11, 15, 18, 18, 16)
+BODY_B = (104, 111, 112, 110, 105, 98, 88, 80, 72, 64, 60)
+BODY_C = (4, 4, 4, 5, 7, 10, 15, 19, 21, 20, 17)
 CAGE_Z = (-300, -200, -160, -120, -80, -40, 0, 30, 60, 80, 95, 110)
 """Heights of the profiles of the inner rib cage: half width, half depth, centre."""
 CAGE_A = (126, 132, 136, 138, 137, 132, 123, 111, 92, 74, 58, 40)
@@ -388,7 +388,7 @@ def _view(body: Body) -> tuple[Floats, Floats]:
     """Returns the corners (z, y, x) of the field of view in mm: about the body, at most 400 mm wide."""
     wide = min(2 * (152 * body.scale[0] + body.fat) + 12, 400)
     front = -110 * body.scale[1] - 1.1 * body.fat - (34 if body.female else 6)
-    back = 110 * body.scale[1] + 0.8 * body.fat + 22
+    back = 117 * body.scale[1] + 0.8 * body.fat + 20
     low = np.array([-216 * body.scale[2] - 6, front, -wide / 2]) + body.margin
     high = np.array([114 * body.scale[2] + 6, min(back, front + 300), wide / 2]) + body.margin
     return low, high
@@ -442,7 +442,8 @@ def _ellipsoid(fields_xyz: tuple[Floats, Floats, Floats], center: Floats, axes: 
 
 def _spine_y(z: Floats) -> Floats:
     """Returns y of the middle of the vertebral bodies: the kyphosis."""
-    return 60 - 13 * ((np.asarray(z) + 40) / 130) ** 2
+    z = np.asarray(z)
+    return 60 - np.where(z > -40, 13, 5) * ((z + 40) / 130) ** 2
 
 
 def _fields(body: Body, coarse: Grid, rng: np.random.Generator) -> Fields:
@@ -469,10 +470,10 @@ def _fields(body: Body, coarse: Grid, rng: np.random.Generator) -> Fields:
     dome = _distance(floor - z)
     apex = 102 - ((np.abs(x) - 44) ** 2 + 0.8 * (y - 30) ** 2) / 72
     hollow = _greater(_greater(cage, dome, 6), _distance(z - apex), 10)
-    column = _ellipsoid((x, y, np.zeros_like(z)), np.array([1, 4, 0]), np.array([30, 74, 1]))
-    column = _distance(column)
-    spine = _oval(x, y - _spine_y(z) - 16, np.float32(23), np.float32(33), 2.3)
-    middle = _lesser(column, spine, 10)
+    wide = 26 * rng.uniform(0.88, 1.15)
+    column = _distance(_ellipsoid((x, y, np.zeros_like(z)), np.array([1, -6, 0]), np.array([wide, 66, 1])))
+    spine = _oval(x, y - _spine_y(z) - 18, 21, 30, 2.2)
+    middle = _lesser(column, spine, 7)
     heart, chambers = _heart(body, x, y, z, cage, dome)
     middle = _lesser(middle, heart - 3, 8)
     lung = _greater(hollow, -middle, 5)
@@ -514,6 +515,7 @@ def _heart(body: Body, x: Floats, y: Floats, z: Floats, cage: Floats, dome: Floa
     for name in ("right ventricle", "right atrium", "left atrium"):
         outline = _lesser(outline, shapes[name], 6)
     outline = _greater(_greater(_distance(outline), dome + 4, 5), cage + 5, 5)
+    outline = _greater(outline, y - _spine_y(z).astype(np.float32) + 36, 6)  # the oesophagus lies behind it
     walls = {"left ventricle": 11.0, "right ventricle": 5.0, "right atrium": 4.0, "left atrium": 4.0}
     return outline, {name: np.maximum(_distance(shapes[name]) + walls[name], outline + 4) for name in parts}
 
@@ -597,7 +599,8 @@ def _paint(canvas: Canvas, body: Body, plan: Plan, f: Fields, seed: int) -> list
     canvas.fill(f.body + 2.4, -104 + 7 * texture)
     planes = np.sin(f.muscle / 5.5 + 2.2 * np.sin(f.x / 31) + 1.5 * np.sin(f.z / 37)) + 0.35 * texture
     canvas.fill(f.muscle, hu - 130 * np.clip(planes - 0.55, 0, 0.6) / 0.6 * (f.cage > 4))
-    canvas.fill(f.cage + 1, -98 + 6 * texture)
+    inlet = np.clip((f.hollow - 3) / 4, 0, 1) * (f.dome < 0)
+    canvas.fill(f.cage + 1, -98 + 6 * texture + inlet * np.clip(165 - 190 * np.clip(planes, 0, 1), 0, 160))
     _abdomen(canvas, body, f, texture)
     values = body.lung + 0.33 * f.y + 11 * texture
     canvas.fill(f.lung, values)
@@ -649,7 +652,10 @@ def _abdomen(canvas: Canvas, body: Body, f: Fields, texture: Floats) -> None:
     """Draws what lies under the diaphragm: muscle, liver, stomach with its gas, spleen."""
     under = np.maximum(f.cage + 1, -f.dome)
     canvas.fill(np.maximum(under, f.dome - 4), 50.0)
-    under = np.maximum(f.cage + 5, 3.5 - f.dome)
+    back = _oval(f.x - 3, f.y - _spine_y(f.z) - 14, 36, 44, 2.2)
+    canvas.fill(np.maximum(np.maximum(f.cage + 1, -f.dome), back + 5), -100.0)
+    canvas.fill(np.maximum(np.maximum(f.cage + 1, 2 - f.dome), np.abs(back + 12) - 4), 52.0)
+    under = np.maximum(np.maximum(f.cage + 4, 2.5 - f.dome), 4 - back)
     xyz = (f.x, f.y, f.z)
     deep = -body.inspiration
     liver = _distance(_ellipsoid(xyz, np.array([-52, -4, -172 + deep]), np.array([108, 100, 90])))
@@ -1170,7 +1176,7 @@ def _spine(canvas: Canvas, body: Body) -> None:
 def _couch(canvas: Canvas, body: Body) -> None:
     """Draws the table top: a thin shell behind the patient."""
     y = canvas.fine.axis(1)
-    back = 110 * body.scale[1] + 0.62 * body.fat + 9
+    back = 117 * body.scale[1] + 0.7 * body.fat + 7
     x = canvas.fine.axis(2)
     far = np.abs(y[:, None] - (back - (x[None, :] / 260) ** 2 * 30)) - 1.2
     share = np.clip(0.5 - far / canvas.edge, 0, 1)
@@ -1260,7 +1266,7 @@ def _drawn(seed: int, canvas: Canvas, body: Body, plan: Plan, marks: list[Mark],
     return DrawnVolume(
         region="chest_ct",
         seed=seed,
-        patient=Patient(patient_id=f"chest-{seed}", sex="F" if body.female else "M", age_years=body.age),
+        patient=Patient(patient_id=f"chest-{seed}", sex=Sex.FEMALE if body.female else Sex.MALE, age_years=body.age),
         images={"CT": hu},
         affine=affine,
         segmentation=numbers,
