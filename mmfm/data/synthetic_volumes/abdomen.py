@@ -12,8 +12,8 @@ anatomy and of attenuation are rounded from textbook adult values; what matters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from mmfm.study import Patient, Sex
 Floats = NDArray[np.floating]
 Frame = tuple[Floats, Floats, Floats]
 """z, y and x of points or voxels, arrays that broadcast."""
+Points = Floats | Sequence[Sequence[float]] | Sequence[Floats]
+"""(N, 3)"""
 Box = tuple[slice, slice, slice]
 
 DRAWN = ("liver_lesion", "kidney_lesion", "pancreas_lesion", "free_fluid")
@@ -156,7 +158,7 @@ class _Canvas:
         self.turn = np.array([[1, around_x, -around_y], [-around_x, 1, around_z], [around_y, -around_z, 1]])
         self.turn = (self.turn / np.array(body.scale)[:, None]).astype(np.float32)
         weights = [_basis(axis) for axis in self.axes]
-        self.frame: Frame = tuple(  # type: ignore[assignment]
+        self.frame: Frame = tuple(
             _on_grid(knots, weights)
             + (row[0] * self.axes[0])[:, None, None]
             + (row[1] * self.axes[1])[:, None]
@@ -173,7 +175,7 @@ class _Canvas:
         moved = [ndimage.map_coordinates(k, at, order=3, prefilter=False, mode="nearest") for k in self.knots]
         return points @ self.turn.T.astype(np.float64) + np.stack(moved, axis=1)
 
-    def physical(self, points: Floats) -> Floats:
+    def physical(self, points: Points) -> Floats:
         """Returns (N, 3) points of the nominal frame in grid millimetres."""
         points = np.atleast_2d(np.asarray(points, dtype=np.float64))
         back = np.linalg.inv(self.turn.astype(np.float64)).T
@@ -190,13 +192,19 @@ class _Canvas:
             found.append(slice(int(start), int(stop)))
         return found[0], found[1], found[2]
 
-    def frame_box(self, low: Sequence[float], high: Sequence[float]) -> tuple[Box, Frame]:
-        """Returns the voxels that may lie between two corners of the nominal frame, and their coordinates."""
+    def pieces(self, low: Floats | Sequence[float], high: Floats | Sequence[float]) -> Iterator[tuple[Box, Frame]]:
+        """Yields the voxels that may lie between two corners of the nominal frame, with their coordinates.
+
+        A few slices at a time, so that what is made of them stays in the processor's cache.
+        """
         corners = np.stack(np.meshgrid(*zip(low, high, strict=True), indexing="ij"), -1).reshape(-1, 3)
         corners = self.physical(corners)
-        box = self.box(corners.min(0) - 9, corners.max(0) + 9)
-        z, y, x = (axis[box] for axis in self.frame)
-        return box, (z, y, x)
+        deep, rows, columns = self.box(corners.min(0) - 9, corners.max(0) + 9)
+        step = max(1, 150_000 // max(1, (rows.stop - rows.start) * (columns.stop - columns.start)))
+        for start in range(deep.start, deep.stop, step):
+            box = slice(start, min(start + step, deep.stop)), rows, columns
+            z, y, x = (axis[box] for axis in self.frame)
+            yield box, (z, y, x)
 
     def offsets(self, box: Box, center: Floats | Sequence[float]) -> Frame:
         """Returns z, y and x of a box from a point in grid millimetres, as arrays that broadcast."""
@@ -214,7 +222,7 @@ class _Canvas:
         view += part * (value - view)
         self.fluid[box] &= part < 0.5
 
-    def tube(self, nodes: Floats, radii: Floats | Sequence[float]) -> tuple[Box, Floats]:
+    def tube(self, nodes: Points, radii: Floats | Sequence[float]) -> tuple[Box, Floats]:
         """Returns mm inside of a tube through ``nodes`` (N, 3) in grid millimetres, and its box."""
         nodes, radii = np.asarray(nodes, dtype=np.float64), np.asarray(radii, dtype=np.float64)
         reach = radii.max() + 3
@@ -282,10 +290,10 @@ def _below_diaphragm(at: Frame, body: _Body) -> Floats:
     """Returns about the mm below the diaphragm's upper surface."""
     z, y, x = at
     right = x < 5
-    u = np.where(right, -(x + 62), x - 66) / 66
+    u = np.where(right, -(x + 60), x - 70) / 66
     v = (y + 14) / 80
-    top = np.where(right, np.float32(112 + body.dome), np.float32(102 + body.dome))
-    height = top - np.where(u > 0, np.float32(40), np.float32(8)) * np.square(u)
+    height = np.float32(107 + body.dome) - 5 * np.clip((x - 5) / 25, -1, 1)
+    height -= np.where(u > 0, np.float32(40), np.float32(12)) * np.square(u)
     height -= np.where(v > 0, np.float32(50), np.float32(22)) * np.square(v)
     return (height - z) * np.float32(0.8)
 
@@ -325,7 +333,7 @@ def _kidney_axis(body: _Body, side: int) -> tuple[NDArray[np.float64], NDArray[n
 def _turned(at: Frame, center: Floats, axes: Floats) -> Frame:
     """Returns ``at`` along three axes from a centre."""
     z, y, x = (axis - np.float32(c) for axis, c in zip(at, center, strict=True))
-    return tuple(np.float32(a[0]) * z + np.float32(a[1]) * y + np.float32(a[2]) * x for a in axes)  # type: ignore[return-value]
+    return tuple(np.float32(a[0]) * z + np.float32(a[1]) * y + np.float32(a[2]) * x for a in axes)
 
 
 def _kidney(at: Frame, body: _Body, side: int) -> Floats:
@@ -372,7 +380,7 @@ def _attenuation(body: _Body, rng: np.random.Generator) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------------- painting
 
 
-def _smooth_path(nodes: Sequence[Sequence[float]] | Floats, step: float = 7.0) -> Floats:
+def _smooth_path(nodes: Points, step: float = 7.0) -> Floats:
     """Returns (N, 3) points about every ``step`` mm of a curve near ``nodes``."""
     nodes = np.asarray(nodes, dtype=np.float64)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(nodes, axis=0), axis=1))])
@@ -385,76 +393,87 @@ def _spine_y(z: Floats) -> Floats:
     return 52 - 8 * np.exp(-np.square((z + 85) / 60)) + 9 * np.square(np.clip((-140 - z) / 40, 0, None))
 
 
-def _paint_trunk(canvas: _Canvas, hu: dict[str, float], wall: Floats, cavity: Floats) -> None:
-    everything = canvas.box([-1e4] * 3, [1e4] * 3)
+def _paint_trunk(canvas: _Canvas, hu: dict[str, float]) -> tuple[Floats, Floats]:
+    """Returns mm inside of the muscles' outer surface and of the cavity, on the grid."""
     body = canvas.body
-    _, y, x = canvas.frame
-    reach = np.square(x) * np.float32(1 / 140**2)
-    fat = np.float32(0.65 * body.fat) + np.float32(0.35 * body.fat) * np.clip(y / 60, -0.6, 1) + body.fat * 0.2 * reach
-    skin = wall + (fat + 2.5).astype(np.float32)
-    canvas.paint(everything, skin, np.where(skin < 2.2, np.float32(10), np.float32(_FAT)))
-    # Fat between the three muscles of the flank, none where they end in the tendon of the front.
-    layers = np.clip(1 - np.abs(np.abs(wall - 6) - 2.2), 0, 1) * np.clip((np.abs(x) - 70) / 20, 0, 1)
-    line = np.clip(1.5 - np.abs(x) / 3, 0, 1) * (y < 0)
-    canvas.paint(everything, wall, hu["muscle"] - 75 * np.maximum(layers, line))
-    canvas.paint(everything, cavity, _FAT + 4)
+    wall, cavity = np.empty_like(canvas.hu), np.empty_like(canvas.hu)
+    for box, at in canvas.pieces([-1e3] * 3, [1e3] * 3):
+        _, y, x = at
+        outer = wall[box] = _wall(at)
+        inner = cavity[box] = _cavity(at, outer)
+        fat = body.fat * (0.65 + 0.35 * np.clip(y / 60, -0.6, 1) + 0.2 * np.square(x / 140))
+        skin = outer + fat + 2.5
+        canvas.paint(box, skin, np.where(skin < 2.2, np.float32(10), np.float32(_FAT)))
+        # Fat between the three muscles of the flank, none where they end in the tendon of the front.
+        layers = np.clip(1 - np.abs(np.abs(outer - 6) - 2.2), 0, 1) * np.clip((np.abs(x) - 70) / 20, 0, 1)
+        line = np.clip(1.5 - np.abs(x) / 3, 0, 1) * (y < 0)
+        canvas.paint(box, outer, hu["muscle"] - 75 * np.maximum(layers, line))
+        canvas.paint(box, inner, _FAT + 4)
+    # The table: a thin shell with foam inside, hollow to the patient.
+    back = 104 * body.scale[1] + 1.15 * body.fat + 6
+    table = canvas.box((-1e4, back - 30, -1e4), (1e4, 1e4, 1e4))
+    _, y, x = canvas.offsets(table, (0, 0, 0))
+    deep = np.where(np.abs(x) < 215, y + 0.0009 * np.square(x) - np.float32(back), np.float32(-50))
+    air = np.where(canvas.hu[table] < -600, np.float32(50), np.float32(-50))
+    shell = np.where(np.abs(deep - 17) > 15, np.float32(-150), np.float32(-930))
+    canvas.paint(table, np.minimum(np.minimum(deep, 34 - deep), air), shell)
     for side in (-1, 1):
-        box, at = canvas.frame_box((-400, 50, side * 34 - 34), (400, 106, side * 34 + 34))
-        z, y, x = at
-        back = _ellipsoid((z * 0, y - _spine_y(z), x), (0, 34, side * 31), (1e4, 20, 28))
-        canvas.paint(box, np.minimum(back, wall[box]), hu["muscle"] - 4)
-        box, at = canvas.frame_box((-240, 20, side * 50 - 40), (10, 80, side * 50 + 40))
-        z, y, x = at
-        grow = np.clip((5 - z) / 130, 0, 1)
-        offset = side * (32 + 12 * grow)
-        psoas = _ellipsoid((z * 0, (y - _spine_y(z) + 2) / (0.35 + 0.65 * grow), (x - offset) / (0.35 + 0.65 * grow)),
-                           (0, 0, 0), (1e4, 22, 18))  # fmt: skip
-        canvas.paint(box, np.minimum(psoas, 5 - z), hu["muscle"] + 2)
-        square = _ellipsoid((z * 0, y - _spine_y(z), x), (0, 22, side * 62), (1e4, 9, 19))
-        canvas.paint(box, np.minimum(square, 5 - z), hu["muscle"])
+        for box, (z, y, x) in canvas.pieces((-400, 50, side * 34 - 34), (400, 106, side * 34 + 34)):
+            muscle = _ellipsoid((z * 0, y - _spine_y(z), x), (0, 34, side * 31), (1e4, 20, 28))
+            canvas.paint(box, np.minimum(muscle, wall[box]), hu["muscle"] - 4)
+        for box, (z, y, x) in canvas.pieces((-240, 20, side * 50 - 40), (10, 80, side * 50 + 40)):
+            middle = y - _spine_y(z)
+            grow = np.clip((5 - z) / 130, 0, 1)
+            size = 0.35 + 0.65 * grow
+            psoas = _ellipsoid(
+                (z * 0, (middle + 2) / size, (x - side * (32 + 12 * grow)) / size), (0, 0, 0), (1e4, 22, 18)
+            )
+            canvas.paint(box, np.minimum(psoas, 5 - z), hu["muscle"] + 2)
+            square = _ellipsoid((z * 0, middle, x), (0, 22, side * 62), (1e4, 9, 19))
+            canvas.paint(box, np.minimum(square, 5 - z), hu["muscle"])
+    return wall, cavity
 
 
 def _paint_chest(canvas: _Canvas, hu: dict[str, float], cavity: Floats, rng: np.random.Generator) -> None:
-    box, at = canvas.frame_box((-5, -130, -170), (260, 130, 170))
-    below = _below_diaphragm(at, canvas.body)
-    inner = cavity[box]
-    lung = _both(inner - 1, -below, 4)
-    _, y, x = at
-    middle = np.sqrt(np.square(x - 6) + np.square(0.55 * (y - 12))) - 30
-    canvas.paint(box, np.minimum(inner, 3.5 - below), hu["muscle"])
-    canvas.paint(box, _both(lung, middle, 5), -850)
-    start = canvas.physical(rng.uniform((118, -60, -105), (150, 60, 105), (26, 3)))
-    for point in start:
+    for box, at in canvas.pieces((-5, -130, -170), (260, 130, 170)):
+        _, y, x = at
+        below, inner = _below_diaphragm(at, canvas.body), cavity[box]
+        middle = np.sqrt(np.square(x - 6) + np.square(0.55 * (y - 12))) - 30
+        canvas.paint(box, np.minimum(inner, 3.5 - below), hu["muscle"])
+        canvas.paint(box, _both(_both(inner - 1, -below, 4), middle, 5), -850)
+    for point in canvas.physical(rng.uniform((118, -60, -105), (150, 60, 105), (26, 3))):
         ends = np.stack([point, point + rng.normal(0, 1, 3) * (16, 9, 9)])
         canvas.paint(*canvas.tube(ends, rng.uniform(0.8, 2.0, 2)), -20)
-    heart = _both(_ellipsoid(at, (148, -36, 20), (52, 56, 68)), -below, 4)
-    canvas.paint(box, heart + 4, _FAT)
-    canvas.paint(box, heart, 0.6 * hu["cava"] + 0.4 * hu["aorta"] if canvas.body.phase != "none" else 42)
+    blood = 0.6 * hu["cava"] + 0.4 * hu["aorta"]
+    for box, at in canvas.pieces((80, -100, -60), (220, 30, 100)):
+        heart = _both(_ellipsoid(at, (148, -36, 20), (52, 56, 68)), -_below_diaphragm(at, canvas.body), 4)
+        canvas.paint(box, heart + 4, _FAT)
+        canvas.paint(box, heart, blood)
 
 
 def _paint_bones(canvas: _Canvas, hu: dict[str, float], wall: Floats) -> None:
-    box, (z, y, x) = canvas.frame_box((-400, 15, -50), (400, 125, 50))
-    y = y - _spine_y(z)
-    level = np.abs(np.mod(z + 17, 34) - 17)
-    plane = (1 - np.sqrt(np.square(x / (24 - 0.012 * np.square(13 - level))) + np.square(y / 17.5))) * 18
-    canvas.paint(box, plane - 0.5, 78)
-    bone = _both(plane, 13.5 - level, 1.5)
-    ring = np.sqrt(np.square(x) + np.square(y - 27))
-    arch = np.minimum(3.2 - np.abs(ring - 12), np.float32(12.5) - level)
-    spinous = np.minimum(np.minimum(3.4 - np.abs(x), 11 - np.abs(y - 44)), 10 - level)
-    across = np.minimum(np.minimum(42 - np.abs(x), 3.5 - np.abs(y - 25)), np.minimum(4.5 - level, np.abs(x) - 12))
-    arch = np.maximum(np.maximum(arch, spinous), across)
-    canvas.paint(box, 10 - ring, 15)
-    canvas.paint(box, arch, 420 - 120 * np.clip(arch / 3, 0, 1))
-    canvas.paint(box, bone, hu["bone"] + 260 * np.clip(1.6 - bone / 1.5, 0, 1))
+    for box, (z, y, x) in canvas.pieces((-400, 15, -50), (400, 125, 50)):
+        y = y - _spine_y(z)
+        level = np.abs(np.mod(z + 17, 34) - 17)
+        plane = (1 - np.sqrt(np.square(x / (24 - 0.012 * np.square(13 - level))) + np.square(y / 17.5))) * 18
+        canvas.paint(box, plane - 0.5, 78)
+        bone = _both(plane, 13.5 - level, 1.5)
+        ring = np.sqrt(np.square(x) + np.square(y - 27))
+        arch = np.minimum(3.2 - np.abs(ring - 12), np.float32(12.5) - level)
+        spinous = np.minimum(np.minimum(3.4 - np.abs(x), 11 - np.abs(y - 44)), 10 - level)
+        across = np.minimum(np.minimum(42 - np.abs(x), 3.5 - np.abs(y - 25)), np.minimum(4.5 - level, np.abs(x) - 12))
+        arch = np.maximum(np.maximum(arch, spinous), across)
+        canvas.paint(box, 10 - ring, 15)
+        canvas.paint(box, arch, 420 - 120 * np.clip(arch / 3, 0, 1))
+        canvas.paint(box, bone, hu["bone"] + 260 * np.clip(1.6 - bone / 1.5, 0, 1))
 
-    box, (z, y, x) = canvas.frame_box((-400, -90, -160), (-80, 115, 160))
-    angle = np.degrees(np.arctan2(np.abs(x), y - 12))
-    crest = -104 - 0.013 * np.square(angle - 75) - z
-    limits = np.minimum(angle - 30, 122 - angle) * 1.2
-    canvas.paint(box, np.minimum(np.minimum(crest - 8, limits), 16 - np.abs(wall[box] - 16)), hu["muscle"])
-    plate = np.minimum(np.minimum(crest, limits), 4.5 - np.abs(wall[box] - 13))
-    canvas.paint(box, plate, 560 - 330 * np.clip(plate / 3, 0, 1))
+    for box, (z, y, x) in canvas.pieces((-400, -90, -160), (-80, 115, 160)):
+        angle = np.degrees(np.arctan2(np.abs(x), y - 12))
+        crest = -104 - 0.013 * np.square(angle - 75) - z
+        limits = np.minimum(angle - 30, 122 - angle) * 1.2
+        canvas.paint(box, np.minimum(np.minimum(crest - 8, limits), 16 - np.abs(wall[box] - 16)), hu["muscle"])
+        plate = np.minimum(np.minimum(crest, limits), 4.5 - np.abs(wall[box] - 13))
+        canvas.paint(box, plate, 560 - 330 * np.clip(plate / 3, 0, 1))
 
     for side in (-1, 1):
         for number, end in ((12, 58), (11, 86), (10, 122), (9, 138), (8, 148), (7, 150)):
@@ -473,35 +492,35 @@ def _paint_fluid(canvas: _Canvas, cavity: Floats, rng: np.random.Generator) -> N
     value, level = rng.uniform(2, 18), rng.uniform(-6, 6)
     if body.severity is None:
         return
-    everything = canvas.box([-1e4] * 3, [1e4] * 3)
-    z, y, x = canvas.frame
-    # The peritoneal cavity ends behind at the kidneys and the spine, further back in the gutters of the flanks.
-    back = np.where(np.abs(x) > 78, np.float32(62), np.float32(20) + np.clip(np.abs(x) - 55, 0, None))
-    room = _both(np.minimum(cavity, back - y), _below_diaphragm(canvas.frame, body) - 3, 3)
-    rim = body.ascites + 1 - cavity
-    if body.severity == "large":
-        gut = _ellipsoid(canvas.frame, (-72, -24, 0), (92, 40, 76))
-        fluid = np.maximum(rim, -gut)
-    else:
-        gutters = np.minimum(np.minimum(body.ascites + 5 - cavity, np.abs(x) - 72), y + 25)
-        pelvis = -132 + level - z + 0.3 * y + (6 if body.severity == "moderate" else 0)
-        liver = np.minimum(np.minimum(rim, 70 - z), np.float32(-20) - x)
-        if body.severity == "moderate":
-            fluid = np.maximum(np.maximum(gutters, pelvis), np.minimum(np.minimum(rim, np.abs(x) - 50), z + 60))
-        elif body.site == "pelvis":
-            fluid = np.maximum(pelvis, np.minimum(np.minimum(gutters + 5, np.abs(x) - 72), -95 - z))
+    for box, at in canvas.pieces((-1e3, -110, -160), (130, 80, 160)):
+        z, y, x = at
+        inner = cavity[box]
+        # The peritoneal cavity ends behind at the kidneys and the spine, further back in the gutters of the flanks.
+        back = np.where(np.abs(x) > 78, np.float32(62), np.float32(20) + np.clip(np.abs(x) - 55, 0, None))
+        room = _both(np.minimum(inner, back - y), _below_diaphragm(at, body) - 3, 3)
+        rim = body.ascites + 1 - inner
+        if body.severity == "large":
+            gut = _ellipsoid(at, (-72, -24, 0), (92, 40, 76))
+            fluid = np.maximum(rim, -gut)
         else:
-            fluid = np.maximum(liver, np.minimum(np.minimum(gutters, -20 - x), 40 - np.abs(z + 45)))
-    inside = np.minimum(fluid, room)
-    if body.ascites:
-        # Morison's pouch, between the liver and the right kidney.
-        center = _kidney_axis(body, -1)[0]
-        box, at = canvas.frame_box(center - (80, 60, 60), center + (80, 60, 60))
-        pouch = _kidney(at, body, -1)
-        pouch = np.minimum(np.minimum(pouch + 4 + 0.9 * body.ascites, -pouch), 50 - at[1] - 0.3 * (at[2] + 66))
-        inside[box] = np.maximum(inside[box], np.minimum(np.minimum(pouch, -34 - at[2]), cavity[box]))
-    canvas.paint(everything, inside, value)
-    canvas.fluid = inside > 0
+            gutters = np.minimum(np.minimum(body.ascites + 5 - inner, np.abs(x) - 72), y + 25)
+            waves = 9 * np.sin(x / 19 + level) * np.sin(y / 16 - level) + 5 * np.sin(x / 8 + y / 11)
+            pelvis = 0.6 * (level - 138 + (8 if body.severity == "moderate" else 0) - z + 0.7 * y + waves)
+            liver = np.minimum(np.minimum(rim, 70 - z), np.float32(-20) - x)
+            if body.severity == "moderate":
+                fluid = np.maximum(np.maximum(gutters, pelvis), np.minimum(np.minimum(rim, np.abs(x) - 50), z + 60))
+            elif body.site == "pelvis":
+                fluid = np.maximum(pelvis, np.minimum(np.minimum(gutters + 5, np.abs(x) - 72), -95 - z))
+            else:
+                fluid = np.maximum(liver, np.minimum(np.minimum(gutters, -20 - x), 40 - np.abs(z + 45)))
+        inside = np.minimum(fluid, room)
+        if body.ascites:
+            # Morison's pouch, between the liver and the right kidney.
+            pouch = _kidney(at, body, -1)
+            pouch = np.minimum(np.minimum(pouch + 4 + 0.9 * body.ascites, -pouch), 50 - y - 0.3 * (x + 66))
+            inside = np.maximum(inside, np.minimum(np.minimum(pouch, -34 - x), inner))
+        canvas.paint(box, inside, value)
+        canvas.fluid[box] = inside > 0
 
 
 def _fill_gut(canvas: _Canvas, box: Box, inside: Floats, wall: float, thick: float, content: float, gas: float) -> None:
@@ -552,8 +571,7 @@ def _paint_gut(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) 
         [(-150, 10, 92), (-172, 4, 66), (-180, 8, 34), (-196, 12, 10)],
     ]
     for piece, radius in zip(colon, (21, 18, 15, 13), strict=True):
-        path = _smooth_path(np.array(piece, dtype=np.float64) + rng.normal(0, 3, 3), 6)
-        nodes = canvas.physical(path)
+        nodes = canvas.physical(_smooth_path(np.array(piece, dtype=np.float64) + rng.normal(0, 3, 3), 6))
         swell = 1 + 0.16 * np.sin(np.arange(len(nodes)) * 6 / rng.uniform(4, 5.5) + rng.uniform(0, 6))
         box, inside = canvas.tube(nodes, radius * rng.uniform(0.8, 1.15) * swell)
         stool = rng.random() < 0.65
@@ -566,11 +584,12 @@ def _paint_gut(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) 
             view = canvas.hu[bubble]
             view -= canvas.cover(round_) * (view > -50) * (view < 120) * np.float32(rng.uniform(120, 500))
 
-    stomach = np.array([(76, 24, 66), (48, 0, 72), (16, -38, 60), (0, -56, 32), (-4, -52, 2), (-4, -38, -22)])
-    path = _smooth_path(stomach + (0, front / 2, 0), 9)
-    radii = np.interp(np.linspace(0, 5, len(path)), np.arange(6), (33, 33, 27, 20, 15, 9)) * rng.uniform(0.72, 1.02)
+    stomach = np.array([(76.0, 24, 66), (48, 0, 72), (16, -38, 60), (0, -56, 32), (-4, -52, 2), (-4, -38, -22)])
+    stomach[:, 1] += front / 2
+    nodes = canvas.physical(_smooth_path(stomach, 9))
+    radii = np.interp(np.linspace(0, 5, len(nodes)), np.arange(6), (33, 33, 27, 20, 15, 9)) * rng.uniform(0.72, 1.02)
     content = rng.uniform(180, 300) if oral else rng.uniform(0, 35)
-    tube = canvas.tube(canvas.physical(path), radii)
+    tube = canvas.tube(nodes, radii)
     _fill_gut(canvas, *tube, hu["wall"], rng.uniform(3, 5), content, rng.uniform(0.1, 0.5))
     duodenum = [
         (-4, -38, -22), (-10, -24, -42), (-28, -4, -56), (-52, 4, -54), (-68, 6, -32), (-68, -4, 0), (-52, -8, 28)
@@ -590,7 +609,7 @@ _SPLENIC = np.array([(-12, -3, -8), (2, -11, 4), (24, -11, 24), (46, 4, 46), (60
 def _paint_vessels(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) -> None:
     body = canvas.body
 
-    def tube(nodes: Sequence[Sequence[float]] | Floats, radii: Sequence[float], value: str) -> None:
+    def tube(nodes: Points, radii: Sequence[float], value: str) -> None:
         path = _smooth_path(nodes)
         widths = np.interp(np.linspace(0, 1, len(path)), np.linspace(0, 1, len(radii)), radii)
         canvas.paint(*canvas.tube(canvas.physical(path), widths), hu[value])
@@ -600,8 +619,9 @@ def _paint_vessels(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generat
         tube([(-104, 22, -13), (-135, 28, side * 24), (-190, 34, side * 46)], (8, 7, 7), "cava")
         index = 0 if side < 0 else 1
         hilum = np.array([(-26.0, -12.0)[index] + body.kidney_shift[index], 36, side * 46.0])
-        tube([(hilum[0] + 4, 18, side * 8 - 8), hilum + (2, -10, -side * 10), hilum], (5, 4.5, 4), "cava")
-        tube([(hilum[0] + 8, 17, 6), hilum + (4, -4, -side * 12), hilum + (0, 2, 0)], (2.6, 2.4, 2.2), "aorta")
+        z, y, x = hilum.tolist()
+        tube([(z + 4, 18, side * 8 - 8), (z + 2, y - 10, x - side * 10), (z, y, x)], (5, 4.5, 4), "cava")
+        tube([(z + 8, 17, 6), (z + 4, y - 4, x - side * 12), (z, y + 2, x)], (2.6, 2.4, 2.2), "aorta")
     tube(_CAVA_NODES, (12, 12, 11, 11, 11, 10), "cava")
     for side in (-1, 1):
         tube([(-98, 12, 4), (-132, 17, 4 + side * 22), (-190, 24, side * 50)], (0.62 * r, 0.55 * r, 0.5 * r), "aorta")
@@ -615,7 +635,7 @@ def _paint_vessels(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generat
     path = canvas.physical(_smooth_path(_AORTA[2:]))
     for node in path[rng.integers(0, len(path), int(max(0, body.age - 50) / 3))]:
         turn = rng.uniform(0, 2 * np.pi)
-        at = node + (0, 0.95 * r * np.sin(turn), 0.95 * r * np.cos(turn))
+        at = node + 0.95 * r * np.array([0, np.sin(turn), np.cos(turn)])
         canvas.paint(*canvas.tube(np.stack([at, at + rng.normal(0, 2, 3)]), (1.1, 1.1)), rng.uniform(400, 800))
 
 
@@ -642,20 +662,20 @@ def _paint_pancreas(canvas: _Canvas, hu: dict[str, float], rng: np.random.Genera
 def _paint_kidneys(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generator) -> None:
     for side in (-1, 1):
         center, axes, half = _kidney_axis(canvas.body, side)
-        low, high = center - (66, 42, 42), center + (66, 42, 42)
-        box, at = canvas.frame_box(low, high)
-        inside = _kidney(at, canvas.body, side)
-        canvas.paint(box, inside, hu["cortex"])
-        along, front, flank = _turned(at, center, axes)
-        deep = inside - 6.5
-        turn = np.arctan2(front, flank + 0.35 * half)
-        columns = np.cos(along * np.float32(2 * np.pi / 17)) * np.cos(3 * turn)
-        canvas.paint(box, np.minimum(deep, 2.5 + 5 * columns), hu["medulla"])
-        sinus = _ellipsoid((along, front, flank), (0, 0, -0.24 * half), (0.52 * half, 0.15 * half, 0.24 * half))
-        wave = 1.4 * np.cos(along * np.float32(2 * np.pi / 15)) * np.cos(2 * turn)
-        canvas.paint(box, np.minimum(sinus + wave, inside + 6), _FAT + 15)
-        pelvis = _ellipsoid((along, front, flank), (-2, 1, -0.3 * half), (0.26 * half, 4.2, 0.2 * half))
-        canvas.paint(box, np.minimum(pelvis, inside + 8), 8)
+        reach = np.array((66, 42, 42))
+        for box, at in canvas.pieces(center - reach, center + reach):
+            inside = _kidney(at, canvas.body, side)
+            canvas.paint(box, inside, hu["cortex"])
+            along, front, flank = _turned(at, center, axes)
+            deep = inside - 6.5
+            turn = np.arctan2(front, flank + 0.35 * half)
+            columns = np.cos(along * np.float32(2 * np.pi / 17)) * np.cos(3 * turn)
+            canvas.paint(box, np.minimum(deep, 2.5 + 5 * columns), hu["medulla"])
+            sinus = _ellipsoid((along, front, flank), (0, 0, -0.24 * half), (0.52 * half, 0.15 * half, 0.24 * half))
+            wave = 1.4 * np.cos(along * np.float32(2 * np.pi / 15)) * np.cos(2 * turn)
+            canvas.paint(box, np.minimum(sinus + wave, inside + 6), _FAT + 15)
+            pelvis = _ellipsoid((along, front, flank), (-2, 1, -0.3 * half), (0.26 * half, 4.2, 0.2 * half))
+            canvas.paint(box, np.minimum(pelvis, inside + 8), 8)
         for offset in (-0.24, 0.0, 0.24):
             start = center + axes[0] * offset * 0.4 * half - axes[2] * 0.5 * half
             stop = center + axes[0] * offset * 1.5 * half - axes[2] * 0.1 * half
@@ -669,26 +689,26 @@ def _paint_kidneys(canvas: _Canvas, hu: dict[str, float], rng: np.random.Generat
 
 def _paint_spleen(canvas: _Canvas, hu: dict[str, float], cavity: Floats) -> None:
     s = canvas.body.spleen
-    box, at = canvas.frame_box((52 - 58 * s, 38 - 56 * s, 108 - 44 * s), (52 + 58 * s, 38 + 56 * s, 108 + 44 * s))
-    inside = _spleen(at, canvas.body, cavity[box])
-    value: float | Floats = hu["spleen"]
-    if canvas.body.phase == "arterial":
-        # Red and white pulp fill at different speeds.
-        z, y, x = at
-        value = value + 22 * np.sin(y / 4.5 + np.sin(z / 9)) * np.cos(x / 5 + np.sin(y / 11) + z / 13)
-    canvas.paint(box, inside, value)
+    for box, at in canvas.pieces((52 - 58 * s, 38 - 56 * s, 108 - 44 * s), (52 + 58 * s, 38 + 56 * s, 108 + 44 * s)):
+        inside = _spleen(at, canvas.body, cavity[box])
+        value: float | Floats = hu["spleen"]
+        if canvas.body.phase == "arterial":
+            # Red and white pulp fill at different speeds.
+            z, y, x = at
+            value = value + 22 * np.sin(y / 4.5 + np.sin(z / 9)) * np.cos(x / 5 + np.sin(y / 11) + z / 13)
+        canvas.paint(box, inside, value)
 
 
 def _paint_liver(
     canvas: _Canvas, hu: dict[str, float], cavity: Floats, placed: Sequence[_Placed], rng: np.random.Generator
 ) -> None:
     body = canvas.body
-    box, at = canvas.frame_box((-110, -110, -150), (140, 110, 95))
-    inside = _liver(at, body, cavity[box])
-    canvas.paint(box, inside, hu["liver"])
-    z, y, x = at
-    cleft = np.minimum(2.2 - np.abs(x - 2 - 0.15 * (y + 60)), np.minimum(-52 - y, 72 - z))
-    canvas.paint(box, np.minimum(cleft, inside + 4), _FAT + 30)
+    for box, at in canvas.pieces((-110, -110, -150), (140, 110, 95)):
+        inside = _liver(at, body, cavity[box])
+        canvas.paint(box, inside, hu["liver"])
+        z, y, x = at
+        cleft = np.minimum(2.2 - np.abs(x - 2 - 0.15 * (y + 60)), np.minimum(-58 - y, 60 - z))
+        canvas.paint(box, np.minimum(cleft, inside + 4), _FAT + 30)
 
     balls = [(np.array(p.center), p.diameter / 2) for p in placed]
 
@@ -807,9 +827,11 @@ def _fit(
     if observation == "liver_lesion":
         lobe = -1 if rng.random() < 0.6 else 1
         points, at = _candidates(canvas, rng, np.array((-60, -90, -130)), np.array((120, 80, 80)))
-        trunks = [(canvas.physical(_smooth_path(_CAVA_NODES[:4])), radius + 16),
-                  (canvas.physical(_PORTAL[-2:]), radius + 14),
-                  (canvas.physical(np.array([(-10, -50, -43), (-28, -56, -46), (6, -40, -38)])), radius + 18)]  # fmt: skip
+        trunks = [
+            (canvas.physical(_smooth_path(_CAVA_NODES[:4])), radius + 16),
+            (canvas.physical(_PORTAL[-2:]), radius + 14),
+            (canvas.physical([(-10, -50, -43), (-28, -56, -46), (6, -40, -38)]), radius + 18),
+        ]
         plane = -lobe * _right_of_cantlie(at)
         good = (_liver(at, body) > 1.06 * radius + 3) & (plane > 5) & _clear(points, [*apart, *trunks])
         name, side = ("right" if lobe < 0 else "left") + " hepatic lobe", 0
@@ -817,7 +839,8 @@ def _fit(
     elif observation == "kidney_lesion":
         side = -1 if rng.random() < 0.5 else 1
         center, axes, half = _kidney_axis(body, side)
-        points, at = _candidates(canvas, rng, center - (72, 45, 45), center + (72, 45, 45))
+        reach = np.array((72, 45, 45))
+        points, at = _candidates(canvas, rng, center - reach, center + reach)
         along, front, flank = _turned(at, center, axes)
         depth = _kidney(at, body, side)
         cavity = _cavity(at, _wall(at))
@@ -840,9 +863,9 @@ def _fit(
         share = rng.uniform(low, high, 600)
         points = np.stack([np.interp(share, np.arange(len(_PANCREAS)), column) for column in _PANCREAS.T], axis=1)
         points = points + rng.normal(0, 1, points.shape) * (3, 2, 2) - (0, 0.35 * radius, 0)
-        at, points = tuple(points.T), canvas.physical(points)  # type: ignore[assignment]
-        trunks = [(canvas.physical(_smooth_path(path, 4)), radius + gap)
-                  for path, gap in ((_AORTA, body.aorta + 2), (_CAVA_NODES, 12), (_PORTAL, 4), (_SPLENIC, 1))]  # fmt: skip
+        at, points = tuple(points.T), canvas.physical(points)
+        near = ((_AORTA, body.aorta + 2), (_CAVA_NODES, 12), (_PORTAL, 4), (_SPLENIC, 1))
+        trunks = [(canvas.physical(_smooth_path(path, 4)), radius + gap) for path, gap in near]
         good = _clear(points, [*apart, *trunks]) & (_cavity(at, _wall(at)) > radius + 2)
         names, side = np.full(len(points), name), 0
     chosen = np.flatnonzero(good)
@@ -1024,9 +1047,7 @@ def draw(
     canvas = _Canvas(body, spacing, shape)
     placed = sorted(_place(canvas, wanted, hu, lesions), key=lambda p: (DRAWN.index(p.observation), -p.diameter))
 
-    wall = _wall(canvas.frame)
-    cavity = _cavity(canvas.frame, wall)
-    _paint_trunk(canvas, hu, wall, cavity)
+    wall, cavity = _paint_trunk(canvas, hu)
     _paint_chest(canvas, hu, cavity, paint)
     _paint_fluid(canvas, cavity, paint)
     _paint_gut(canvas, hu, paint)
