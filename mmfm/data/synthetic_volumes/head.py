@@ -50,10 +50,10 @@ PLACES = (
     "brainstem",
 )
 
-NORMAL_EVANS = (0.205, 0.28)
+NORMAL_EVANS = (0.22, 0.28)
 """Range of the Evans index (frontal horns over inner skull) without hydrocephalus; above 0.30 is pathological (Evans
 1942; Relkin et al., Neurosurgery 2005, 57:S2-4). What is drawn leaves a gap, so that the truth is plain."""
-HYDROCEPHALUS_EVANS = {"mild": (0.335, 0.37), "moderate": (0.385, 0.43), "severe": (0.45, 0.52)}
+HYDROCEPHALUS_EVANS = {"mild": (0.34, 0.365), "moderate": (0.38, 0.41), "severe": (0.425, 0.46)}
 
 _ORIGIN = np.array([-96.0, -126.0, -94.0])
 """Template mm of the first voxel of the processed template."""
@@ -438,14 +438,16 @@ class _Space:
 
     def _widen(self, widening: float) -> None:
         """Moves the wall of the ventricles; the brain between it and the skull is compressed, the skull stays."""
-        steps = max(1, int(np.ceil(abs(widening) / 2.5)))
+        # The wall slows down as what is outside it gets thin; so much flow was found to move the frontal horns rightly.
+        flow = -24 * np.log(1 - widening / 24)
+        steps = max(1, int(np.ceil(abs(flow) / 2.5)))
         inside = _sample(self.template.brain, self.at) < 0
         at = self.at[:, inside]
         for _ in range(steps):
             wall = np.clip(_sample(self.template.ventricle, at), 0, None)
             depth = np.clip(-_sample(self.template.brain, at), 0, None)
             part = depth / np.maximum(depth + wall, 1) * np.clip(1 - wall / 60, 0, 1)
-            at -= widening / steps * part * np.stack([_sample(a, at) for a in self.template.outward])
+            at -= flow / steps * part * np.stack([_sample(a, at) for a in self.template.outward])
         self.at[:, inside] = at
 
     def push(self, center: NDArray, radius: float, strength: float) -> None:
@@ -690,7 +692,7 @@ class _Lesion:
                 mix(mask, TUMOUR)
                 mix(mask * np.clip(-1 - distance, 0, 1), CYST)
             case "infarct":
-                mix(mask * 0.9, INFARCT)
+                mix(mask * 0.85, INFARCT)
             case "acute":
                 mix(mask, ACUTE_BLOOD)
             case "early":
