@@ -162,23 +162,19 @@ class _Writer:
         plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
         many = f"{_NUMBERS[len(lesions)]} {plural}"
         start = self.pick(f"There are {many}", f"{many} are present", f"{many} are seen")
-        among = "larger" if len(lesions) == 2 else "largest"
         shown = range(min(len(lesions), _DESCRIBED))
         if len(set(places)) == 1:
             measured = _listed([sizes[n] for n in shown], "and")
             text = f"{start} in the {places[0]}, measuring {measured}"
         else:
             each = [f"{sizes[n]} in the {places[n]}" for n in shown]
-            text = self.pick(
-                f"{start}: {_listed(each, 'and')}",
-                f"{start}, measuring {_listed(each, 'and')}",
-                f"{start}, the {among} measuring {each[0]}, the {'other' if len(each) == 2 else 'others'} "
-                f"{_listed(each[1:], 'and')}",
-            )
+            # Not "the largest in .., the others in ..": a labeller takes the first place for all of them.
+            text = f"{start}{self.pick(':', ', measuring')} {_listed(each, 'and')}"
         if more := len(lesions) - len(shown):
             one = more == 1
             rest = f"{_NUMBERS[more]} further {noun if one else plural} {'measures' if one else 'measure up to'} "
             text += f"; {rest}{sizes[len(shown)]}"
+        among = "larger" if len(lesions) == 2 else "largest"
         self.state(
             name,
             f"{text}.",
