@@ -13,6 +13,8 @@ Shape suffixes, written behind the names of tensors in model files:
 ``E``  feature
 ``O``  observation (finding head)
 ``K``  code (auxiliary head)
+``N``  picture or slab of all studies of the batch, one after the other
+``L M`` countable observation (heat map), observation with an extent (mask)
 ====== ==========================================================
 """
 
@@ -28,17 +30,44 @@ IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeInputs:
+    """One slab of a volume, and what is known of where things lie in it."""
+
+    pixels_CDHW: Tensor
+    affine_44: Tensor
+    """float64, (slice, row, column, 1) of the slab -> LPS mm."""
+    lesions_X6: Tensor | None = None
+    """float32, a row for each lesion: slice, row and column in the slab (voxels), longest diameter in mm, row of the
+    heat map, place (-1 where not stated). ``None`` where nobody outlined lesions."""
+    mask_DHW: Tensor | None = None
+    """uint8: 0, or 1 + the row of the mask that the voxel belongs to. ``None`` where nobody outlined anything."""
+
+    def to(self, device: torch.device | str) -> VolumeInputs:
+        """Returns the slab with every tensor on ``device``."""
+        return VolumeInputs(
+            pixels_CDHW=self.pixels_CDHW.to(device),
+            affine_44=self.affine_44,  # stays: geometry is worked out in float64, which not every device has
+            lesions_X6=None if self.lesions_X6 is None else self.lesions_X6.to(device),
+            mask_DHW=None if self.mask_DHW is None else self.mask_DHW.to(device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """Tensors of one study, as the Processor makes them; the fields of ``Batch`` before padding."""
 
     study_uid: str
+    region: str
+    """Whose vocabulary the states are of."""
     pixels_SCHW: Tensor
     views_S: Tensor
     input_ids_T: Tensor
     labels_T: Tensor
     states_O: Tensor
     sides_O2: Tensor
+    severity_O: Tensor
     codes_K: Tensor
+    volumes: tuple[VolumeInputs, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +75,7 @@ class Batch:
     """Tensors of several studies, padded to common shapes."""
 
     study_uids: tuple[str, ...]
+    regions: tuple[str, ...]
     pixels_BSCHW: Tensor
     """float32, one channel, 0 black to 1 white; images that are padding hold zeros."""
     image_mask_BS: Tensor
@@ -62,8 +92,14 @@ class Batch:
     """float32 finding states: 1 present, 0 absent, 0.5 uncertain, NaN where nobody said."""
     sides_BO2: Tensor
     """float32 (patient's left, patient's right): 1 or 0 for a present finding whose side is stated, else NaN."""
+    severity_BO: Tensor
+    """float32 grade of a present finding: 0 small or mild, 1 moderate, 2 large or severe; NaN where none is stated."""
     codes_BK: Tensor
     """float32 codes of the source: 1 given, 0 not given, NaN where nobody coded the study."""
+    volumes: tuple[VolumeInputs, ...] = ()
+    """Slabs of all studies, one after the other; their shapes differ from region to region."""
+    volume_study_N: Tensor
+    """int64 row of the batch that each slab belongs to."""
 
     def __post_init__(self) -> None:
         B, S = self.image_mask_BS.shape
@@ -76,16 +112,20 @@ class Batch:
             "labels_BT": (B, T),
             "states_BO": (B, O),
             "sides_BO2": (B, O, 2),
+            "severity_BO": (B, O),
             "codes_BK": (B,),
         }
         for name, shape in wanted.items():
             found = tuple(getattr(self, name).shape)
             if found[: len(shape)] != shape:
                 raise ValueError(f"{name}: expected leading shape {shape}, found {found}")
+        if len(self.volumes) != len(self.volume_study_N):
+            raise ValueError(f"volume_study_N: expected {len(self.volumes)}, found {len(self.volume_study_N)}")
         if len(self.study_uids) != B:
             raise ValueError(f"study_uids: expected {B}, found {len(self.study_uids)}")
 
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch with every tensor on ``device``."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "study_uids"}
-        return replace(self, **moved)
+        others = ("study_uids", "regions", "volumes")
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name not in others}
+        return replace(self, **moved, volumes=tuple(volume.to(device) for volume in self.volumes))

@@ -27,9 +27,8 @@ FLOORS = {
     "pynetdicom": "3.0.4",
     "monai": "1.6.0",
 }
-"""Oldest release of each package without a published security hole; the last matters only where it is installed."""
+"""Oldest release of each package without a published security hole."""
 
-_OPTIONAL = ("monai",)
 _SHOWN = ("torchvision", "timm", "open-clip-torch", "tokenizers", "safetensors", "numpy", "scikit-learn", "pillow")
 
 TRANSFER_SYNTAXES = (
@@ -99,8 +98,7 @@ def _versions() -> Iterator[Row]:
     for name, floor in FLOORS.items():
         found = _installed(name)
         if found is None:
-            if name not in _OPTIONAL:
-                yield Row(topic="version", name=name, found="not installed", ok=False, fix="run make setup")
+            yield Row(topic="version", name=name, found="not installed", ok=False, fix="run make setup")
             continue
         ok = Version(found) >= Version(floor)
         fix = None if ok else f"install {name}>={floor}: older releases have published security holes"

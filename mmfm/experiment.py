@@ -19,7 +19,7 @@ import sys
 import time
 import typing
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
@@ -34,15 +34,19 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sklearn.metrics import roc_auc_score
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
+from mmfm.batch import Batch, Inputs
 from mmfm.data.cache import VolumeCache
 from mmfm.data.collate import collate
 from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
-from mmfm.data.manifest import LABEL_NAMES, Manifest, ManifestRow, prepared, read_manifest
+from mmfm.data.drawn import COUNTED, EXTENDED, PLACES, Drawn, DrawnDataset, drawn_texts
+from mmfm.data.manifest import LABEL_NAMES, NORMAL, Manifest, ManifestRow, prepared, read_manifest
+from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import ConfigError, MmfmError
 from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
+from mmfm.evaluation.lesions import Match, match_lesions
 from mmfm.jsonable import to_json
 from mmfm.models.checkpoint import (
     Checkpoint,
@@ -57,9 +61,12 @@ from mmfm.models.checkpoint import (
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
+from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import Processor
-from mmfm.models.vlm import VLM
-from mmfm.report import NOTICE, Status
+from mmfm.models.recipes import RECIPES, Jitter
+from mmfm.models.vlm import VLM, Encoded
+from mmfm.report import NOTICE, Lesion, Sections, Status
+from mmfm.text import REGIONS, observations
 from mmfm.training.provenance import has_fast_bf16, provenance
 from mmfm.training.sft import SELECTION_SCORE, SFTConfig
 
@@ -67,6 +74,10 @@ MIN_POINT_POSITIVES = 5
 """Studies set apart with a finding that an operating point needs."""
 MIN_POSITIVES = 10
 """Those that a sensitivity needs, on which a reader's trust in a negative rests."""
+LEAST_LESION_POINT = 4 / 64
+"""Peaks below it are not weighed as lesions."""
+MOST_FALSE_LESIONS = 0.05
+"""Of one observation in a volume, at its operating point: of the three or four that a region counts, 0.2 together."""
 MIN_AUROC = 0.75
 """Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
 F1 is to state the finding always."""
@@ -93,7 +104,11 @@ class Source:
 class Data:
     """What is learned from."""
 
-    train: tuple[Source, ...]
+    train: tuple[Source, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
+    """Volumes that are drawn for training, beside the studies of ``train``."""
+    drawn_folder: str = "runs/drawn"
+    """Keeps them once they are drawn, about 10 MB a volume."""
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
@@ -296,7 +311,7 @@ def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, r
     if dry_run:
         train_rows, select_rows = split_rows(experiment)
         _, model, processor = _build(experiment, train_rows)
-        experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
+        experiment.task.build(model, seed=experiment.seed, names=processor.config)
         print(json.dumps(to_json(experiment), indent=2))
         select = len(_measured_places(experiment, select_rows))
         print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart, of which {select} select")
@@ -321,7 +336,7 @@ def split_rows(
             digest = hashlib.sha256(row.patient_id.encode()).digest()
             share = int.from_bytes(digest[:8], "big") / 2**64
             (select_rows if share < experiment.data.select_fraction else train_rows).append((manifest, row))
-    if not train_rows:
+    if experiment.data.train and not train_rows:
         raise ConfigError(
             "data.select_fraction", expected="studies left to train on", found="none",
             fix="lower data.select_fraction, or name sources with more patients",
@@ -347,16 +362,19 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     if experiment.data.cache is not None:
         processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
     apart = ManifestDataset(select_rows, processor, in_memory=processor.cache is None)
-    select = Subset(apart, _measured_places(experiment, select_rows))
+    drawn_train, drawn_apart = drawn_studies(experiment, processor)
+    select: ConcatDataset[Inputs] = ConcatDataset(
+        [Subset(apart, _measured_places(experiment, select_rows)), drawn_apart]
+    )
     data = StudyDataModule(
-        train=ManifestDataset(train_rows, processor, in_memory=processor.cache is None),
+        train=ConcatDataset([ManifestDataset(train_rows, processor, in_memory=processor.cache is None), drawn_train]),
         select=select if len(select) else None,
         batch_size=experiment.data.batch_size,
         pad_token_id=processor.tokenizer.pad_token_id,
         seed=experiment.seed,
         num_workers=experiment.data.num_workers,
     )
-    task = experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
+    task = experiment.task.build(model, seed=experiment.seed, names=processor.config)
     task.train()  # Lightning keeps the modes it finds, and an opened checkpoint is in evaluation mode
 
     best = ModelCheckpoint(
@@ -401,15 +419,19 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     device = trainer.strategy.root_device
     model = task.model.eval().float().to(device)
     round_as_saved(model)
-    facts = _measure(experiment, model, processor, apart)
+    facts = _measure(experiment, model, processor, apart, drawn_apart)
     start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
-    facts = replace(facts, learned=_learned(train_rows, start))
+    facts = replace(facts, learned=_learned(train_rows, drawn_train, start))
     record = {
         **provenance(accelerator=device.type),
         "seconds": round(seconds, 1),
         "seed": experiment.seed,
         "precision": _precision(settings),
-        "studies": {"train": len(train_rows), "apart": len(apart), "select": len(select)},
+        "studies": {
+            "train": len(train_rows) + len(drawn_train),
+            "apart": len(apart) + len(drawn_apart),
+            "select": len(select),
+        },
         "sources": sources,
         "init_from_sha256": None if start is None else start.sha256,
         "selection": None if best.best_model_score is None else float(best.best_model_score),
@@ -462,21 +484,54 @@ def _build(
         for text in (sections.findings, sections.impression, row.report.indication, experiment.data.prompt)
         if text
     ]
-    tokenizer = config.language.build_tokenizer(texts)
-    codes = _codes(experiment, train_rows)
-    model = config.build(tokenizer, num_observations=len(LABEL_NAMES), num_codes=len(codes))
+    texts += drawn_texts(experiment.data.drawn)
+    names = [name for region in _regions(experiment, train_rows) for name in observations(region)]
+    volumes = config.volume_encoder is not None
     processor = Processor(
         Processor.Config(
-            image_size=config.encoder.image_size,
-            tokens_per_image=config.connector.num_tokens,
+            image_size=0 if config.encoder is None else config.encoder.image_size,
+            tokens_per_image=0 if config.encoder is None else config.connector.num_tokens,
+            recipes=RECIPES if volumes else (),
+            tokens_per_slab=config.tokens_per_slab if volumes else 0,
             max_length=config.language.max_length,
             prompt=experiment.data.prompt,
-            observations=LABEL_NAMES,
-            codes=codes,
+            observations=(*dict.fromkeys(names), NORMAL),
+            codes=_codes(experiment, train_rows),
+            lesions=COUNTED if volumes else (),
+            masks=EXTENDED if volumes else (),
+            places=PLACES if volumes else (),
         ),
-        tokenizer,
+        config.language.build_tokenizer(texts),
     )
-    return config, model, processor
+    return config, config.build(processor), processor
+
+
+def _regions(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> list[str]:
+    """Returns the regions of the training studies that have a vocabulary, in the order of ``REGIONS``."""
+    there = {row.region for _, row in train_rows} | {source.region for source in experiment.data.drawn}
+    return [region for region in REGIONS if region in there]
+
+
+def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDataset, DrawnDataset]:
+    """Returns the drawn volumes to train on, lying otherwise each time, and those set apart, which lie straight.
+
+    The last of each source are set apart, mirror twins together.
+    """
+    train: list[tuple[Drawn, int]] = []
+    apart: list[tuple[Drawn, int]] = []
+    for source in experiment.data.drawn:
+        first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
+        for number in range(source.count):
+            (train if number < first_apart else apart).append((source, number))
+
+    def process(drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None) -> Inputs:
+        return processor.drawn(drawn, report, None if rng is None else Jitter.draw(rng))
+
+    folder = Path(experiment.data.drawn_folder)
+    return (
+        DrawnDataset(train, process, folder=folder, seed=experiment.seed),
+        DrawnDataset(apart, process, folder=folder, seed=experiment.seed, vary=False),
+    )
 
 
 def _codes(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> tuple[str, ...]:
@@ -526,46 +581,91 @@ def _precision(settings: Trainer) -> str:
 
 
 def _measure(
-    experiment: Experiment,
-    model: VLM,
-    processor: Processor,
-    apart: ManifestDataset,
+    experiment: Experiment, model: VLM, processor: Processor, apart: ManifestDataset, drawn_apart: DrawnDataset
 ) -> Facts:
     """Returns operating points and sensitivities measured on the studies set apart.
 
     The operating point of an observation is where its F1 is highest on the sources of ``measured_on``, or on all
     studies set apart where those hold fewer than ``MIN_POINT_POSITIVES`` with it. What has too few even there, or a
     head below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a text that does not
-    name a finding does not state it. Sensitivity is measured on ``measured_on`` alone.
+    name a finding does not state it; studies of regions whose vocabulary lacks the observation do not count.
+    Sensitivity is measured on ``measured_on`` alone.
     """
-    if not len(apart):
+    studies: ConcatDataset[Inputs] = ConcatDataset([apart, drawn_apart])
+    if not len(studies):
         return Facts(scope=experiment.scope, operating_points={}, sensitivity={})
     device, pad = next(model.parameters()).device, processor.tokenizer.pad_token_id
     loader = DataLoader(
-        apart, batch_size=experiment.data.batch_size, num_workers=experiment.data.num_workers,
+        studies, batch_size=experiment.data.batch_size, num_workers=experiment.data.num_workers,
         collate_fn=partial(collate, pad_token_id=pad),
     )  # fmt: skip
+    present, known, regions = [], [], []
+    found: dict[str, list[Match]] = {name: [] for name in processor.config.lesions}
     with torch.inference_mode():
-        batches = [
-            (model.encode(batch.to(device)).heads.present_BO.sigmoid().cpu().numpy(), batch.states_BO.numpy())
-            for batch in loader
-        ]
-    probabilities, states = (np.concatenate(part) for part in zip(*batches, strict=True))
-    measured = np.isin(np.arange(len(apart)), _measured_places(experiment, apart.rows))
+        for batch in loader:
+            encoded = model.encode(batch.to(device))
+            present.append(encoded.heads.present_BO.float().sigmoid().cpu().numpy())
+            known.append(batch.states_BO.numpy())
+            regions += batch.regions
+            for name, match in _matches(batch, encoded, model, processor):
+                found[name].append(match)
+    probabilities, states = np.concatenate(present), np.concatenate(known)
+    drawn_counts = not experiment.data.measured_on
+    places = _measured_places(experiment, apart.rows)
+    measured = np.array([i in places if i < len(apart) else drawn_counts for i in range(len(states))])
     points, sensitivity = {}, {}
     for column, name in enumerate(processor.config.observations):
-        truth, scores = states[:, column] == 1, probabilities[:, column]
-        if name == "normal" or truth.sum() < MIN_POINT_POSITIVES:
+        if name == NORMAL:
             continue
-        own = measured & truth
-        rows = measured if own.sum() >= MIN_POINT_POSITIVES else np.ones_like(measured)
+        able = np.array([region in REGIONS and name in observations(region) for region in regions])
+        truth, scores = states[:, column] == 1, probabilities[:, column]
+        own = measured & truth & able
+        rows = able & measured if own.sum() >= MIN_POINT_POSITIVES else able
+        if (truth & rows).sum() < MIN_POINT_POSITIVES or truth[rows].all():
+            continue
         if roc_auc_score(truth[rows], scores[rows]) < MIN_AUROC:
             continue
         points[name] = best_f1_threshold(truth[rows], scores[rows])
         if own.sum() >= MIN_POSITIVES:
-            found = float((scores[own] >= points[name]).mean())
-            sensitivity[name] = Sensitivity(value=round(found, 4), positives=int(own.sum()))
-    return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity)
+            share = float((scores[own] >= points[name]).mean())
+            sensitivity[name] = Sensitivity(value=round(share, 4), positives=int(own.sum()))
+    lesion_points = {name: point for name, all_of in found.items() if (point := lesion_threshold(all_of)) is not None}
+    return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity, lesion_points=lesion_points)
+
+
+def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
+    """Yields how what is found in each slab fits what is known of it, for each observation of its region."""
+    for row, volume, logits in zip(batch.volume_study_N.tolist(), batch.volumes, encoded.volumes, strict=True):
+        if volume.lesions_X6 is None:
+            continue
+        affine = volume.affine_44.numpy()
+        own = [name for name in processor.config.lesions if name in observations(batch.regions[row])]
+        candidates = find_lesions(model, processor, [affine], [logits], dict.fromkeys(own, LEAST_LESION_POINT))
+        for name in own:
+            rows_X6 = volume.lesions_X6[volume.lesions_X6[:, 4] == processor.config.lesions.index(name)].cpu().double()
+            truth = [
+                Lesion(center_mm=tuple((affine @ [*lesion[:3], 1.0])[:3].tolist()), diameter_mm=float(lesion[3]))
+                for lesion in rows_X6.numpy()
+            ]
+            yield name, match_lesions(truth, candidates.get(name, ()))
+
+
+def lesion_threshold(matches: Sequence[Match]) -> float | None:
+    """Returns the P of the best F1 among those with few enough false lesions; None where no lesion was there.
+
+    Args:
+        matches: what was found in each volume that may show the observation.
+    """
+    hits = np.array([lesion.probability or 0.0 for match in matches for _, lesion in match.hits])
+    false = np.array([lesion.probability or 0.0 for match in matches for lesion in match.false])
+    total = sum(len(match.hits) + len(match.missed) for match in matches)
+    if total < MIN_POINT_POSITIVES:
+        return None
+    grid = np.arange(4, 64) / 64
+    found, wrong = ((scores[None, :] >= grid[:, None]).sum(1) for scores in (hits, false))
+    f1 = 2 * found / (found + wrong + total)
+    f1[wrong > MOST_FALSE_LESIONS * len(matches)] = -1
+    return float(grid[int(f1.argmax())]) if f1.max() > 0 else None
 
 
 def _measured_places(experiment: Experiment, rows: Sequence[tuple[Manifest, ManifestRow]]) -> list[int]:
@@ -580,9 +680,11 @@ def _measured_places(experiment: Experiment, rows: Sequence[tuple[Manifest, Mani
     return places
 
 
-def _learned(train_rows: Sequence[tuple[Manifest, ManifestRow]], start: Checkpoint | None) -> tuple[str, ...]:
+def _learned(
+    train_rows: Sequence[tuple[Manifest, ManifestRow]], drawn: DrawnDataset, start: Checkpoint | None
+) -> tuple[str, ...]:
     """Returns the labels that the training studies, or those of the start, show both present and absent."""
-    seen = {(name, state) for _, row in train_rows for name, state in row.labels.items()}
+    seen = {(name, state) for _, row in train_rows for name, state in row.labels.items()} | set(drawn.labels())
     before = () if start is None else LABEL_NAMES if start.facts.learned is None else start.facts.learned
     both = {name for name in LABEL_NAMES if {(name, Status.PRESENT), (name, Status.ABSENT)} <= seen}
     return tuple(name for name in LABEL_NAMES if name in both or name in before)

@@ -65,6 +65,15 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a lesion may be."""
+
+    laterality: Side | None = None
+    location: str
+    """Name in the vocabulary's ``location``, such as ``upper lobe``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lesion:
     """One of the things that a finding counts, with its place in the patient: what a volume shows and a text seldom."""
 

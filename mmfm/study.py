@@ -177,6 +177,8 @@ class Instance:
     frames: tuple[Frame, ...] = ()
     """In stored order; empty where there is one frame, or where frames state nothing for themselves."""
     number: int | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
+    """4x4, (frame, row, column, 1) -> LPS mm, of a format that states it whole (NIfTI) instead of ``geometry``."""
     patient_orientation: tuple[str, ...] = ()
     """Patient Orientation (0020,0020): directions of rows and of columns, such as ("L", "F")."""
     image_type: tuple[str, ...] = ()
@@ -192,6 +194,8 @@ class Instance:
     def __post_init__(self) -> None:
         if not self.sop_instance_uid:
             raise ValueError("sop_instance_uid: expected text, found none")
+        if self.affine is not None and [len(row) for row in self.affine] != [4, 4, 4, 4]:
+            raise ValueError("affine: expected 4 rows of 4")
         if len(self.frames) not in (0, self.pixels.frames):
             raise ValueError(f"frames: expected none or {self.pixels.frames}, found {len(self.frames)}")
 
@@ -212,6 +216,34 @@ class Instance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Acquisition:
+    """What headers state of how a series was made, as far as it tells series of one study apart."""
+
+    contrast: bool | None = None
+    """Whether Contrast/Bolus Agent (0018,0010) names one; ``False`` where it says that there was none."""
+    kernel: str | None = None
+    """Convolution Kernel (0018,1210) of a CT, as written there."""
+    repetition_time: float | None = None
+    """ms, (0018,0080)."""
+    echo_time: float | None = None
+    """ms, (0018,0081)."""
+    inversion_time: float | None = None
+    """ms, (0018,0082)."""
+    scanning_sequence: tuple[str, ...] = ()
+    """Scanning Sequence (0018,0020): SE spin echo, IR inversion recovery, GR gradient echo, EP echo planar, RM."""
+    sequence_variant: tuple[str, ...] = ()
+    """Sequence Variant (0018,0021): SK, MTC, SS, TRSS, SP, MP, OSP."""
+    b_value: float | None = None
+    """s/mm2, (0018,9087)."""
+    component: str | None = None
+    """MAGNITUDE, PHASE, REAL, IMAGINARY or MIXED of an MR, by (0008,9208) or Image Type; MIXED where slices differ."""
+    protocol: str | None = None
+    """Protocol Name (0018,1030), as written there: free text, never shown."""
+    number: int | None = None
+    """Series Number (0020,0011)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """Instances that were acquired together."""
 
@@ -224,8 +256,10 @@ class Series:
     body_part: str | None = None
     """Body Part Examined (0018,0015), as written there."""
     description: str | None = None
+    """Series Description (0008,103E), or the stem of the name of a NIfTI file: free text, never shown."""
+    acquisition: Acquisition = Acquisition()
     source_format: str = "DICOM"
-    """DICOM, PNG or JPEG."""
+    """DICOM, NIFTI, PNG or JPEG."""
     sha256: str | None = None
     """Of its file or files, where a manifest states it."""
 
@@ -290,6 +324,8 @@ class Receipt:
     """4x4, (slice, row, column, 1) -> LPS mm; ``None`` where the geometry is not stated."""
     spacing: tuple[float, float, float] | None = None
     """(slice, row, column) mm; ``None`` where not stated."""
+    uneven_steps: tuple[float, ...] = ()
+    """mm from a slice to the next along the normal, where that differs from the usual one, which is in ``spacing``."""
     orientation: str
     """Direction of slices, rows and columns in patient letters such as "SPL", or "not stated"."""
     window: str

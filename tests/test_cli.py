@@ -139,7 +139,7 @@ def test_report_tells_of_refused_files_and_goes_on_after_a_picture_that_fails(ru
         (tmp_path / name).write_text("This is no DICOM file.")
     code, out, err = run("report", tmp_path, "--checkpoint", tiny_checkpoint, "--format", "json")
     assert (code, out.count("\n")) == (0, 2)
-    assert err == "2 of 6 files refused; the first: expected DICOM, PNG, JPEG or zip, found text\n"
+    assert err == "2 of 6 files refused; the first: expected DICOM, NIfTI, PNG, JPEG or zip, found text\n"
     for path in (tmp_path / "a").rglob("*.dcm"):
         dataset = pydicom.dcmread(path)
         dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless

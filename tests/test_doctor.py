@@ -69,7 +69,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(doctor, "version", absent)
     found = rows("version")
     assert found["torch"].ok is False
-    assert "monai" not in found
+    assert found["monai"].ok is False
 
 
 def test_data_lists_prepared_sources(monkeypatch, tmp_path):

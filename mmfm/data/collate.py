@@ -22,6 +22,7 @@ def collate(inputs: Sequence[Inputs], *, pad_token_id: int) -> Batch:
         pixels[row, : len(item.pixels_SCHW)] = item.pixels_SCHW
     return Batch(
         study_uids=tuple(i.study_uid for i in inputs),
+        regions=tuple(i.region for i in inputs),
         pixels_BSCHW=pixels,
         image_mask_BS=torch.stack([torch.arange(S) < len(i.views_S) for i in inputs]),
         views_BS=_pad([i.views_S for i in inputs], S, -1),
@@ -30,7 +31,10 @@ def collate(inputs: Sequence[Inputs], *, pad_token_id: int) -> Batch:
         labels_BT=_pad([i.labels_T for i in inputs], T, IGNORE_INDEX),
         states_BO=torch.stack([i.states_O for i in inputs]),
         sides_BO2=torch.stack([i.sides_O2 for i in inputs]),
+        severity_BO=torch.stack([i.severity_O for i in inputs]),
         codes_BK=torch.stack([i.codes_K for i in inputs]),
+        volumes=tuple(volume for i in inputs for volume in i.volumes),
+        volume_study_N=torch.tensor([row for row, i in enumerate(inputs) for _ in i.volumes], dtype=torch.long),
     )
 
 

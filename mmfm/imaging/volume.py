@@ -59,10 +59,12 @@ class Volume:
     def from_series(cls, series: Series, *, window: str | None = None) -> tuple[Volume, Receipt]:
         """Decodes ``series`` and says what was done.
 
-        CT that states a rescale gives HU; CT without, MR, PT, NM and RTDOSE give stored units (rescaled where stated);
-        all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered by the projection of
-        ImagePositionPatient on the slice normal, from low to high. Nothing is flipped, turned or resampled. Frames that
-        state their own headers (enhanced multi-frame objects) are slices like those of a classic series.
+        CT that states a rescale, or is NIfTI, gives HU; other CT, MR, PT, NM, RTDOSE and NIfTI give stored units
+        (rescaled where stated); all else, PNG and JPEG among them, is a display, 0 black to 1 white. Slices are ordered
+        by the projection of ImagePositionPatient on the slice normal, from low to high; those of NIfTI stay in stored
+        order.
+        Nothing is flipped, turned or resampled. Frames that state their own headers (enhanced multi-frame objects) are
+        slices like those of a classic series.
 
         Args:
             series: with pixels attached.
@@ -106,6 +108,7 @@ class Volume:
             quantity=quantity,
             affine=None if stack.affine is None else tuple(tuple(map(float, row)) for row in stack.affine),
             spacing=stack.spacing,
+            uneven_steps=stack.uneven,
             orientation=stack.orientation,
             window=windows[0] if len(windows) == 1 else f"{len(windows)} windows, one for each slice",
             inverted=any(r.inverted for r in renderings),
@@ -128,6 +131,8 @@ class _Stack:
     affine: np.ndarray | None = None
     spacing: tuple[float, float, float] | None = None
     orientation: str = "not stated"
+    uneven: tuple[float, ...] = ()
+    """Steps in mm other than the usual one."""
     steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -182,7 +187,11 @@ def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 
 
 def _quantity(series: Series) -> str:
-    if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE") or series.instances[0].pixels.samples != 1:
+    if series.source_format == "NIFTI":  # states no unit; converters write the HU of a CT
+        return "HU" if series.modality == "CT" else "stored"
+    if series.source_format in ("PNG", "JPEG") or series.instances[0].pixels.samples != 1:
+        return "display"
+    if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE"):
         return "display"
     usable_hu = all(
         i.pixels.rescale_type == "HU" and (i.pixels.rescale_slope != 0 or i.pixels.modality_lut)
@@ -200,6 +209,7 @@ def _nature(series: Series) -> tuple[str, ...]:
             "no rescale to Hounsfield units is stated: values are not HU",
             series.modality == "CT" and _quantity(series) == "stored",
         ),
+        ("NIfTI states no unit: values are taken as HU", series.source_format == "NIFTI" and series.modality == "CT"),
         ("overlay not drawn: marks that a viewer would show are missing", any(i.overlays for i in series.instances)),
     )
     notes = Counter(note for instance in series.instances for note in instance.notes)
@@ -271,6 +281,8 @@ def _load(instance: Instance, series: Series) -> np.ndarray:
 
 def _stack(series: Series) -> _Stack:
     instances = series.instances
+    if instances[0].affine is not None:
+        return _stated(series)
     spacing, steps, warnings = _in_plane(instances[0])
     if unplaced := sum(i.pixels.frames for i in instances if i.pixels.frames > 1):
         reason = f"{unplaced} frames in stored order; their positions are not read"
@@ -299,6 +311,34 @@ def _stack(series: Series) -> _Stack:
     if kinds:
         steps = ("all of " + ", ".join(f"{name} {values[0]}" for name, values in kinds.items()), *steps)
     return _placed(series, axes[0], spacing, steps, warnings)
+
+
+def _stated(series: Series) -> _Stack:
+    """Returns the frames in stored order, where their header states the affine of all of them."""
+    (first, *more) = series.instances
+    if more:
+        raise _not_one(series, "one array with an affine of its own", f"{len(more) + 1} arrays")
+    affine = np.array(first.affine, float)
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    normal = np.cross(directions[:, 2], directions[:, 1])
+    normal /= np.linalg.norm(normal)
+    rows, columns = (float(np.linalg.norm(affine[:3, axis])) for axis in (1, 2))
+    warnings: tuple[str, ...] = ()
+    largest = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    if largest > math.sin(math.radians(TILT_TOLERANCE_DEGREES)):
+        warnings = (
+            f"the axes are sheared by {math.degrees(math.asin(min(1.0, largest))):.1f} degrees: the affine holds the "
+            "shear, the array is not resampled",
+        )
+    source = first.geometry.spacing_source
+    return _Stack(
+        instances=series.instances,
+        affine=affine,
+        spacing=(abs(float(affine[:3, 0] @ normal)), rows, columns),
+        orientation="".join(axis_letter(direction) for direction in directions.T),
+        steps=(f"{first.pixels.frames} slices in stored order; place, orientation and spacing from {source}",),
+        warnings=warnings,
+    )
 
 
 def _in_plane(instance: Instance) -> tuple[tuple[float, float] | None, tuple[str, ...], tuple[str, ...]]:
@@ -371,6 +411,7 @@ def _placed(
     instances = tuple(sorted(series.instances, key=lambda i: along[i.sop_instance_uid]))
     origin = positions[instances[0].sop_instance_uid]
     orientation = "".join(axis_letter(axis) for axis in axes)
+    odd: tuple[float, ...] = ()
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
         if not _is_length(thickness):
@@ -392,6 +433,7 @@ def _placed(
         step = (last - origin) / (places[-1] - places[0]) * median
         steps += (f"{len(instances)} slices ordered by position along the normal, {median:g} mm apart",)
         uneven = np.abs(gaps - median) > max(POSITION_TOLERANCE_MM, 0.02 * median)
+        odd = tuple(gaps[uneven].tolist())
         for index in np.flatnonzero(uneven)[:3]:
             warnings += (
                 f"a step of {gaps[index]:g} mm where {median:g} is usual, after slice {index + 1} of {len(instances)}: "
@@ -428,6 +470,7 @@ def _placed(
         affine=affine,
         spacing=(float(step @ axes[0]), *spacing),
         orientation=orientation,
+        uneven=odd,
         steps=steps,
         warnings=warnings,
     )

@@ -49,6 +49,7 @@ from mmfm.io.nesting import too_deep
 from mmfm.io.parsing import OVERLAYS, PASSES, PixelValue, parse_header
 from mmfm.io.sources import MAX_PIXEL_BYTES, Source, content_digest, content_uid
 from mmfm.study import (
+    Acquisition,
     Frame,
     Geometry,
     Instance,
@@ -89,6 +90,16 @@ _VIEW_CODES = {  # CID 4010 "DX View", SNOMED CT and its retired SNOMED-RT codes
     "399033003": ViewPosition.FRONTAL,
     "399067008": ViewPosition.LATERAL,
 }
+_NO_AGENT = {"", "0", "N", "NO", "NONE", "NO CONTRAST", "WITHOUT", "W/O", "OHNE", "UNENHANCED"}
+"""What is written as Contrast/Bolus Agent where there was none."""
+_COMPONENTS = {
+    "M": "MAGNITUDE",
+    "P": "PHASE",
+    "R": "REAL",
+    "I": "IMAGINARY",
+    "PHASE MAP": "PHASE",
+} | {word: word for word in ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "MIXED")}
+"""As Siemens, Philips and PS3.3 C.8.13.3.1.1 write it -> as PS3.3 does."""
 _MEASURES = (
     ("PlanePositionSequence", "ImagePositionPatient", 3),
     ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
@@ -117,6 +128,7 @@ class DicomHeader:
     body_part: str | None
     study_description: str | None
     series_description: str | None
+    acquisition: Acquisition
     photometric: str | None
     rows: int | None
     columns: int | None
@@ -187,6 +199,7 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
         body_part=as_text(get_value(dataset, "BodyPartExamined")),
         study_description=as_text(get_value(dataset, "StudyDescription")),
         series_description=as_text(get_value(dataset, "SeriesDescription")),
+        acquisition=_acquisition(dataset, instance) if instance else Acquisition(),
         photometric=as_text(get_value(dataset, "PhotometricInterpretation")),
         rows=shape.rows if shape else get_number(dataset, "Rows"),
         columns=shape.columns if shape else get_number(dataset, "Columns"),
@@ -199,13 +212,65 @@ def read_header(source: Source, stream: BinaryIO, decode: Decode = decode_here) 
     )
 
 
+def _acquisition(dataset: Dataset, instance: Instance) -> Acquisition:
+    """Returns how the first frame was made."""
+    enhanced = tag_of("SharedFunctionalGroupsSequence") in dataset.keys()  # noqa: SIM118 - as in get_value
+    head = frame_headers(dataset, instance.pixels.frames)[0] if enhanced else FrameHeader(dataset, ())
+    agent = _raw_text(dataset, "ContrastBolusAgent")
+    stated = None if agent else bool(get_value(dataset, "ContrastBolusAgentSequence")) or None
+    kernel = head.get("CTReconstructionSequence", "ConvolutionKernel") if head.groups else None
+    made = Acquisition(
+        contrast=agent.upper() not in _NO_AGENT if agent else stated,
+        kernel="\\".join(as_texts(kernel)) or _raw_text(dataset, "ConvolutionKernel"),
+        protocol=_raw_text(dataset, "ProtocolName"),
+        number=get_number(dataset, "SeriesNumber"),
+    )
+    if as_text(get_value(dataset, "Modality")) != "MR":
+        return made
+
+    def number(group: str, *keywords: str) -> float | None:
+        return next((value[0] for value in (as_floats(head.get(group, key)) for key in keywords) if value), None)
+
+    sequences = tuple(as_texts(get_value(dataset, "ScanningSequence")))
+    if not sequences:  # enhanced MR (PS3.3 C.8.13.4) in the words of the classic attribute
+        pulse = as_capitals(get_value(dataset, "EchoPulseSequence")) or ""
+        sequences = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}.get(pulse, ())
+        sequences += ("IR",) if as_capitals(get_value(dataset, "InversionRecovery")) == "YES" else ()
+    return replace(
+        made,
+        repetition_time=number("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+        echo_time=number("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
+        inversion_time=number("MRModifierSequence", "InversionTimes", "InversionTime"),
+        scanning_sequence=sequences,
+        sequence_variant=tuple(as_texts(get_value(dataset, "SequenceVariant"))),
+        b_value=number("MRDiffusionSequence", "DiffusionBValue"),
+        component=_component(head, instance.image_type),
+    )
+
+
+def _component(head: FrameHeader, image_type: tuple[str, ...]) -> str | None:
+    """Returns the complex component of an MR: stated, or by the letters and words that makers put into Image Type."""
+    stated = as_capitals(head.get("MRImageFrameTypeSequence", "ComplexImageComponent"))
+    words = [stated, *(value.upper() for value in image_type[2:])]
+    return next((_COMPONENTS[word] for word in words if word in _COMPONENTS), None)
+
+
+def _raw_text(dataset: Dataset, keyword: str) -> str | None:
+    """Returns a text that is compared and never shown as its bytes stand, since pydicom takes long for it."""
+    tag = tag_of(keyword)
+    if tag not in dataset.keys():  # noqa: SIM118 - as in get_value
+        return None
+    raw: Any = dataset.get_item(tag)
+    explicit = isinstance(raw, RawDataElement) and raw.VR in ("SH", "LO", "TM")
+    if explicit:
+        return as_text((raw.value or b"").decode("latin-1"))
+    return as_text("\\".join(as_texts(get_value(dataset, keyword))))
+
+
 def _pass(dataset: Dataset, keyword: str) -> float | str | None:
-    """Returns a value that is compared and never shown: text as its bytes stand, since pydicom takes long for it."""
-    raw: Any = None
-    if keyword in ("ConvolutionKernel", "AcquisitionTime") and tag_of(keyword) in dataset:
-        raw = dataset.get_item(tag_of(keyword))
-    explicit = isinstance(raw, RawDataElement) and raw.VR in ("SH", "TM")
-    value = (raw.value or b"").decode("latin-1") if explicit else get_value(dataset, keyword)
+    """Returns a value that is compared and never shown."""
+    raw = keyword in ("ConvolutionKernel", "AcquisitionTime")
+    value = _raw_text(dataset, keyword) if raw else get_value(dataset, keyword)
     number = as_float(value)
     return as_text(value) if number is None else number
 

@@ -56,6 +56,23 @@ PASSES = (
     "ConvolutionKernel",
     "AcquisitionTime",
 )
+ACQUISITION = (
+    "ContrastBolusAgent",
+    "ConvolutionKernel",
+    "RepetitionTime",
+    "EchoTime",
+    "InversionTime",
+    "DiffusionBValue",
+    "ScanningSequence",
+    "SequenceVariant",
+    "ComplexImageComponent",
+    "ProtocolName",
+    "SeriesNumber",
+    "ContrastBolusAgentSequence",
+    "EchoPulseSequence",
+    "InversionRecovery",
+)
+"""What tells the series of a study apart; the last three of enhanced objects."""
 _HEADER_KEYWORDS = [
     "TransferSyntaxUID",
     "MediaStorageSOPClassUID",
@@ -99,6 +116,7 @@ _HEADER_KEYWORDS = [
     "ImagerPixelSpacing",
     "SliceThickness",
     *PASSES,
+    *ACQUISITION,
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",

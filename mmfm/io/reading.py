@@ -15,8 +15,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from mmfm.errors import ReadError
-from mmfm.io import worker
+from mmfm.io import nifti, worker
 from mmfm.io.dicom import DicomHeader, read_header, with_frames
+from mmfm.io.elements import as_float
 from mmfm.io.frames import Decode, decode
 from mmfm.io.images import decode_picture, picture_format, read_stream
 from mmfm.io.parsing import directory, is_dicom, preamble_note
@@ -25,6 +26,7 @@ from mmfm.study import (
     ORIENTATION_TOLERANCE,
     POSITION_TOLERANCE_MM,
     SPACING_TOLERANCE_MM,
+    Acquisition,
     Instance,
     Patient,
     Series,
@@ -102,7 +104,7 @@ class Reading:
         empty = f"{len(self.files)} files without an image" if self.files else "an empty folder or archive"
         raise ReadError(
             where,
-            expected="DICOM, PNG or JPEG images",
+            expected="DICOM, NIfTI, PNG or JPEG images",
             found=self.refusals or empty,
             fix="run `mmfm inspect` on it for each file's reason",
         )
@@ -126,17 +128,18 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
 
     Instances of CT, MR, PT and NM with one frame each share a Series by their SeriesInstanceUID. Of other modalities,
     and of multi-frame objects, each instance is a Series of its own; where several share a SeriesInstanceUID, ``#1``,
-    ``#2`` ... in the order of InstanceNumber is added to it. All PNG and JPEG files at ``path`` are one Study, one
-    Series each, whose uids depend on their content alone. Slices of one SeriesInstanceUID that must not be mixed in one
-    volume (other orientation, size, spacing or frame of reference, a localizer, a second pass over the same places) are
-    Series of their own too. So are frames of one multi-frame object that must not be mixed (another stack, echo,
-    b-value, time or segment): each Series has an Instance with some of the frames. The files of a concatenation are one
-    object. A DICOMDIR stands for the files that it lists.
+    ``#2`` ... in the order of InstanceNumber is added to it. All NIfTI, PNG and JPEG files at ``path`` are one Study,
+    one Series each, whose uids depend on their content alone; the description of NIfTI is the stem of its file's name.
+    Slices of one SeriesInstanceUID that must not be mixed in one volume (other orientation, size, spacing or frame of
+    reference, a localizer, a second pass over the same places) are Series of their own too. So are frames of one
+    multi-frame object that must not be mixed (another stack, echo, b-value, time or segment): each Series has an
+    Instance with some of the frames. The files of a concatenation are one object. A DICOMDIR stands for the files that
+    it lists.
 
     Args:
         path: a folder, a zip, a DICOMDIR or a file.
         isolate: decode pixels, when they are loaded, in a process of its own that is killed where they take too long:
-            for files of unknown origin.
+            for files of unknown origin. NIfTI needs no decoder, and is read in this one.
 
     Raises:
         ReadError: ``path`` does not exist.
@@ -159,8 +162,11 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
                 images += [image] if image else []
                 if outcome.status == "ignored" and first and source == Source(name=str(path), path=path):
                     places.append(listed(path.parent, directory(stream)))
-            elif picture := picture_format(stream):
-                instance = read_stream(source, stream, worker.shared.decode_picture if isolate else decode_picture)
+            elif picture := nifti.FORMAT if nifti.is_nifti(stream) else picture_format(stream):
+                if picture == nifti.FORMAT:
+                    instance = nifti.read_stream(source, stream)
+                else:
+                    instance = read_stream(source, stream, worker.shared.decode_picture if isolate else decode_picture)
                 shape = instance.pixels
                 outcome = FileOutcome(
                     file=source.name,
@@ -168,7 +174,7 @@ def read(path: str | Path, *, isolate: bool = False) -> Reading:
                     sop_instance_uid=instance.sop_instance_uid,
                     rows=shape.rows,
                     columns=shape.columns,
-                    frames=1,
+                    frames=shape.frames,
                     photometric=shape.photometric,
                 )
                 pictures.append((len(files), instance, picture))
@@ -253,7 +259,7 @@ def _dicom(source: Source, stream: BinaryIO, place: int, decode: Decode) -> tupl
 def _stray(stream: BinaryIO) -> str:
     stream.seek(0)
     head = stream.read(512)
-    expected = "expected DICOM, PNG, JPEG or zip, found"
+    expected = "expected DICOM, NIfTI, PNG, JPEG or zip, found"
     if not head:
         return f"{expected} an empty file"
     if head.startswith(b"%PDF"):
@@ -383,9 +389,26 @@ def _series(images: list[_Image], files: list[FileOutcome]) -> list[Series]:
                 laterality=head.laterality,
                 body_part=head.body_part,
                 description=head.series_description,
+                acquisition=_acquisition(group),
             )
         )
     return found
+
+
+def _acquisition(group: list[_Image]) -> Acquisition:
+    """Returns how a series was made: what its first slice states, the echo time and b-value of its frame before all."""
+    made, kinds = group[0].header.acquisition, [dict(image.instance.kind) for image in group]
+    echo, b_value = (as_float(kinds[0].get(name)) for name in ("echo time (ms)", "b-value (s/mm2)"))
+    stated = {
+        kind.get("complex component", image.header.acquisition.component)
+        for kind, image in zip(kinds, group, strict=True)
+    } - {None}
+    return replace(
+        made,
+        echo_time=made.echo_time if echo is None else echo,
+        b_value=made.b_value if b_value is None else b_value,
+        component="MIXED" if len(stated) > 1 else next(iter(stated), None),
+    )
 
 
 def _objects(images: list[_Image], files: list[FileOutcome]) -> Iterator[list[_Image]]:
@@ -550,7 +573,9 @@ def _picture_study(pictures: list[tuple[int, Instance, str]], files: list[FileOu
     for uid, (place, instance, picture) in unique.items():
         series_uid = content_uid("series", uid)
         files[place] = replace(files[place], study_uid=study_uid, series_uid=series_uid)
-        series.append(Series(series_uid=series_uid, instances=(instance,), source_format=picture))
+        description = nifti.stem(files[place].file) if picture == nifti.FORMAT else None
+        one = Series(series_uid=series_uid, instances=(instance,), description=description, source_format=picture)
+        series.append(one)
     return [Study(study_uid=study_uid, series=tuple(series))]
 
 

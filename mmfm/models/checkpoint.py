@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ class Facts:
     operating_points: dict[str, float]
     """P(present) from which on a finding is stated, by observation; those without one are never stated."""
     sensitivity: dict[str, Sensitivity]
+    lesion_points: dict[str, float] = field(default_factory=dict)
+    """P from which on a peak of a heat map is a lesion, by observation that is counted on volumes."""
     learned: tuple[str, ...] | None = None
     """Observations whose head saw both present and absent studies; the others get no probability. None: all did."""
     sensitivity_floor: float = 0.9
@@ -170,8 +172,7 @@ def load_checkpoint(name: str, *, device: torch.device | str = "cpu") -> Checkpo
     built = config
     if config.language.name != SCRATCH:
         built = replace(config, language=replace(config.language, name=str(folder / "language")))
-    heads, codes = len(processor.config.observations), len(processor.config.codes)
-    model = built.build(processor.tokenizer, num_observations=heads, num_codes=codes, weights=False)
+    model = built.build(processor, weights=False)
     load_weights(model, folder / "model.safetensors")
     return Checkpoint(
         name=folder.name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import Any
 
@@ -19,10 +19,11 @@ import torch
 from mmfm.batch import Batch
 from mmfm.data.collate import collate
 from mmfm.models.checkpoint import Checkpoint
-from mmfm.models.heads import HeadLogits
-from mmfm.models.processor import Drafted, Processor, StudyPixels
-from mmfm.report import Finding, Side, Status
-from mmfm.text import describe, label_report, split_sentences
+from mmfm.models.lesions import find_lesions
+from mmfm.models.processor import MOST_LESIONS_NAMED, Drafted, Processor, StudyPixels, kind_of_codes
+from mmfm.models.vlm import Encoded
+from mmfm.report import Finding, Lesion, Measurement, Side, Status
+from mmfm.text import CHEST_RADIOGRAPH, REGIONS, describe, label_report, mentions, observations, split_sentences
 
 MAX_NEW_TOKENS = 256
 DECODING = f"greedy, at most {MAX_NEW_TOKENS} tokens"
@@ -36,9 +37,13 @@ class Draft:
     probabilities: dict[str, float]
     """P(present) by observation that was learned, ``normal`` included."""
     decisions: tuple[Finding, ...]
-    """Present findings at the operating points, with their side."""
+    """Present findings at the operating points, with their side; of a volume with each lesion."""
+    region: str | None
+    """Whose vocabulary the text is read with; ``None`` where there is none."""
+    kind: str | None
+    """What was examined, such as "CT of the chest": as the volume's recipe says, or as read from the pictures."""
     views: tuple[str, ...]
-    """View of each picture as it was used: as stated, else as read from the picture."""
+    """View of each picture as it was used: as stated, else as read from the picture; none of a volume."""
     findings: str | None
     impression: str | None
     finished: bool
@@ -67,24 +72,25 @@ def draft(
     batch = collate([processor.query(uid, pixels) for uid, pixels, _ in studies], pad_token_id=pad).to(device)
     with torch.inference_mode():
         encoded = model.encode(batch)
-        decided = _decide(checkpoint, encoded.heads)
+        read = [pixels for _, pixels, _ in studies]
+        decided = _decide(checkpoint, read, encoded)
         prompts = [
-            processor.prompt_ids(len(pixels.views_S), indication, decisions)
-            for (_, pixels, indication), (_, decisions) in zip(studies, decided, strict=True)
+            processor.prompt_ids(processor.num_vision_tokens(pixels), indication, d.findings, kind=d.kind)
+            for (_, pixels, indication), d in zip(studies, decided, strict=True)
         ]
-        written = _generate(checkpoint, prompts, encoded.tokens_NVE, streamer)
+        written = _generate(checkpoint, prompts, encoded.tokens_VE, streamer)
     drafts = []
     used = iter(encoded.heads.views_N.tolist())
-    for (uid, pixels, _), (probabilities, decisions), prompt, ids in zip(
-        studies, decided, prompts, written, strict=True
-    ):
+    for (uid, pixels, _), decisions, prompt, ids in zip(studies, decided, prompts, written, strict=True):
         text = processor.parse(ids)
-        findings, impression, changes = hold_to_decisions(text, decisions)
+        findings, impression, changes = hold_to_decisions(text, decisions.findings, region=decisions.region)
         drafts.append(
             Draft(
                 study_uid=uid,
-                probabilities=probabilities,
-                decisions=decisions,
+                probabilities=decisions.probabilities,
+                decisions=decisions.findings,
+                region=decisions.region,
+                kind=decisions.kind,
                 views=tuple("lateral" if next(used) else "frontal" for _ in pixels.views_S),
                 findings=findings,
                 impression=impression,
@@ -108,7 +114,7 @@ def draft_text_only(checkpoint: Checkpoint, studies: Sequence[tuple[str, str | N
     prompts = [processor.prompt_ids(0, indication, None) for _, indication in studies]
     embedding = model.language.get_input_embeddings().weight
     with torch.inference_mode():
-        written = _generate(checkpoint, prompts, embedding.new_zeros(0, 0, embedding.shape[1]), None)
+        written = _generate(checkpoint, prompts, embedding.new_zeros(0, embedding.shape[1]), None)
     drafts = []
     for (uid, _), prompt, ids in zip(studies, prompts, written, strict=True):
         text = processor.parse(ids)
@@ -117,6 +123,8 @@ def draft_text_only(checkpoint: Checkpoint, studies: Sequence[tuple[str, str | N
                 study_uid=uid,
                 probabilities={},
                 decisions=(),
+                region=None,
+                kind=None,
                 views=(),
                 findings=text.findings,
                 impression=text.impression,
@@ -129,26 +137,94 @@ def draft_text_only(checkpoint: Checkpoint, studies: Sequence[tuple[str, str | N
     return drafts
 
 
-def _decide(checkpoint: Checkpoint, heads: HeadLogits) -> list[tuple[dict[str, float], tuple[Finding, ...]]]:
-    observations = checkpoint.processor.config.observations
-    points, learned = checkpoint.facts.operating_points, checkpoint.facts.learned
-    out = []
+@dataclass(frozen=True, kw_only=True)
+class _Decisions:
+    probabilities: dict[str, float]
+    findings: tuple[Finding, ...]
+    region: str | None
+    kind: str | None
+
+
+def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded) -> list[_Decisions]:
+    config, facts, heads = checkpoint.processor.config, checkpoint.facts, encoded.heads
+    points, learned = facts.operating_points, facts.learned
     present_BO, sides_BO2 = heads.present_BO.sigmoid().tolist(), heads.sides_BO2.sigmoid().tolist()
-    for present_O, sides_O2, frontal in zip(present_BO, sides_BO2, heads.frontal_B.tolist(), strict=True):
-        probabilities = {o: p for o, p in zip(observations, present_O, strict=True) if learned is None or o in learned}
-        decisions = tuple(
-            Finding(
-                observation=o, status=Status.PRESENT, probability=p, laterality=_side(o, sides) if frontal else None
-            )
-            for o, p, sides in zip(observations, present_O, sides_O2, strict=True)
-            if o in points and p >= points[o]
-        )
-        out.append((probabilities, decisions))
+    maps = iter(encoded.volumes)
+    out = []
+    for row, pixels in enumerate(read):
+        probabilities = {
+            o: p for o, p in zip(config.observations, present_BO[row], strict=True) if learned is None or o in learned
+        }
+        kind, region = pixels.kind, pixels.region
+        if not pixels.slabs:
+            codes = dict(zip(config.codes, heads.codes_BK[row].tolist(), strict=True))
+            kind, region = kind_of_codes(codes) if config.recipes else (None, CHEST_RADIOGRAPH)
+        within = observations(region) if region in REGIONS else ()
+        probabilities = {o: p for o, p in probabilities.items() if o in within or o == "normal"}
+        lesions = {}
+        if pixels.slabs:
+            own = [next(maps) for _ in pixels.slabs]
+            wanted = {o: p for o, p in facts.lesion_points.items() if o in within}
+            affines = [slab.affine for slab in pixels.slabs]
+            lesions = find_lesions(checkpoint.model, checkpoint.processor, affines, own, wanted)
+        findings = []
+        for column, name in enumerate(config.observations):
+            p = probabilities.get(name)
+            if pixels.slabs and name in facts.lesion_points:
+                if name in lesions:
+                    findings.append(_counted(name, lesions[name], p))
+            elif p is not None and name in points and p >= points[name]:
+                grades = heads.severity_BOG[row, column]
+                findings.append(
+                    Finding(
+                        observation=name,
+                        status=Status.PRESENT,
+                        probability=p,
+                        laterality=_side(name, sides_BO2[row][column]) if heads.sided_B[row] else None,
+                        severity=_severity(name, int(grades.argmax())) if pixels.slabs else None,
+                    )
+                )
+        out.append(_Decisions(probabilities=probabilities, findings=tuple(findings), region=region, kind=kind))
     return out
 
 
-SIDELESS = ("cardiomegaly", "edema", "emphysema", "enlarged_cardiomediastinum", "hernia", "support_devices")
+def _counted(name: str, lesions: tuple[Lesion, ...], probability: float | None) -> Finding:
+    """Returns the finding of a study's lesions of one observation; what differs between them stands with each."""
+    sides = {lesion.laterality for lesion in lesions} - {None}
+    places = {(lesion.laterality, lesion.location) for lesion in lesions}
+    return Finding(
+        observation=name,
+        status=Status.PRESENT,
+        laterality=Side.BILATERAL if len(sides) > 1 else next(iter(sides), None),
+        location=lesions[0].location if len(places) == 1 else None,
+        count=len(lesions),
+        measurement=Measurement(value=float(round(lesions[0].diameter_mm)), unit="mm"),
+        probability=probability,
+        lesions=lesions,
+    )
+
+
+SIDELESS = (
+    "cardiomegaly",
+    "edema",
+    "emphysema",
+    "enlarged_cardiomediastinum",
+    "free_fluid",
+    "hernia",
+    "hydrocephalus",
+    "support_devices",
+)
 """Observations whose side reports seldom state, so that the side heads hardly learn it."""
+
+_SIZED = ("pleural_effusion", "pneumothorax", "free_fluid")
+_GRADED = ("cardiomegaly", "emphysema", "hydrocephalus")
+
+
+def _severity(observation: str, grade: int) -> str | None:
+    """Returns the word for a grade: fluid and air are small to large, what is graded otherwise is mild to severe."""
+    if observation in _SIZED:
+        return ("small", "moderate", "large")[grade]
+    return ("mild", "moderate", "severe")[grade] if observation in _GRADED else None
 
 
 def _side(observation: str, sides: Sequence[float]) -> Side | None:
@@ -161,15 +237,15 @@ def _side(observation: str, sides: Sequence[float]) -> Side | None:
 
 
 def _generate(
-    checkpoint: Checkpoint, prompts: Sequence[list[int]], tokens_NVE: torch.Tensor, streamer: Any
+    checkpoint: Checkpoint, prompts: Sequence[list[int]], tokens_VE: torch.Tensor, streamer: Any
 ) -> list[list[int]]:
     model, tokenizer = checkpoint.model, checkpoint.processor.tokenizer
     length = max(map(len, prompts))
     pad = tokenizer.pad_token_id
-    ids_BT = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=tokens_NVE.device)
-    mask_BT = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=tokens_NVE.device)
+    ids_BT = torch.tensor([[pad] * (length - len(p)) + p for p in prompts], device=tokens_VE.device)
+    mask_BT = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=tokens_VE.device)
     generated = model.language.generate(
-        inputs_embeds=model.embed(ids_BT, tokens_NVE),
+        inputs_embeds=model.embed(ids_BT, tokens_VE),
         attention_mask=mask_BT,
         max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
@@ -190,56 +266,121 @@ def _sha256(prompt: list[int]) -> str:
     return hashlib.sha256(str(prompt).encode()).hexdigest()
 
 
-def hold_to_decisions(text: Drafted, decisions: Sequence[Finding]) -> tuple[str | None, str | None, str]:
+def hold_to_decisions(
+    text: Drafted, decisions: Sequence[Finding], *, region: str | None = CHEST_RADIOGRAPH
+) -> tuple[str | None, str | None, str]:
     """Returns findings and impression that state the decisions and no other present finding, and what was changed.
 
-    A sentence that states a finding beyond the decisions, names another side, or denies one of them, is taken out, and
-    of an impression with decisions every sentence that states nothing. A decision that a section does not state, with
-    its side, is written in front of it as a template sentence. Text of which nothing is left becomes the normal
-    template.
+    A sentence that states a finding beyond the decisions, names another side, place, size or number, or denies one of
+    them, is taken out, and of an impression with decisions every sentence that states nothing. A decision that a
+    section does not state, with its side and each of its lesions, is written in front of it as a template sentence.
+    Text of which nothing is left becomes the normal template. Without a vocabulary nothing can be held: the text stays
+    as it was written, and is not for a reader.
     """
-    allowed = {f.observation: f.laterality for f in decisions}
-
-    def fits(sentence: str) -> bool:
-        sides: list[Side | None] = []
-        for found in label_report(sentence):
-            if found.status is Status.ABSENT:
-                if found.observation in allowed:
-                    return False
-            elif found.observation not in allowed:
-                return False
-            elif None not in (found.laterality, allowed[found.observation]):
-                if found.laterality is not allowed[found.observation]:
-                    return False
-            if found.status is not Status.ABSENT and found.observation not in SIDELESS:
-                sides.append(allowed[found.observation])
-        # The labeller gives a finding one side; a sentence may name another one besides, or one that nobody decided.
-        return not sides or _named_sides(sentence) <= {one for side in sides for one in _SINGLE[side]}
-
+    if region not in REGIONS:
+        return text.findings, text.impression, "not held to the finding heads: no vocabulary for this part of the body"
     removed = 0
     kept: list[list[str]] = []
     for section in (text.findings, text.impression):
         sentences = split_sentences(section or "")
-        good = [sentence for sentence in sentences if fits(sentence)]
+        good = [sentence for sentence in sentences if _fits(sentence, decisions, region)]
         if decisions and section is text.impression:
             # An impression that also calls the study normal would deny what it states.
-            good = [sentence for sentence in good if any(f.status is not Status.ABSENT for f in label_report(sentence))]
+            good = [s for s in good if any(f.status is not Status.ABSENT for f in label_report(s, region=region))]
         removed += len(sentences) - len(good)
         kept.append(good)
     added = 0
     for sentences in kept:
-        stated = [f for f in label_report(" ".join(sentences)) if f.status is Status.PRESENT]
-        missing = [
-            d
-            for d in decisions
-            if not any(f.observation == d.observation and d.laterality in (None, f.laterality) for f in stated)
-        ]
-        sentences[:0] = split_sentences(describe(missing)[0]) if missing else []
+        stated = _statements(" ".join(sentences), decisions, region)
+        missing = [part for d in decisions for part in _parts(d) if not any(_states(m, part, d) for m in stated)]
+        sentences[:0] = split_sentences(describe(missing, region=region)[0]) if missing else []
         added += len(missing)
     if not any(kept) and (text.findings or text.impression):
-        kept = [split_sentences(section) for section in describe(())]
+        kept = [split_sentences(section) for section in describe((), region=region)]
     findings, impression = (" ".join(sentences) or None for sentences in kept)
     return findings, impression, f"held to the finding heads: {removed} sentence(s) out, {added} in"
+
+
+def _parts(decision: Finding) -> list[Finding]:
+    """Returns what sentences must state of a decision: each of a few lesions, else the finding as a whole."""
+    if not decision.lesions:
+        return [decision]
+    single = [
+        replace(
+            decision,
+            laterality=lesion.laterality,
+            location=lesion.location,
+            count=None,
+            measurement=Measurement(value=float(round(lesion.diameter_mm)), unit="mm"),
+            lesions=(),
+        )
+        for lesion in decision.lesions[:MOST_LESIONS_NAMED]
+    ]
+    return single if len(decision.lesions) == 1 else [replace(decision, lesions=()), *single]
+
+
+def _statements(text: str, decisions: Sequence[Finding], region: str) -> list[Finding]:
+    """Returns what a text states: every single mention of what is counted, the other findings merged over the text."""
+    counted = {decision.observation for decision in decisions if decision.lesions}
+    merged = [finding for finding in label_report(text, region=region) if finding.observation not in counted]
+    return [*merged, *(m for m in mentions(text, region=region) if m.observation in counted)] if counted else merged
+
+
+def _states(mention: Finding, part: Finding, decision: Finding) -> bool:
+    """Whether a mention in a text states a part of a decision."""
+    if mention.observation != part.observation or mention.status is not Status.PRESENT:
+        return False
+    if not decision.lesions:
+        return part.laterality in (None, mention.laterality)
+    if part.count is not None:
+        return mention.count == part.count
+    return (mention.laterality, mention.location, mention.measurement) == (
+        part.laterality,
+        part.location,
+        part.measurement,
+    )
+
+
+def _fits(sentence: str, decisions: Sequence[Finding], region: str) -> bool:
+    """Whether a sentence states nothing that the decisions do not."""
+    by_name = {decision.observation: decision for decision in decisions}
+    sides: list[Side | None] = []
+    for found in _statements(sentence, decisions, region):
+        decision = by_name.get(found.observation)
+        if found.status is Status.ABSENT:
+            if decision is not None:
+                return False
+            continue
+        if decision is None:
+            return False
+        if decision.lesions and not _fits_lesions(found, decision):
+            return False
+        if not decision.lesions and not _fits_whole(found, decision, region):
+            return False
+        if found.observation not in SIDELESS:
+            sides.append(decision.laterality)
+    # The labeller gives a finding one side; a sentence may name another one besides, or one that nobody decided.
+    return not sides or _named_sides(sentence) <= {one for side in sides for one in _SINGLE[side]}
+
+
+def _fits_whole(found: Finding, decision: Finding, region: str) -> bool:
+    """Whether a mention names no other side, and of a volume no other severity, than was decided."""
+    if None not in (found.laterality, decision.laterality) and found.laterality is not decision.laterality:
+        return False
+    return region == CHEST_RADIOGRAPH or found.severity in (None, decision.severity)
+
+
+def _fits_lesions(found: Finding, decision: Finding) -> bool:
+    """Whether a mention of something counted names only places, sizes and a number that its lesions have."""
+    sides = {lesion.laterality for lesion in decision.lesions}
+    places = {lesion.location for lesion in decision.lesions}
+    sizes = {float(round(lesion.diameter_mm)) for lesion in decision.lesions}
+    return (
+        found.laterality in (None, decision.laterality, *sides)
+        and found.location in (None, *places)
+        and found.count in (None, 1, decision.count)
+        and (found.measurement is None or round(found.measurement.value) in sizes)
+    )
 
 
 _SINGLE = {

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 FRONTAL, LATERAL = 0, 1
+SEVERITIES = 3
+"""Grades of a severity: small or mild, moderate, large or severe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +21,10 @@ class HeadLogits:
     """(patient's left, patient's right)."""
     lateral_N: Tensor
     """For each picture that is present, in order: that it is a lateral view."""
-    frontal_B: Tensor
-    """bool: the study has a frontal picture; without one nothing is known of sides."""
+    severity_BOG: Tensor
+    """Logits of the grades of severity, read from volumes; of no meaning for pictures."""
+    sided_B: Tensor
+    """bool: the study is a volume or has a frontal picture; without either nothing is known of sides."""
     views_N: Tensor
     """int64 view used for each picture: as stated, else as read from the picture."""
     codes_BK: Tensor
@@ -77,7 +81,8 @@ class FindingHeads(nn.Module):
             present_BO=self.present(dropped_BE),
             sides_BO2=torch.stack(sides, dim=-1),
             lateral_N=lateral_N,
-            frontal_B=has_frontal_B,
+            severity_BOG=sides[0].new_zeros(*sides[0].shape, SEVERITIES),
+            sided_B=has_frontal_B,
             views_N=views_N,
             codes_BK=dropped_BE[:, :0] if self.codes is None else self.codes(dropped_BE),
         )

@@ -2,7 +2,8 @@
 
 Training and inference run the same preprocessing: each picture is stretched between its own 0.5th and 99.5th
 percentile (so that bit depth, a window without clipping and MONOCHROME1 do not matter) and squashed to a square as the
-training pictures were; the encoder normalises. The Receipt says so. Nothing flips a picture.
+training pictures were; the encoder normalises. The series of a CT or MR study become slabs by the recipe of their
+region (``recipes``). The Receipt says so. Nothing flips a picture or a volume.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,22 +21,35 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mmfm.batch import IGNORE_INDEX, Inputs
+from mmfm.batch import IGNORE_INDEX, Inputs, VolumeInputs
 from mmfm.data.cache import VolumeCache
 from mmfm.data.example import Example
+from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.files import sha256_of
-from mmfm.imaging import Volume
+from mmfm.imaging import Volume, check_for_model
+from mmfm.imaging.choice import choose_series
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
-from mmfm.report import Finding, Sections, Side, Status
+from mmfm.models.recipes import Jitter, Recipe, Slab, resampled, sample
+from mmfm.report import Finding, Lesion, Place, Sections, Side, Status
 from mmfm.study import Receipt, Series, Study
+from mmfm.text import CHEST_RADIOGRAPH
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 STATE_VALUES = {Status.PRESENT: 1.0, Status.ABSENT: 0.0, Status.UNCERTAIN: 0.5, None: float("nan")}
 ROOM_FOR_PROMPT = 100
 """Tokens kept for the words of the prompt and the findings that it names."""
 FINDINGS_MARK, IMPRESSION_MARK = "Findings:", "Impression:"
+GRADES = {"small": 0, "mild": 0, "moderate": 1, "large": 2, "severe": 2}
+"""Severity in words -> grade of the severity heads."""
+REGION_WORDS = {"chest_ct": "chest", "abdomen": "abdomen", "head": "head"}
+MODALITY_CODE, BODY_PART_CODE = "modality/", "body_part/"
+"""How the codes of a source begin that say what its pictures are."""
+CODE_REGIONS = {"body_part/Head": "head", "body_part/Thorax": "chest_ct", "body_part/Abdomen": "abdomen"}
+"""Codes whose pictures have a vocabulary."""
+MOST_LESIONS_NAMED = 3
+"""Lesions of one observation that prompt and text describe one by one; more are summed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +61,15 @@ class StudyPixels:
     views_S: Tensor
     """int64: 0 frontal, 1 lateral, -1 not stated."""
     receipts: tuple[Receipt, ...]
+    slabs: tuple[Slab, ...] = ()
+    """Of a study that is read as a volume; it then has no pictures."""
+    kind: str | None = None
+    """What a volume is of, such as "MR of the head with T1, FLAIR"; pictures do not say."""
+
+    @property
+    def region(self) -> str | None:
+        """Whose recipe a volume was read with; ``None`` of pictures."""
+        return self.slabs[0].recipe.region if self.slabs else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +91,11 @@ class Processor:
 
         image_size: int
         tokens_per_image: int
-        """Vision tokens that the connector gives a picture."""
+        """Vision tokens that the connector gives a picture; 0 where the model reads no pictures."""
+        recipes: tuple[Recipe, ...] = ()
+        """How volumes are read, one for each region; none where the model reads pictures alone."""
+        tokens_per_slab: int = 0
+        """Vision tokens that the connector gives a slab of a volume."""
         max_images: int = 4
         """Pictures of a study that are read; further ones are named in the receipt."""
         max_length: int = 512
@@ -79,27 +106,42 @@ class Processor:
         """Observations of the finding heads, in their order."""
         codes: tuple[str, ...] = ()
         """Codes of the training sources that are learned beside them, in their order."""
+        lesions: tuple[str, ...] = ()
+        """Observations that are counted on volumes, in the order of their heat maps."""
+        masks: tuple[str, ...] = ()
+        """Observations that have an extent on volumes and no count, in the order of their masks."""
+        places: tuple[Place, ...] = ()
+        """Of lesions, in the order of the place logits."""
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
         self.cache: VolumeCache | None = None
         """For training: keeps each picture as it becomes here, in half precision."""
-        needed = config.max_images * config.tokens_per_image + config.max_indication_tokens + ROOM_FOR_PROMPT
+        slabs = max((recipe.max_slabs for recipe in config.recipes), default=0)
+        vision = max(config.max_images * config.tokens_per_image, slabs * config.tokens_per_slab)
+        needed = vision + config.max_indication_tokens + ROOM_FOR_PROMPT
         if needed >= config.max_length:
             raise ConfigError(
                 "model.language.max_length",
-                expected=f"more than {needed} tokens, for {config.max_images} pictures and the prompt",
+                expected=f"more than {needed} tokens, for the vision tokens of a study and the prompt",
                 found=str(config.max_length),
                 fix="raise it, or lower model.connector.num_tokens",
             )
         self.image_token_id = image_token_id(tokenizer)
 
-    def pixels(self, study: Study) -> StudyPixels:
-        """Returns the pictures of a study, at most ``max_images``, and a receipt for each.
+    def pixels(self, study: Study, *, region: str | None = None, only: Sequence[str] = ()) -> StudyPixels:
+        """Returns the pictures of a study, at most ``max_images``, or the slabs of its volume, with receipts.
+
+        Args:
+            study: with pixels at hand.
+            region: whose recipe a volume is read with; pictures need none.
+            only: series that may be read, as ``choose_series`` takes them; all where empty.
 
         Raises:
-            ScopeError: a picture shows nothing, or a series is a volume of several slices.
+            ScopeError: a picture shows nothing, or the study is a volume and no recipe fits it.
         """
+        if is_volume(study):
+            return self._slabs(study, region, only)
         read = study.series[: self.config.max_images]
         done = [self._picture(series) if self.cache is None else self._kept(series, self.cache) for series in read]
         left_out = len(study.series) - len(read)
@@ -112,6 +154,37 @@ class Processor:
             views_S=torch.tensor(views),
             receipts=tuple(receipt for _, receipt in done),
         )
+
+    def recipe(self, region: str | None) -> Recipe:
+        """Returns how volumes of a region are read.
+
+        Raises:
+            ScopeError: this checkpoint reads no volumes of it.
+        """
+        for recipe in self.config.recipes:
+            if recipe.region == region:
+                return recipe
+        regions = ", ".join(recipe.region for recipe in self.config.recipes)
+        raise ScopeError(
+            "study",
+            expected=f"a volume of {regions}" if regions else "pictures of one frame each",
+            found=f"a volume of {region or 'an unknown region'}" if regions else "a series of several slices",
+            fix="use a checkpoint made for it",
+        )
+
+    def _slabs(self, study: Study, region: str | None, only: Sequence[str]) -> StudyPixels:
+        recipe = self.recipe(region)
+        choice = choose_series(study, channels=recipe.series, only=tuple(only))
+        images, receipts = {}, []
+        for name, series in choice.chosen.items():
+            volume, receipt = Volume.from_series(series)
+            warnings = check_for_model(volume, receipt, modality=recipe.modality)
+            assert volume.affine is not None, "checked to have a place in the patient"
+            images[name] = (volume.array, volume.affine)
+            receipts.append(replace(receipt, warnings=(*receipt.warnings, *warnings)))
+        slabs, steps = sample(images, recipe)
+        told = tuple(replace(r, steps=(*r.steps, *choice.reasons, *steps)) for r in receipts)
+        return self._volume(slabs, recipe, choice.chosen, told)
 
     def _kept(self, series: Series, cache: VolumeCache) -> tuple[Tensor, Receipt]:
         def make() -> tuple[np.ndarray, Receipt]:
@@ -150,32 +223,110 @@ class Processor:
         )
         return square[0], replace(receipt, steps=(*receipt.steps, *steps))
 
-    def prompt_ids(self, num_images: int, indication: str | None, decisions: Sequence[Finding] | None) -> list[int]:
-        """Returns the prompt: image tokens, the indication, and the findings that the text is to state.
+    def num_vision_tokens(self, pixels: StudyPixels) -> int:
+        """Returns how many vision tokens the model gives a study."""
+        return len(pixels.views_S) * self.config.tokens_per_image + len(pixels.slabs) * self.config.tokens_per_slab
+
+    def prompt_ids(
+        self,
+        num_vision_tokens: int,
+        indication: str | None,
+        decisions: Sequence[Finding] | None,
+        *,
+        kind: str | None = None,
+    ) -> list[int]:
+        """Returns the prompt: image tokens, what was examined, why, and the findings that the text is to state.
 
         ``decisions`` is None where nothing was decided: the prompt then has no line for them, since "nothing" in that
-        line would say that the study is normal.
+        line would say that the study is normal. ``kind`` is such as "CT of the chest".
         """
         asked = " ".join((indication or "").replace("XXXX", " ").split()) or "not stated"
         short = self.tokenizer(asked, add_special_tokens=False)["input_ids"][: self.config.max_indication_tokens]
-        before = self._ids(f"\n{self.config.prompt}\nIndication: ")
-        present = "" if decisions is None else f"\nPresent: {decisions_text(decisions)}."
+        examined = "" if kind is None else f"\nStudy: {kind}"
+        before = self._ids(f"\n{self.config.prompt}{examined}\nIndication: ")
+        detailed = bool(self.config.recipes)
+        present = "" if decisions is None else f"\nPresent: {decisions_text(decisions, detailed=detailed)}."
         after = self._ids(f"{present}\n{FINDINGS_MARK}")
         start = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
-        return [*start, *[self.image_token_id] * (num_images * self.config.tokens_per_image), *before, *short, *after]
+        return [*start, *[self.image_token_id] * num_vision_tokens, *before, *short, *after]
 
     def target_ids(self, target: Sections) -> list[int]:
         """Returns the report to learn, from behind the findings mark to the end token."""
         text = f" {target.findings or ''}\n{IMPRESSION_MARK} {target.impression or ''}"
         return [*self._ids(text), self.tokenizer.eos_token_id]
 
-    def __call__(self, example: Example, pixels: StudyPixels | None = None) -> Inputs:
-        """Returns the training inputs of an example; ``pixels`` where they were made before.
+    def __call__(self, example: Example) -> Inputs:
+        """Returns the training inputs of an example.
 
         A report beyond ``max_length`` tokens is cut; its end token is then not learned.
         """
-        pixels = pixels if pixels is not None else self.pixels(example.study)
-        prompt = self.prompt_ids(len(pixels.views_S), example.indication, example.target_findings)
+        assert example.study is not None, "what is drawn in memory goes through drawn()"
+        pixels = self.pixels(example.study, region=example.region)
+        outlined = example.report_findings if example.outlined else None
+        return self._inputs(example, pixels, tuple(self.volume_inputs(slab, outlined) for slab in pixels.slabs))
+
+    def drawn(self, drawn: DrawnVolume, report: Sections, jitter: Jitter | None = None) -> Inputs:
+        """Returns the training inputs of a drawn volume, whose lesions and extents are all known.
+
+        Args:
+            drawn: at any spacing.
+            report: that is to be learned.
+            jitter: how it lies; straight where ``None``.
+        """
+        recipe = self.recipe(drawn.region)
+        slabs, _ = sample({name: (a, drawn.affine) for name, a in drawn.images.items()}, recipe, jitter=jitter)
+        # Fields of view are drawn to fit the grid; where one is a little longer, the slab in the middle is learned.
+        slab = slabs[len(slabs) // 2]
+        masks = self.config.masks
+        rows = [1 + masks.index(s.observation) if s.observation in masks else 0 for s in drawn.segments]
+        own = np.array([0, *rows], np.uint8)[drawn.segmentation]
+        mask = resampled(own, drawn.affine, slab.affine, recipe.shape, fill=0, nearest=True)
+        volume = replace(self.volume_inputs(slab, drawn.findings), mask_DHW=mask.to(torch.uint8))
+        return self._inputs(Example.from_drawn(drawn, report), self._volume((slab,), recipe, drawn.images), (volume,))
+
+    def _volume(
+        self, slabs: tuple[Slab, ...], recipe: Recipe, series: Iterable[str], receipts: tuple[Receipt, ...] = ()
+    ) -> StudyPixels:
+        words = REGION_WORDS[recipe.region]
+        sequences = f" with {', '.join(series)}" if recipe.modality == "MR" else ""
+        return StudyPixels(
+            pixels_SCHW=torch.zeros(0, 1, self.config.image_size, self.config.image_size),
+            views_S=torch.zeros(0, dtype=torch.long),
+            receipts=receipts,
+            slabs=slabs,
+            kind=f"{recipe.modality} of the {words}{sequences}",
+        )
+
+    def volume_inputs(self, slab: Slab, findings: Sequence[Finding] | None) -> VolumeInputs:
+        """Returns a slab with the lesions of ``findings`` whose centre lies in it; None where nobody outlined any."""
+        affine = torch.from_numpy(slab.affine)
+        if findings is None:
+            return VolumeInputs(pixels_CDHW=slab.pixels_CDHW, affine_44=affine)
+        back = np.linalg.inv(slab.affine)
+        # A patient who is made larger for training shows larger lesions.
+        larger = slab.recipe.spacing_mm[0] / float(np.linalg.norm(slab.affine[:3, 0]))
+        rows = []
+        for finding in findings:
+            for lesion in finding.lesions if finding.observation in self.config.lesions else ():
+                index = (back @ [*lesion.center_mm, 1.0])[:3]
+                if all(-0.5 <= i < n - 0.5 for i, n in zip(index, slab.recipe.shape, strict=True)):
+                    place = _place_row(self.config.places, lesion)
+                    rows.append(
+                        [*index, larger * lesion.diameter_mm, self.config.lesions.index(finding.observation), place]
+                    )
+        return VolumeInputs(
+            pixels_CDHW=slab.pixels_CDHW,
+            affine_44=affine,
+            lesions_X6=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6),
+        )
+
+    def _inputs(self, example: Example, pixels: StudyPixels, volumes: tuple[VolumeInputs, ...]) -> Inputs:
+        prompt = self.prompt_ids(
+            self.num_vision_tokens(pixels),
+            example.indication,
+            example.target_findings,
+            kind=pixels.kind or kind_of(example.codes or ()),
+        )
         has_text = bool(example.target.findings or example.target.impression)
         target = self.target_ids(example.target)
         ids = torch.tensor([*prompt, *target][: self.config.max_length])
@@ -183,16 +334,19 @@ class Processor:
         if has_text:
             labels[len(prompt) :] = ids[len(prompt) :]
         return Inputs(
-            study_uid=example.study.study_uid,
+            study_uid=example.study_uid,
+            region=example.region,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
             input_ids_T=ids,
             labels_T=labels,
             states_O=torch.tensor([STATE_VALUES[example.states.get(o)] for o in self.config.observations]),
             sides_O2=self._sides(example.report_findings),
+            severity_O=self._severities(example.report_findings),
             codes_K=torch.tensor(
                 [math.nan if example.codes is None else float(code in example.codes) for code in self.config.codes]
             ),
+            volumes=volumes,
         )
 
     def query(self, study_uid: str, pixels: StudyPixels) -> Inputs:
@@ -201,13 +355,16 @@ class Processor:
         empty = torch.zeros(0, dtype=torch.long)
         return Inputs(
             study_uid=study_uid,
+            region=pixels.region or CHEST_RADIOGRAPH,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
             input_ids_T=empty,
             labels_T=empty,
             states_O=torch.full((count,), float("nan")),
             sides_O2=torch.full((count, 2), float("nan")),
+            severity_O=torch.full((count,), float("nan")),
             codes_K=torch.full((len(self.config.codes),), float("nan")),
+            volumes=tuple(self.volume_inputs(slab, None) for slab in pixels.slabs),
         )
 
     def _sides(self, findings: Iterable[Finding]) -> Tensor:
@@ -220,6 +377,15 @@ class Processor:
                     right = finding.laterality in (Side.RIGHT, Side.BILATERAL)
                     sides_O2[row] = torch.tensor([float(left), float(right)])
         return sides_O2
+
+    def _severities(self, findings: Iterable[Finding]) -> Tensor:
+        severity_O = torch.full((len(self.config.observations),), float("nan"))
+        for finding in findings:
+            if finding.status is Status.PRESENT and finding.observation in self.config.observations:
+                grade = GRADES.get(finding.severity or "")
+                if grade is not None:
+                    severity_O[self.config.observations.index(finding.observation)] = grade
+        return severity_O
 
     def parse(self, token_ids: Sequence[int]) -> Drafted:
         """Returns the sections of generated ids (what follows the findings mark)."""
@@ -265,12 +431,74 @@ def _code() -> str:
     return sha256_of([Path(__file__)])
 
 
-def decisions_text(decisions: Sequence[Finding]) -> str:
-    """Returns findings as the prompt names them: ``left pleural effusion; cardiomegaly``, or ``nothing``."""
+def _place_row(places: Sequence[Place], lesion: Lesion) -> int:
+    """Returns which of the places a lesion is in, -1 for none of them."""
+    rows = [i for i, p in enumerate(places) if (p.laterality, p.location) == (lesion.laterality, lesion.location)]
+    return rows[0] if rows else -1
+
+
+def is_volume(study: Study) -> bool:
+    """Whether a study has slices with a place in the patient, and is not read picture by picture."""
+    return any(
+        series.modality in ("CT", "MR") or series.source_format == "NIFTI"
+        for series in study.series
+        if series.source_format in ("DICOM", "NIFTI")
+    )
+
+
+def kind_of(codes: Iterable[str]) -> str | None:
+    """Returns what codes say was examined, such as "CT of the head" of ``modality/CT`` and ``body_part/Head``."""
+    named = {
+        prefix: [c.removeprefix(prefix) for c in codes if c.startswith(prefix)]
+        for prefix in (MODALITY_CODE, BODY_PART_CODE)
+    }
+    modalities, parts = named[MODALITY_CODE], named[BODY_PART_CODE]
+    if not modalities or not parts:
+        return None
+    return f"{' and '.join(modalities)} of the {' and '.join(part.lower() for part in parts)}"
+
+
+def kind_of_codes(logits: Mapping[str, float]) -> tuple[str | None, str | None]:
+    """Returns what pictures show by the logits of the codes of their source, and whose vocabulary that has.
+
+    The codes of one kind are weighed against each other: the likeliest holds, and whatever else is likelier than not.
+    """
+    codes = []
+    for prefix in (MODALITY_CODE, BODY_PART_CODE):
+        own = {code: logit for code, logit in logits.items() if code.startswith(prefix)}
+        best = max(own, key=lambda code: own[code], default=None)
+        codes += [code for code, logit in own.items() if code == best or (prefix == MODALITY_CODE and logit > 0)]
+    regions = [CODE_REGIONS[code] for code in codes if code in CODE_REGIONS]
+    return kind_of(codes), regions[0] if regions else None
+
+
+def place_name(lesion: Lesion) -> str:
+    """Returns side and location of a lesion in words, such as ``right upper lobe``."""
+    return " ".join(filter(None, [lesion.laterality, lesion.location]))
+
+
+def decisions_text(decisions: Sequence[Finding], *, detailed: bool = False) -> str:
+    """Returns findings as the prompt names them: ``left pleural effusion; cardiomegaly``, or ``nothing``.
+
+    Args:
+        decisions: those that are not present are not named.
+        detailed: with severity, and each of a few lesions with place and size: ``right upper lobe nodule 8 mm``.
+    """
     present = sorted(
         (f for f in decisions if f.status is Status.PRESENT), key=lambda f: (f.observation, f.laterality or "")
     )
-    names = [" ".join(filter(None, [f.laterality, f.observation.replace("_", " ")])) for f in present]
+    names = []
+    for finding in present:
+        words = finding.observation.replace("_", " ")
+        if detailed and finding.lesions:
+            named = finding.lesions[:MOST_LESIONS_NAMED]
+            names += [f"{place_name(lesion)} {words} {lesion.diameter_mm:.0f} mm".strip() for lesion in named]
+            if len(finding.lesions) > len(named):
+                names.append(f"{len(finding.lesions)} {words} in all")
+        elif detailed:
+            names.append(" ".join(filter(None, [finding.severity, finding.laterality, finding.location, words])))
+        else:
+            names.append(" ".join(filter(None, [finding.laterality, words])))
     return "; ".join(names) or "nothing"
 
 

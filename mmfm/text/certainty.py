@@ -15,7 +15,7 @@ from functools import cache
 from mmfm.report import Status
 from mmfm.text.phrases import Phrases, Token, plain, vocabulary
 
-_MENTIONS = frozenset({"mention", "hint"})
+_MENTIONS = frozenset({"mention", "hint", "bare"})
 
 
 def cues(language: str) -> list[tuple[str, list[str], None]]:

@@ -1,8 +1,8 @@
-"""The labeller: the text of a chest radiograph report to findings with status, side, place and severity.
+"""The labeller: the text of a report to findings with status, side, place, severity, count and size.
 
-Works sentence by sentence. The words of a language are in its folder of ``vocabulary`` (``chest_radiograph.toml``);
-``certainty`` says whether they are stated, denied or left open. Over a report, present counts over uncertain over
-absent, and the sides of all mentions with that status are merged. How far it agrees with people is measured by
+Works sentence by sentence. The words of a region are in the folder of the language in ``vocabulary``
+(``chest_radiograph.toml``); ``certainty`` says whether they are stated, denied or left open. Over a report, present
+counts over uncertain over absent, and the sides of all mentions with that status are merged. How far it agrees with people is measured by
 ``benchmarks/labeller_agreement.py``: see docs/labeller.md.
 """
 
@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from mmfm.report import Finding, Side, Status
+from mmfm.report import Finding, Measurement, Side, Status
 from mmfm.text.certainty import certainty, cues
-from mmfm.text.phrases import Phrases, Token, any_of, plain, spellings, vocabulary
+from mmfm.text.phrases import Phrases, Token, any_of, plain, spellings
+from mmfm.text.regions import CHEST_RADIOGRAPH, observations, region_words
 from mmfm.text.sections import split_sentences, stating
 
-OBSERVATIONS: tuple[str, ...] = tuple(vocabulary("chest_radiograph")["observation"])
+OBSERVATIONS: tuple[str, ...] = observations(CHEST_RADIOGRAPH)
 """The observations on chest radiographs: the 13 of CheXpert besides no_finding, and 7 of Open-i."""
+
+_DEVICES = ("support_devices", "medical_material")
+
+
+_MEANING = frozenset({"mention", "hint", "bare", "collective", "normal"})
 
 
 class _Mention(NamedTuple):
@@ -38,97 +45,136 @@ class _Statement(NamedTuple):
     location: str | None = None
     severity: str | None = None
     number: int | None = None
+    size_mm: float | None = None
+
+    def finding(self, sentence: str) -> Finding:
+        return Finding(
+            observation=self.observation,
+            status=self.status,
+            laterality=self.laterality,
+            location=self.location,
+            severity=self.severity,
+            count=self.number,
+            measurement=None if self.size_mm is None else Measurement(value=self.size_mm, unit="mm"),
+            evidence=sentence,
+        )
 
 
-def label_report(findings: str | None, impression: str | None = None, *, language: str = "en") -> tuple[Finding, ...]:
+def label_report(
+    findings: str | None, impression: str | None = None, *, region: str = CHEST_RADIOGRAPH, language: str = "en"
+) -> tuple[Finding, ...]:
     """Reads the findings that a report states.
 
     Args:
         findings: the findings section, or a whole report: of a text with headings, only what stands under those of
             findings and impression is read, never an indication.
         impression: the impression section.
+        region: of the body, one of ``REGIONS``: its observations and words.
         language: of the report; each has a folder of ``vocabulary``.
 
     Returns:
-        One finding for each observation that is mentioned, in the order of ``OBSERVATIONS``: its status (present over
-        uncertain over absent), the sides of its mentions with that status merged, and place, severity, count and
-        evidence (a whole sentence of the text) of the first of them that states each.
+        One finding for each observation that is mentioned, in the order of ``observations(region)``: its status
+        (present over uncertain over absent), the sides of its mentions with that status merged, the largest of their
+        sizes in mm, and place, severity, count and evidence (a whole sentence of the text) of the first of them that
+        states each.
 
     Raises:
-        ConfigError: there is no such language.
+        ConfigError: there is no such region or language.
     """
-    mentions: dict[str, list[tuple[_Statement, str]]] = {}
-    for sentence, statements in _sentences((findings, impression), language):
-        for statement in statements:
-            mentions.setdefault(statement.observation, []).append((statement, sentence))
-    return _merged(mentions)
+    return _merged(mentions(findings, impression, region=region, language=language), region)
 
 
-def label_sentences(text: str, *, language: str = "en") -> list[tuple[str, tuple[Finding, ...]]]:
+def mentions(
+    findings: str | None, impression: str | None = None, *, region: str = CHEST_RADIOGRAPH, language: str = "en"
+) -> tuple[Finding, ...]:
+    """Reads every single statement of a report, before ``label_report`` merges those of one observation.
+
+    Args:
+        findings: as for ``label_report``.
+        impression: the impression section.
+        region: of the body, one of ``REGIONS``.
+        language: of the report.
+
+    Returns:
+        The statements in the order of the sentences, each with the side, place, severity, count and size (mm) that the
+        sentence gives to it. What a report tells twice stands here twice.
+
+    Raises:
+        ConfigError: there is no such region or language.
+    """
+    read = _sentences((findings, impression), region, language)
+    return tuple(statement.finding(sentence) for sentence, statements in read for statement in statements)
+
+
+def label_sentences(
+    text: str, *, region: str = CHEST_RADIOGRAPH, language: str = "en"
+) -> list[tuple[str, tuple[Finding, ...]]]:
     """Reads a text sentence by sentence: each that ``label_report`` reads, with the findings that it alone states."""
-    read = []
-    for sentence, statements in _sentences((text,), language):
-        mentions: dict[str, list[tuple[_Statement, str]]] = {}
-        for statement in statements:
-            mentions.setdefault(statement.observation, []).append((statement, sentence))
-        read.append((sentence, _merged(mentions)))
-    return read
+    return [
+        (sentence, _merged([statement.finding(sentence) for statement in statements], region))
+        for sentence, statements in _sentences((text,), region, language)
+    ]
 
 
-def states(findings: Iterable[Finding]) -> dict[str, Status | None]:
-    """Returns the status of every observation in ``OBSERVATIONS``, ``None`` where the findings do not mention it."""
+def states(findings: Iterable[Finding], *, region: str = CHEST_RADIOGRAPH) -> dict[str, Status | None]:
+    """Returns the status of every observation of a region, ``None`` where the findings do not mention it."""
     status = {finding.observation: finding.status for finding in findings}
-    return {name: status.get(name) for name in OBSERVATIONS}
+    return {name: status.get(name) for name in observations(region)}
 
 
 def no_finding(findings: Iterable[Finding]) -> bool:
     """Whether nothing but support devices is present or uncertain; derived, never a finding itself."""
-    return all(f.status is Status.ABSENT or f.observation == "support_devices" for f in findings)
+    return all(f.status is Status.ABSENT or f.observation in _DEVICES for f in findings)
 
 
-def _sentences(texts: Iterable[str | None], language: str) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
-    words = words_of(language)
+def _sentences(texts: Iterable[str | None], region: str, language: str) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
+    words = words_of(language, region)
     for text in texts:
         for piece in stating(text, language) if text else ():
             for sentence in split_sentences(piece, language=language):
                 yield sentence, words.read(plain(sentence))
 
 
-def _merged(mentions: dict[str, list[tuple[_Statement, str]]]) -> tuple[Finding, ...]:
-    return tuple(_merge(name, mentions[name]) for name in OBSERVATIONS if name in mentions)
+def _merged(found: Iterable[Finding], region: str) -> tuple[Finding, ...]:
+    by_name: dict[str, list[Finding]] = {}
+    for finding in found:
+        by_name.setdefault(finding.observation, []).append(finding)
+    return tuple(_merge(by_name[name]) for name in observations(region) if name in by_name)
 
 
-def _merge(name: str, mentions: list[tuple[_Statement, str]]) -> Finding:
-    found = {statement.status for statement, _ in mentions}
-    status = Status.PRESENT if Status.PRESENT in found else Status.UNCERTAIN
-    if found == {Status.ABSENT}:
-        return Finding(observation=name, status=Status.ABSENT, evidence=mentions[0][1])
-    chosen = [(statement, sentence) for statement, sentence in mentions if statement.status is status]
-    sides = {statement.laterality for statement, _ in chosen} - {None}
+def _merge(found: list[Finding]) -> Finding:
+    """The statements about one observation as one."""
+    if len(found) == 1:
+        return found[0]
+    said = {finding.status for finding in found}
+    status = next(status for status in (Status.PRESENT, Status.UNCERTAIN, Status.ABSENT) if status in said)
+    chosen = [finding for finding in found if finding.status is status]
+    sides = {finding.laterality for finding in chosen} - {None}
+    sizes = [finding.measurement for finding in chosen if finding.measurement]
 
     def first(values: Iterable[Any]) -> Any:
         return next((value for value in values if value is not None), None)
 
-    return Finding(
-        observation=name,
-        status=status,
+    return replace(
+        chosen[0],
         laterality=sides.pop() if len(sides) == 1 else Side.BILATERAL if sides else None,
-        location=first(statement.location for statement, _ in chosen),
-        severity=first(statement.severity for statement, _ in chosen),
-        count=first(statement.number for statement, _ in chosen),
-        evidence=chosen[0][1],
+        location=first(finding.location for finding in chosen),
+        severity=first(finding.severity for finding in chosen),
+        count=first(finding.count for finding in chosen),
+        measurement=max(sizes, key=lambda size: size.value, default=None),
     )
 
 
 class Words:
-    """The words of a language, compiled: what is looked for in a sentence, and what each phrase means."""
+    """The words of a region in a language, compiled: what is looked for in a sentence, and what each phrase means."""
 
-    def __init__(self, language: str) -> None:
-        words = vocabulary("chest_radiograph", language)
+    def __init__(self, language: str, region: str) -> None:
+        words = region_words(region, language)
         observations: dict[str, dict[str, Any]] = words["observation"]
         joined = words["joined_sides"]
         self.sharing = {name: table["sides"] for name, table in observations.items()}
-        self.parts = [(_effects(part), tuple(part["denies"])) for part in words["part"]]
+        called_normal = words.get("called_normal", {}).get("words", ())
+        self.parts = [(_effects(part, called_normal), tuple(part["denies"])) for part in words["part"]]
         self.normal = {word for effects, _ in self.parts for word, (effect, _) in effects.items() if effect == "denies"}
         self.phrases = Phrases(
             [
@@ -139,9 +185,17 @@ class Words:
                 *(("attribute", effects, None) for effects, _ in self.parts),
                 *(("collective", table["names"], table["denies"]) for table in words["collective"]),
                 *(("normal", table["names"], table["denies"]) for table in words["normal"]),
+                *(("bare", table["names"], i) for i, table in enumerate(words.get("bare", ()))),
                 ("ignored", words["ignored"]["says"], None),
             ]
         )
+        # Which organ a bare word is said of, and what it then mentions.
+        self.bare = [
+            (Phrases(("organ", phrases, name) for name, phrases in table["of"].items()), table.get("otherwise", "none"))
+            for table in words.get("bare", ())
+        ]
+        self.midline = words.get("midline", {}).get("locations", ())
+        self.sizes = _Sizes(words["measurement"]) if "measurement" in words else None
         self.details = Phrases(
             [
                 *(("side", phrases, side) for side, phrases in words["side"].items()),
@@ -160,6 +214,8 @@ class Words:
         self.joined_sides = re.compile(
             rf"(?:[ -](?:{places}|\d+\w*))*,? {links} (?:{articles} )?(?:\w+ )?(?:{articles} )?"
         )
+        # Between two organs of one list: "no lesion in the liver, spleen or pancreas".
+        self.listed = re.compile(rf"(?:,|/|,? {links}) ?(?:{articles} )?")
         # Reports repeat sentences, hence the cache.
         self.read = lru_cache(maxsize=1 << 14)(self._read)
 
@@ -169,18 +225,45 @@ class Words:
 
 
 @cache
-def words_of(language: str) -> Words:
-    """Returns the words of a language, compiled once."""
-    return Words(language)
+def words_of(language: str, region: str = CHEST_RADIOGRAPH) -> Words:
+    """Returns the words of a region in a language, compiled once."""
+    return Words(language, region)
 
 
-def _effects(part: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _effects(part: dict[str, Any], called_normal: Iterable[str]) -> dict[str, tuple[str, str]]:
     """What each word said of a part of the body does: it denies, or it states or hints at an observation."""
-    effects = {word: ("denies", "") for phrase in part["normal"] for word in spellings(phrase)}
+    effects = {word: ("denies", "") for phrase in part.get("normal", called_normal) for word in spellings(phrase)}
     for kind in ("states", "hints"):
         for name, phrases in part.get(kind, {}).items():
             effects |= {word: (kind, name) for phrase in phrases for word in spellings(phrase)}
     return effects
+
+
+class _Sizes:
+    """Sizes in a sentence: "8 mm", "1.2 x 0.9 cm"; none that is a distance or of a prior study."""
+
+    def __init__(self, words: dict[str, Any]) -> None:
+        mm, cm, by, before, after = (any_of(words[kind]) for kind in ("mm", "cm", "by", "before", "after"))
+        number = rf"(\d+(?:\.\d+)?|\.\d+)(?:[ -]?(?:({mm})|({cm}))\b)?"
+        self.one = re.compile(number)
+        several = re.sub(r"\((?!\?)", "(?:", number)
+        self.size = re.compile(rf"(?<![\w.,]){several}(?: ?{by} ?{several})*")
+        self.of_another = re.compile(rf"\b{before} $"), re.compile(rf"[ ,(]*{after}\b")
+
+    def find(self, text: str) -> list[Token]:
+        """Returns the sizes in a ``plain`` sentence, each the longest diameter in mm."""
+        tokens = []
+        before, after = self.of_another
+        for found in self.size.finditer(text):
+            numbers = self.one.findall(found[0])
+            _, in_mm, in_cm = numbers[-1]
+            if not (in_mm or in_cm) or before.search(text, 0, found.start()) or after.match(text, found.end()):
+                continue
+            # "1.2 x 0.9 cm": a number without a unit has that of the last.
+            largest = max(float(n) * (10 if cm or (in_cm and not mm) else 1) for n, mm, cm in numbers)
+            if largest > 0:
+                tokens.append(Token(*found.span(), "size", round(largest, 1)))
+        return tokens
 
 
 class _Sentence:
@@ -194,8 +277,20 @@ class _Sentence:
 
     @cached_property
     def details(self) -> list[Token]:
-        """Sides, places, severities, counts and links; looked for only where something is present or uncertain."""
-        return self.words.details.find(self.text)
+        """Sides, places, severities, counts, sizes and links; looked for only where something is present or uncertain."""
+        details = self.words.details.find(self.text)
+        sizes = self.words.sizes.find(self.text) if self.words.sizes else []
+        # "2." is the number of a list item, and "2 cm" counts nothing.
+        details = [
+            token
+            for token in details
+            if token.kind != "count"
+            or not (
+                self.text[token.end : token.end + 1] in (".", ")", "/", "-")
+                or any(size.start < token.end and token.start < size.end for size in sizes)
+            )
+        ]
+        return sorted([*details, *sizes], key=lambda token: token.start)
 
     def statements(self) -> tuple[_Statement, ...]:
         self._read_mentions()
@@ -211,15 +306,42 @@ class _Sentence:
 
     def _read_mentions(self) -> None:
         for token in self.tokens:
-            if token.kind not in ("mention", "hint", "collective", "normal") or self._is_history(token.start):
+            if token.kind not in _MEANING or self._is_history(token.start):
                 continue
             status = certainty(self.tokens, token.start, token.end)
             if token.kind == "mention":
                 self.mentions.append(_Mention(token.start, token.end, token.value, status))
+            elif token.kind == "bare":
+                names = {name: None for name in self._said_of(token) if name != "none"}
+                self.mentions += [_Mention(token.start, token.end, name, status) for name in names]
             elif token.kind == "hint":
                 self.mentions.append(_Mention(token.start, token.end, token.value, _at_most_uncertain(status)))
             elif status is (Status.ABSENT if token.kind == "collective" else Status.PRESENT):
                 self.denied += token.value
+
+    def _said_of(self, bare: Token) -> list[str]:
+        """What a bare word mentions by the organs that it is said of: "hepatic cyst", "lesions in liver and spleen"."""
+        phrases, otherwise = self.words.bare[bare.value]
+        organs = phrases.find(self.text)
+        ends = [t.start for t in self.tokens if t.kind in ("mention", "bare") and t.start >= bare.end]
+        earlier = [organ for organ in organs if organ.end <= bare.start][::-1]
+        later = [organ for organ in organs if bare.end <= organ.start < min(ends, default=len(self.text))]
+        starts = [t.end for t in self.tokens if t.kind in ("mention", "bare", "ends") and t.end <= bare.start]
+        inside = [organ for organ in organs if organ.start < bare.end and bare.start < organ.end]
+        near = [organ for organ in earlier if len(self.text[organ.end : bare.start].split()) <= 2]
+        near = [
+            o
+            for o in near
+            if o.start >= max(starts, default=0) and not self.words.joints.search(self.text, o.end, bare.start)
+        ]
+        chosen = inside or near or later or earlier
+        listed = chosen[:1]
+        for organ in chosen[1:]:
+            between = sorted((listed[-1].start, listed[-1].end, organ.start, organ.end))[1:3]
+            if not self.words.listed.fullmatch(self.text, *between):
+                break
+            listed.append(organ)
+        return [str(organ.value) for organ in listed] or [otherwise]
 
     def _is_history(self, start: int) -> bool:
         """Whether what starts here is told of the patient's past, not of the images: "history of pneumonia"."""
@@ -237,9 +359,9 @@ class _Sentence:
             elif token.kind == "ends" and self.text[token.start] != ":":
                 waiting = []
             elif token.kind == "attribute":
-                following = self.tokens[i + 1] if i + 1 < len(self.tokens) else None
-                if following and following.kind == "part" and following.start - token.end <= 1:
-                    parts, since = [following], 0
+                following = [t for t in self.tokens[i + 1 : i + 4] if t.kind == "part" and t.start - token.end <= 1]
+                if following and following[0] is self.tokens[i + 1]:
+                    parts, since = following, 0
                 else:
                     parts, waiting = waiting, []
                     # "No pneumothorax, heart is enlarged", "no effusion, heart normal": the denial stays out.
@@ -268,7 +390,7 @@ class _Sentence:
         later = [t for t in self.details if mention.end <= t.start and t.end <= after]
 
         def nearest(kind: str, among: list[Token]) -> Any:
-            return next((t.value for t in among if t.kind == kind), None)
+            return next((t.value for t in among if t.kind == kind and t.value != "ignored"), None)
 
         side, location = self._side_of(own) or self._side_of(later), nearest("location", own + later)
         sharing = self.words.sharing[mention.observation]
@@ -277,6 +399,8 @@ class _Sentence:
         elif sharing == "shared" and side is None:
             side, shared_location = self._shared(i)
             location = location or shared_location
+        if location in self.words.midline:
+            side = None
         count = nearest("count", own)
         return _Statement(
             mention.observation,
@@ -285,6 +409,7 @@ class _Sentence:
             location,
             nearest("severity", own + later),
             int(count) if count else None,
+            max((t.value for t in own + later if t.kind == "size"), default=None),
         )
 
     def _side_of(self, details: list[Token]) -> Side | None:

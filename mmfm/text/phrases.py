@@ -1,7 +1,7 @@
 """The phrases of the vocabulary files as one compiled search over a sentence.
 
-A language is a folder of ``vocabulary``: put another beside ``en``, with the same four files, and hand its name as
-``language`` to the functions of ``mmfm.text``.
+A language is a folder of ``vocabulary``: put another beside ``en``, with the same files (of the regions that it needs),
+and hand its name as ``language`` to the functions of ``mmfm.text``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,35 @@ FOLDER = Path(__file__).parent / "vocabulary"
 
 @cache
 def vocabulary(name: str, language: str = "en") -> dict[str, Any]:
-    """Returns the vocabulary file ``name`` of a language as tables; read it only.
+    """Returns the vocabulary file ``name`` of a language as tables, with those of the files that it ``shares``.
+
+    Read it only: it is kept.
 
     Raises:
-        ConfigError: there is no such language.
+        ConfigError: there is no such language, or it has no such file.
     """
     languages = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
     if language not in languages:
         raise ConfigError(
             "language", expected=" or ".join(languages), found=repr(language), fix="hand in one that has a vocabulary"
         )
-    return tomllib.loads((FOLDER / language / f"{name}.toml").read_text(encoding="utf-8"))
+    path = FOLDER / language / f"{name}.toml"
+    if not path.is_file():
+        raise ConfigError(
+            "vocabulary", expected=f"a file of {language!r}", found=repr(name), fix="hand in a region that has one"
+        )
+    own = tomllib.loads(path.read_text(encoding="utf-8"))
+    tables: dict[str, Any] = {}
+    for shared in (*(vocabulary(other, language) for other in own.pop("shares", ())), own):
+        tables = _together(tables, shared)
+    return tables
+
+
+def _together(first: Any, second: Any) -> Any:
+    """Two tables in one: lists of the same name one after the other, else what the second says."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first | {key: _together(first.get(key), value) for key, value in second.items()}
+    return [*first, *second] if isinstance(first, list) and isinstance(second, list) else second
 
 
 def plain(text: str) -> str:

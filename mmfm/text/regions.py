@@ -1,23 +1,37 @@
 """Which regions of the body have a vocabulary, and the observations of each."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from mmfm.errors import ConfigError
+from mmfm.text.phrases import vocabulary
+
 CHEST_RADIOGRAPH = "chest_radiograph"
 
-_OBSERVATIONS = {
-    "chest_ct": (
-        "medical_material", "arterial_calcification", "cardiomegaly", "pericardial_effusion", "coronary_calcification",
-        "hiatal_hernia", "lymphadenopathy", "emphysema", "atelectasis", "nodule", "lung_opacity", "fibrosis",
-        "pleural_effusion", "mosaic_attenuation", "peribronchial_thickening", "consolidation", "bronchiectasis",
-        "interlobular_septal_thickening", "pneumothorax", "fracture", "mass",
-    ),
-    "abdomen": ("liver_lesion", "kidney_lesion", "pancreas_lesion", "free_fluid"),
-    "head": ("brain_mass", "infarct", "intracranial_hemorrhage", "hydrocephalus"),
-}  # fmt: skip
+REGIONS = (CHEST_RADIOGRAPH, "chest_ct", "abdomen", "head")
 
-REGIONS = (CHEST_RADIOGRAPH, *_OBSERVATIONS)
+
+def region_words(region: str, language: str = "en") -> dict[str, Any]:
+    """Returns the vocabulary of a region in a language; read it only.
+
+    Raises:
+        ConfigError: there is no such region, or the language has no words for it.
+    """
+    if region not in REGIONS:
+        raise ConfigError(
+            "region",
+            expected=f"one of {', '.join(REGIONS)}",
+            found=repr(region),
+            fix="leave out studies of a region without a vocabulary",
+        )
+    return vocabulary(region, language)
 
 
 def observations(region: str) -> tuple[str, ...]:
-    """Returns the observations of a region, in the order of its vocabulary."""
-    from mmfm.text.labeller import OBSERVATIONS
+    """Returns the observations of a region, in the order of its vocabulary.
 
-    return OBSERVATIONS if region == CHEST_RADIOGRAPH else _OBSERVATIONS[region]
+    Raises:
+        ConfigError: there is no such region.
+    """
+    return tuple(region_words(region)["observation"])

@@ -1,40 +1,69 @@
-"""Findings to plain sentences: what a template report says, and the fallback that loses nothing of the findings."""
+"""Findings to plain sentences: what a template report says, and the fallback that loses nothing of the findings.
+
+How a region names its observations, and what else of a finding it tells, is in its vocabulary (``template``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from mmfm.report import Finding, Status
-from mmfm.text.phrases import vocabulary
-
-_OBSERVATION = vocabulary("chest_radiograph")["observation"]
-
-_NORMAL_FINDINGS = (
-    "The heart size and mediastinal contours are within normal limits. The lungs are clear. "
-    "There is no pleural effusion or pneumothorax. The osseous structures are intact."
-)
-_NORMAL_IMPRESSION = "No acute cardiopulmonary abnormality."
+from mmfm.report import Finding, Side, Status
+from mmfm.text.phrases import spellings
+from mmfm.text.regions import CHEST_RADIOGRAPH, region_words
 
 
-def describe(findings: Iterable[Finding]) -> tuple[str, str]:
+def describe(findings: Iterable[Finding], *, region: str = CHEST_RADIOGRAPH) -> tuple[str, str]:
     """Writes structured findings as template sentences.
 
     Args:
-        findings: any findings. Those that are not present are not written, nor is a side of the heart or mediastinum.
+        findings: any findings of the region, at most one for each observation. A radiograph's that are not present are
+            not written, nor is a side of what lies in the midline, nor a count of what is not counted.
+        region: of the body, one of ``REGIONS``.
 
     Returns:
-        The findings section and the impression: one sentence for each present finding, or a normal chest without any.
-        ``label_report`` reads the same present findings and sides back.
+        The findings section and the impression: one sentence for each present or uncertain finding and one for all
+        that are absent, or a normal examination where none is present, uncertain or absent. ``label_report`` of the
+        region reads them back: of a radiograph the present ones with side and severity, of other regions also status,
+        place, count and size (in mm).
+
+    Raises:
+        ConfigError: there is no such region.
     """
-    sentences = [_sentence(finding) for finding in findings if finding.status is Status.PRESENT]
-    if not sentences:
-        return _NORMAL_FINDINGS, _NORMAL_IMPRESSION
-    text = " ".join(sentences)
-    return text, text
+    words = region_words(region)
+    template, findings = words["template"], list(findings)
+    told = [
+        f
+        for f in findings
+        if f.status is Status.PRESENT or (f.status is Status.UNCERTAIN and "status" in template["tells"])
+    ]
+    stated = [_sentence(finding, words) for finding in told]
+    denied = [words["observation"][f.observation]["wording"] for f in findings if f.status is Status.ABSENT]
+    denial = []
+    if denied and "status" in template["tells"]:
+        *others, last = denied
+        denial = [f"No {', '.join(others)} or {last}." if others else f"No {last}."]
+    if not stated:
+        return " ".join(denial) or template["findings"], template["impression"]
+    return " ".join([*stated, *denial]), " ".join(stated)
 
 
-def _sentence(finding: Finding) -> str:
-    table = _OBSERVATION[finding.observation]
+def _sentence(finding: Finding, words: dict[str, Any]) -> str:
+    table, tells = words["observation"][finding.observation], words["template"]["tells"]
+    name, place, size, number = table["wording"], "", "", ""
     side = finding.laterality if table["sides"] != "none" else None
-    words = " ".join(word for word in (finding.severity, side, table["wording"]) if word)
-    return f"{words[0].upper()}{words[1:]}."
+    if "location" in tells and finding.location in words["location"]:
+        side = None if finding.location in words.get("midline", {}).get("locations", ()) else side
+        # "In the left upper lobe", but "bilateral ... in the upper lobe".
+        with_place = side if side in (Side.LEFT, Side.RIGHT) else None
+        place = " ".join(word for word in ("in the", with_place, finding.location) if word)
+        side = None if with_place else side
+    if "count" in tells and "plural" in table and str(finding.count) in words["count"]:
+        number = spellings(words["count"][str(finding.count)][0])[0]
+        name = name if finding.count == 1 else table["plural"]
+    if "measurement" in tells and finding.measurement:
+        value = finding.measurement.value * (10 if finding.measurement.unit == "cm" else 1)
+        size = f"measuring {'up to ' if (finding.count or 1) > 1 else ''}{round(value, 1):g} mm"
+    doubt = "possible" if finding.status is Status.UNCERTAIN else ""
+    said = " ".join(word for word in (doubt, number, finding.severity, side, name, place, size) if word)
+    return f"{said[0].upper()}{said[1:]}."

@@ -1,16 +1,18 @@
-"""Augmentation of training pictures: shift, scale, rotation, brightness, contrast. Never a flip.
+"""Augmentation of training pictures and volumes: shift, scale, rotation, brightness, contrast. Never a flip.
 
-Left and right carry meaning in a radiograph and in its report, so nothing here mirrors a picture.
+Left and right carry meaning in an image and in its report, so nothing here mirrors one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from mmfm.batch import VolumeInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +45,23 @@ class Augmentation:
         grid = F.affine_grid(affine, list(pixels_NCHW.shape), align_corners=False)
         moved = F.grid_sample(pixels_NCHW, grid, align_corners=False)
         return moved * draw(*self.contrast, 1, 1, 1) + draw(-self.brightness, self.brightness, 1, 1, 1)
+
+
+BRIGHTNESS, CONTRAST = 0.03, 0.08
+"""Of volumes, in units of a channel: windows and sequences of 0 to 1."""
+
+
+def vary_brightness(volume: VolumeInputs, generator: torch.Generator) -> VolumeInputs:
+    """Returns a slab whose channels are a little brighter or steeper; how it lies is varied by ``Jitter``.
+
+    Channels without any signal, as of a sequence that a study lacks, stay empty.
+    """
+    pixels_CDHW = volume.pixels_CDHW
+    C = len(pixels_CDHW)
+
+    def draw(limit: float) -> Tensor:
+        return ((torch.rand(C, 1, 1, 1, generator=generator) * 2 - 1) * limit).to(pixels_CDHW.device)
+
+    varied = pixels_CDHW * (1 + draw(CONTRAST)) + draw(BRIGHTNESS)
+    has_signal = pixels_CDHW.amax((1, 2, 3), keepdim=True) > 0
+    return replace(volume, pixels_CDHW=torch.where(has_signal, varied, pixels_CDHW))

@@ -14,14 +14,18 @@ from torch.nn import functional as F
 from mmfm.batch import IGNORE_INDEX, Batch
 from mmfm.errors import ConfigError
 from mmfm.models.heads import HeadLogits
-from mmfm.models.vlm import VLM
-from mmfm.training.augmentation import Augmentation
+from mmfm.models.processor import Processor
+from mmfm.models.vlm import VLM, Encoded
+from mmfm.text.regions import observations as region_observations
+from mmfm.training.augmentation import Augmentation, vary_brightness
+from mmfm.training.volume_losses import volume_losses
 
 SELECTION_SCORE = "select/score"
 """What the best epoch is chosen by: the mean AUROC of the finding heads on the studies set apart.
 
-Where no observation has ``MIN_EACH`` positives and negatives there, it is minus their finding loss instead; where
-encoder and heads are frozen, and their AUROC stands still, minus the loss of the report.
+Where lesions or masks of volumes are learned, it is minus their loss instead, which goes on when every AUROC is 1;
+where no observation has ``MIN_EACH`` positives and negatives, minus the finding loss; where encoders and heads are
+frozen, and their scores stand still, minus the loss of the report.
 """
 MIN_EACH = 5
 
@@ -43,28 +47,34 @@ class SFTConfig:
     """Of the binary cross-entropy of the finding states."""
     codes_weight: float = 1.0
     """Of that of the codes of the source, where the experiment learns any."""
+    lesions_weight: float = 1.0
+    """Of the heat maps, sizes, offsets and places of lesions on volumes whose lesions are all known."""
+    masks_weight: float = 1.0
+    """Of the masks of what has an extent and no count."""
+    severity_weight: float = 0.2
     side_weight: float = 0.2
     view_weight: float = 0.1
     ema_decay: float | None = 0.995
     """Decay of the averaged weights that are selected and saved; None saves the last step's."""
     augmentation: Augmentation | None = field(default_factory=Augmentation)
 
-    def build(self, model: VLM, *, seed: int, observations: tuple[str, ...]) -> SFT:
-        """Returns the task over ``model``."""
-        return SFT(model=model, config=self, seed=seed, observations=observations)
+    def build(self, model: VLM, *, seed: int, names: Processor.Config) -> SFT:
+        """Returns the task over ``model``, whose observations, lesions and masks ``names`` has."""
+        return SFT(model=model, config=self, seed=seed, names=names)
 
 
 class SFT(LightningModule):
     """Learns report text and finding states together."""
 
-    def __init__(self, *, model: VLM, config: SFTConfig, seed: int, observations: tuple[str, ...]) -> None:
+    def __init__(self, *, model: VLM, config: SFTConfig, seed: int, names: Processor.Config) -> None:
         """Takes the model to train.
 
         Raises:
             ConfigError: ``freeze`` names no module of the model.
         """
         super().__init__()
-        self.model, self.settings, self.observations = model, config, observations
+        self.model, self.settings = model, config
+        self.observations, self.lesions, self.masks = names.observations, names.lesions, names.masks
         self._generator = torch.Generator().manual_seed(seed)
         self._frozen = [_module(model, name) for name in config.freeze]
         for module in self._frozen:
@@ -80,7 +90,9 @@ class SFT(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of one batch."""
-        if self.settings.augmentation is not None:
+        if self.settings.augmentation is not None and batch.volumes:
+            batch = replace(batch, volumes=tuple(vary_brightness(v, self._generator) for v in batch.volumes))
+        if self.settings.augmentation is not None and batch.image_mask_BS.any():
             mask = batch.image_mask_BS
             pixels = batch.pixels_BSCHW.clone()
             pixels[mask] = self.settings.augmentation(pixels[mask], self._generator)
@@ -111,9 +123,10 @@ class SFT(LightningModule):
             "findings": _masked_bce(heads.present_BO, batch.states_BO),
             "codes": _masked_bce(heads.codes_BK, batch.codes_BK),
             "side": _masked_bce(
-                heads.sides_BO2, batch.sides_BO2.masked_fill(~heads.frontal_B[:, None, None], float("nan"))
+                heads.sides_BO2, batch.sides_BO2.masked_fill(~heads.sided_B[:, None, None], float("nan"))
             ),
             "view": _masked_bce(heads.lateral_N, torch.where(views_N < 0, float("nan"), views_N.float())),
+            **self._volume_losses(batch, encoded),
         }
         s = self.settings
         weights = {
@@ -122,21 +135,43 @@ class SFT(LightningModule):
             "codes": s.codes_weight,
             "side": s.side_weight,
             "view": s.view_weight,
+            "lesions": s.lesions_weight,
+            "masks": s.masks_weight,
+            "severity": s.severity_weight,
         }
         parts["loss"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return parts, heads
+
+    def _volume_losses(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
+        """Returns the losses of what volumes show where, each the mean over the slabs of the batch."""
+        zero = encoded.heads.present_BO.new_zeros(())
+        parts: dict[str, list[Tensor]] = {"lesions": [zero], "masks": [zero]}
+        for row, logits, volume in zip(batch.volume_study_N.tolist(), encoded.volumes, batch.volumes, strict=True):
+            names = region_observations(batch.regions[row])
+            maps, masks = ([i for i, name in enumerate(own) if name in names] for own in (self.lesions, self.masks))
+            losses = volume_losses(self.model, logits, volume, maps=maps, masks=masks)
+            parts["masks"].append(losses.pop("mask"))
+            parts["lesions"].append(torch.stack(list(losses.values())).sum())
+        graded_BO = batch.severity_BO.masked_fill(~_has_volume(batch)[:, None], float("nan"))
+        known_BO = ~graded_BO.isnan()
+        severity = zero
+        if known_BO.any():
+            severity = F.cross_entropy(encoded.heads.severity_BOG[known_BO].float(), graded_BO[known_BO].long())
+        count = max(1, len(batch.volumes))
+        return {name: torch.stack(values).sum() / count for name, values in parts.items()} | {"severity": severity}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
         losses, heads = self.losses(batch)
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
-        report_B = losses["report"].cpu().expand(len(batch.study_uids))
-        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), report_B))
+        parts_B2 = torch.stack([losses["report"], losses["lesions"] + losses["masks"]]).cpu()
+        parts_B2 = parts_B2.expand(len(batch.study_uids), 2)
+        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), parts_B2))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the selection score."""
         if self._scores:
-            logits, states, report = (torch.cat(part).float().numpy() for part in zip(*self._scores, strict=True))
+            logits, states, parts = (torch.cat(part).float().numpy() for part in zip(*self._scores, strict=True))
             self._scores.clear()
             scores = {}
             for column, name in enumerate(self.observations):
@@ -144,8 +179,10 @@ class SFT(LightningModule):
                 truth = states[known, column]
                 if min((truth == 0).sum(), (truth == 1).sum()) >= MIN_EACH:
                     scores[name] = float(roc_auc_score(truth, logits[known, column]))
-            if not any(p.requires_grad for part in (self.model.encoder, self.model.heads) for p in part.parameters()):
-                score = -float(report.mean())
+            if not any(p.requires_grad for p in self.model.reading_parameters()):
+                score = -float(parts[:, 0].mean())
+            elif parts[:, 1].any():
+                score = -float(parts[:, 1].mean())
             elif scores:
                 score = sum(scores.values()) / len(scores)
             else:
@@ -185,6 +222,12 @@ def _masked_bce(logits: Tensor, targets: Tensor) -> Tensor:
     known = ~targets.isnan()
     loss = F.binary_cross_entropy_with_logits(logits.float(), targets.nan_to_num(), reduction="none")
     return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def _has_volume(batch: Batch) -> Tensor:
+    has_B = torch.zeros(len(batch.study_uids), dtype=torch.bool, device=batch.severity_BO.device)
+    has_B[batch.volume_study_N] = True
+    return has_B
 
 
 def _module(model: VLM, name: str) -> torch.nn.Module:

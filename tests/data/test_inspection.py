@@ -177,7 +177,7 @@ def test_an_archive_is_one_entry_before_its_members(tmp_path):
         "text": ["refused"] * 2,
     }
     reason = inspect(tmp_path / "text.zip")["files"][0]["reason"]
-    assert reason == "none of its 1 members can be read; the first: expected DICOM, PNG, JPEG or zip, found text"
+    assert reason == "none of its 1 members can be read; the first: expected DICOM, NIfTI, PNG, JPEG or zip, found text"
     assert inspect(tmp_path / "none.zip")["files"][0]["reason"] == "expected an archive of images, found an empty one"
 
 
@@ -200,7 +200,7 @@ def test_text_for_people(tmp_path):
     text = render(inspect(tmp_path))
     assert text.splitlines()[0] == "2 files: 1 ok, 1 refused, 0 ignored"
     assert "PNG, 1 x 4 x 5" in text
-    assert "expected DICOM, PNG, JPEG or zip, found text" in text
+    assert "expected DICOM, NIfTI, PNG, JPEG or zip, found text" in text
 
 
 def test_missing_path(tmp_path):

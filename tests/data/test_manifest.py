@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +26,7 @@ from mmfm.data.manifest import (
     write_manifest,
 )
 from mmfm.errors import ConfigError, ManifestError
+from mmfm.imaging import Volume
 from mmfm.report import Sections, Status
 from mmfm.study import Sex, ViewPosition
 
@@ -348,6 +351,14 @@ def test_a_study_of_pictures_takes_its_headers_from_the_row(tmp_path):
     assert (study.patient.patient_id, study.patient.sex, study.patient.age_years) == ("p-1", Sex.FEMALE, 61.5)
     assert study.indication == "Cough"
     assert [int(s.instances[0].load().flat[0]) for s in study.series] == [10, 20]
+
+
+def test_nifti_takes_its_modality_from_the_row(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.full((4, 4, 6), -1000, np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    row = replace(a_row(), series=(ManifestSeries(series_uid="ct", path="a.nii.gz", modality="CT"),))
+    (series,) = Manifest(root=tmp_path, rows=(row,)).study(row).series
+    assert (series.modality, series.source_format) == ("CT", "NIFTI")
+    assert Volume.from_series(series)[1].quantity == "HU"
 
 
 def test_a_study_with_a_missing_picture_is_refused(tmp_path):

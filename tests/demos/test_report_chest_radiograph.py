@@ -91,7 +91,7 @@ def test_refused_files_are_told_without_a_name(page, files, tmp_path):
             file.write(path, f"DOE^JANE/{place}.dcm")
     shown = call(page, "draft_upload", [str(archive)], "")
     assert "Left pleural effusion." in shown[2]
-    assert "2 of 4 files refused; the first: expected DICOM, PNG, JPEG or zip, found text" in shown[2]
+    assert "2 of 4 files refused; the first: expected DICOM, NIfTI, PNG, JPEG or zip, found text" in shown[2]
     assert not any(word in str(shown) for word in ("JANE", "mmfm-upload"))
 
 

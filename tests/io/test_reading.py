@@ -287,7 +287,7 @@ def test_an_archive_without_members_is_refused(tmp_path):
 def test_archives_of_other_kinds_are_named(tmp_path, magic, kind):
     (tmp_path / "x").write_bytes(magic + bytes(100))
     assert outcomes(tmp_path) == {
-        "x": ("refused", f"expected DICOM, PNG, JPEG or zip, found an archive of another kind ({kind})")
+        "x": ("refused", f"expected DICOM, NIfTI, PNG, JPEG or zip, found an archive of another kind ({kind})")
     }
 
 
@@ -400,7 +400,7 @@ def test_errors_are_one_line(tmp_path, write_dicom, picture):
     with pytest.raises(ReadError, match="an empty folder"):
         read_studies(tmp_path / "empty")
     (tmp_path / "note.dcm").write_text("hello")
-    with pytest.raises(ReadError, match=r"note.dcm: expected DICOM, PNG or JPEG images; found .*text") as caught:
+    with pytest.raises(ReadError, match=r"note.dcm: expected DICOM, NIfTI, PNG or JPEG images; found .*text") as caught:
         read_studies(tmp_path / "note.dcm")
     assert "\n" not in str(caught.value)
 

@@ -65,7 +65,7 @@ def test_refused_files_are_counted_without_their_names(pictures, tmp_path):
         file.write(pictures[0], "DOE^JANE/4.png")
     with uploaded([archive]) as reading:
         refusals = reading.refusals
-    assert refusals == "3 of 4 files refused; the first: expected DICOM, PNG, JPEG or zip, found text"
+    assert refusals == "3 of 4 files refused; the first: expected DICOM, NIfTI, PNG, JPEG or zip, found text"
 
 
 @pytest.mark.parametrize("members", [("1.dcm",), ("1.dcm", "2.dcm")])

@@ -83,10 +83,6 @@ class _Template(NamedTuple):
     """The same to the outside of the head."""
     place: NDArray[np.uint8]
     """n for ``PLACES[n - 1]``, 0 elsewhere and within 4 mm of another place."""
-    horns: float
-    """Width of the frontal horns, mm."""
-    skull: float
-    """Inner width of the skull, mm."""
 
 
 def draw(
@@ -116,7 +112,7 @@ def draw(
     if "hydrocephalus" in present:
         severity = str(rng.choice(list(HYDROCEPHALUS_EVANS)))
         evans = rng.uniform(*HYDROCEPHALUS_EVANS[severity])
-    space = _Space(rng, template, widening=(evans * template.skull - template.horns) / 2, female=sex == Sex.FEMALE)
+    space = _Space(rng, template, evans=evans, female=sex == Sex.FEMALE)
     lesions = _lesions(rng, space, [name for name in present if name != "hydrocephalus"])
 
     grid = _Grid(spacing)
@@ -173,20 +169,20 @@ def _template() -> _Template:
     # Intensities of the template: cerebrospinal fluid about 68, grey matter 165, white matter 223. The maps count the
     # fluid of narrow sulci as grey matter; the image shows it.
     fluid = np.where(brain < 0, np.clip((148 - t1) / 74, 0, 1), 0)
+    ventricle = _ventricles(t1, x, y, z)
+    distance = _signed_distance(ventricle, 1)
+    fluid = np.maximum(fluid, np.clip(0.5 - distance, 0, 1))
     share = white / np.maximum(grey + white, 1)
     parenchyma = np.where(brain < 0, 255 * (1 - fluid), 0)
     skin = _signed_distance(_outline(brain, x, y, z), 2)
     fluid, fat, muscle = _around(brain, -skin, fluid, x, y, z)
 
-    ventricle = _ventricles(t1, x, y, z)
-    distance = _signed_distance(ventricle, 1)
     outward = np.stack(np.gradient(ndimage.gaussian_filter(distance, 1.5)))
     outward /= np.maximum(np.linalg.norm(outward, axis=0), 0.3)
     third = np.broadcast_to((x < 9) & (np.abs(y + 13) < 19) & (np.abs(z - 2) < 13), _SHAPE).astype(np.float32)
     outward *= 1 - 0.6 * ndimage.gaussian_filter(third, 3)  # which widens less
     outward[0, 0] = 0
     outward = np.stack([ndimage.gaussian_filter(a, 1.5) for a in outward])
-    frontal = (y > 15) & (z > -2) & (z < 24) & ventricle
     return _Template(
         grey=_whole((parenchyma * (1 - share)).astype(np.uint8)),
         white=_whole((parenchyma * share).astype(np.uint8)),
@@ -198,8 +194,6 @@ def _template() -> _Template:
         brain=_whole(brain),
         skin=_whole(skin),
         place=_whole(_place_map(brain, x, y, z)),
-        horns=2 * _reach(frontal),
-        skull=2 * _reach(brain < 2),
     )
 
 
@@ -277,11 +271,6 @@ def _ventricles(t1: Floats, x: Floats, y: Floats, z: Floats) -> Masks:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return sizes[labels] > 1000
-
-
-def _reach(mask: Masks) -> float:
-    """Returns how far a mask reaches from the midline, mm."""
-    return float(np.flatnonzero(mask.any(axis=(1, 2)))[-1]) + 0.5
 
 
 def _outline(brain: Floats, x: Floats, y: Floats, z: Floats) -> Masks:
@@ -413,11 +402,11 @@ class _Space:
     Args:
         rng: shape, position and warp of the head.
         template: what is mapped to.
-        widening: mm that the wall of the ventricles moves outwards.
+        evans: index of the width of the ventricles.
         female: heads of women are a little smaller.
     """
 
-    def __init__(self, rng: np.random.Generator, template: _Template, *, widening: float, female: bool) -> None:
+    def __init__(self, rng: np.random.Generator, template: _Template, *, evans: float, female: bool) -> None:
         self.template = template
         half = [np.arange(0, f / 2 + 2 * _COARSE, _COARSE) for f in FIELD]
         self.axes = [np.concatenate([-h[:0:-1], h]) for h in half]
@@ -434,21 +423,34 @@ class _Space:
                 noise = ndimage.gaussian_filter(rng.standard_normal(s.shape), width / _COARSE)
                 at[axis] += amplitude * noise / noise.std()
         self.at = at
-        self._widen(widening)
+        self._widen(evans)
 
-    def _widen(self, widening: float) -> None:
-        """Moves the wall of the ventricles; the brain between it and the skull is compressed, the skull stays."""
-        # The wall slows down as what is outside it gets thin; so much flow was found to move the frontal horns rightly.
-        flow = -24 * np.log(1 - widening / 24)
-        steps = max(1, int(np.ceil(abs(flow) / 2.5)))
+    def _widen(self, evans: float) -> None:
+        """Moves the wall of the ventricles until the Evans index is that; the skull stays, the brain gives way."""
         inside = _sample(self.template.brain, self.at) < 0
-        at = self.at[:, inside]
-        for _ in range(steps):
+        skull = self._breadth(self.template.brain, back=-130)
+        for _ in range(20):
+            missing = (evans * skull - self._breadth(self.template.ventricle, back=8)) / 2
+            if abs(missing) < 0.4:
+                return
+            flow = np.clip(1.1 * missing, -2.5, 2.5)
+            at = self.at[:, inside]
             wall = np.clip(_sample(self.template.ventricle, at), 0, None)
             depth = np.clip(-_sample(self.template.brain, at), 0, None)
             part = depth / np.maximum(depth + wall, 1) * np.clip(1 - wall / 60, 0, 1)
-            at -= flow / steps * part * np.stack([_sample(a, at) for a in self.template.outward])
-        self.at[:, inside] = at
+            self.at[:, inside] -= flow * part * np.stack([_sample(a, at) for a in self.template.outward])
+
+    def _breadth(self, distance: Floats, *, back: float) -> float:
+        """Returns the largest extent from side to side, mm, of what has a signed distance below 0.
+
+        At the height of the lateral ventricles, in front of ``back`` (template mm).
+        """
+        middle = self.at[:, :, :, len(self.axes[2]) // 2]
+        lines = (middle[1] > back - 15) & (np.abs(middle[2] - 12) < 22)
+        at = self.at[:, lines] @ make_interp_spline(self.axes[2], np.eye(len(self.axes[2])))(np.arange(-85, 86)).T
+        there = (_sample(distance, at) < 0) & (at[1] > back)
+        extents = there.shape[1] - there[:, ::-1].argmax(axis=1) - there.argmax(axis=1)
+        return float(extents[there.any(axis=1)].max())
 
     def push(self, center: NDArray, radius: float, strength: float) -> None:
         """Moves what lies around a point away from it: mass effect, least near the skull."""
@@ -598,9 +600,9 @@ def _render(
 
 def _white_spots(rng: np.random.Generator, age: float) -> list[tuple[tuple[float, float, float], float]]:
     """Returns places (template mm) and radii of the small bright spots that older white matter has."""
-    number = int(rng.poisson(max(0.0, (age - 45) / 8)))
+    number = int(rng.poisson(max(0.0, (age - 45) / 5)))
     sides = rng.choice([-1, 1], number)
-    rows = zip(sides, rng.uniform([18, -50, 16], [34, 40, 34], (number, 3)), rng.uniform(1, 2, number), strict=True)
+    rows = zip(sides, rng.uniform([18, -50, 16], [34, 40, 34], (number, 3)), rng.uniform(1.1, 2.1, number), strict=True)
     return [((float(side * x), float(y), float(z)), float(radius)) for side, (x, y, z), radius in rows]
 
 

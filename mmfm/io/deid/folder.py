@@ -30,6 +30,7 @@ from mmfm.io.deid.pixels import clean_pixels, is_searchable, may_show_identity
 from mmfm.io.deid.profile import BASIC, EDITION, FULL_DATES, MODIFIED_DATES, checked_options, method_codes
 from mmfm.io.deid.streams import PIXEL_KEYWORDS, strip_pixels
 from mmfm.io.dicom import read_header
+from mmfm.io.nifti import is_nifti
 from mmfm.io.parsing import guessed_syntax, inflated, is_dicom
 from mmfm.io.sources import Refusal, Source, walk
 from mmfm.io.worker import shared
@@ -140,6 +141,8 @@ def _deidentify_file(
     source: Source, stream: BinaryIO, *, folder: Path, key: Key, options: frozenset[str], tally: _Tally
 ) -> None:
     try:
+        if is_nifti(stream):
+            raise ReadError("", expected="a DICOM file: NIfTI is not de-identified here", found="NIfTI", fix="")
         if not is_dicom(stream):
             raise ReadError("", expected="a DICOM file", found="another one", fix="")
         header = read_header(source, stream, shared.decode)

@@ -1,0 +1,169 @@
+"""Volumes drawn for training: each once, kept on disk from then on, and laid a little otherwise in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch.utils.data import Dataset
+
+from mmfm.batch import Inputs
+from mmfm.data import synthetic_volumes
+from mmfm.data.synthetic_volumes import draw_volume
+from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
+from mmfm.data.synthetic_volumes.wording import write_report
+from mmfm.files import sha256_of
+from mmfm.jsonable import from_json, to_json
+from mmfm.report import Finding, Place, Sections, Side, Status
+from mmfm.study import Patient
+
+COUNTED = (
+    "nodule", "consolidation", "fracture", "liver_lesion", "kidney_lesion", "pancreas_lesion", "brain_mass", "infarct",
+    "intracranial_hemorrhage",
+)  # fmt: skip
+"""Observations whose every lesion is known in a drawn volume."""
+EXTENDED = ("pleural_effusion", "pneumothorax", "emphysema", "free_fluid")
+"""Observations whose extent is known there."""
+_BOTH = (Side.RIGHT, Side.LEFT)
+PLACES = (
+    *(Place(laterality=side, location=f"{part} lobe") for side in _BOTH for part in ("upper", "middle", "lower")),
+    *(Place(laterality=side, location="ribs") for side in _BOTH),
+    *(Place(location=f"{side} hepatic lobe") for side in _BOTH),
+    *(
+        Place(laterality=side, location=location)
+        for side in _BOTH
+        for location in ("upper pole", "interpolar region", "lower pole")
+    ),
+    *(Place(location=f"pancreatic {part}") for part in ("head", "body", "tail")),
+    *(
+        Place(laterality=side, location=location)
+        for side in _BOTH
+        for location in (
+            "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "cerebellum",
+        )
+    ),
+    Place(location="brainstem"),
+)  # fmt: skip
+"""Where the lesions of drawn volumes are; a left middle lobe is that of a mirror twin."""
+FIRST_SEED = 1 << 40
+"""Where the seeds of volumes drawn here begin: far above those of ``datasets/synthetic``, so that none is in both."""
+MOST = 1 << 20
+"""Volumes of one region and seed."""
+TOKENIZER_VOLUMES = 60
+"""Of a source, whose reports a tokenizer learns from: their words repeat."""
+_IMAGE = "image "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Volumes of one region to learn from, every second one the mirror twin of what its seed gives."""
+
+    region: str
+    count: int
+    seed: int = 0
+    """Another seed, other patients."""
+    spacing_mm: tuple[float, float, float] = (2.0, 2.0, 2.0)
+    """Between slices, rows and columns: that of the recipe of the region."""
+
+
+class DrawnDataset(Dataset[Inputs]):
+    """Gives the model inputs of drawn volumes: the same patients in every epoch, lying and reported otherwise."""
+
+    def __init__(
+        self,
+        studies: Sequence[tuple[Drawn, int]],
+        process: Callable[[DrawnVolume, Sections, np.random.Generator | None], Inputs],
+        *,
+        folder: Path,
+        seed: int,
+        vary: bool = True,
+    ) -> None:
+        """Takes what is to be drawn.
+
+        Args:
+            studies: sources, and which volume of each.
+            process: makes inputs of a volume and its report, lying as the generator says, straight without one.
+            folder: keeps what was drawn, about 10 MB a volume.
+            seed: of how volumes lie and how reports are worded.
+            vary: lie and word otherwise each time; without, always the same.
+        """
+        self.studies, self._process, self._folder = studies, process, folder
+        self._seed, self._vary = seed, vary
+        self._times = [0] * len(studies)
+
+    def labels(self) -> Iterator[tuple[str, Status]]:
+        """Yields what is known of the observations of every volume; those not drawn yet are drawn."""
+        for study in self.studies:
+            yield from kept_volume(*study, self._folder).labels.items()
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, index: int) -> Inputs:
+        rng = np.random.default_rng([self._seed, index, self._times[index]])
+        self._times[index] += self._vary
+        drawn = kept_volume(*self.studies[index], self._folder)
+        report, findings = write_report(drawn, rng)
+        return self._process(replace(drawn, findings=findings), report, rng if self._vary else None)
+
+
+def drawn_texts(sources: Sequence[Drawn]) -> list[str]:
+    """Returns sections of reports of each source, for a tokenizer to learn the words of; of volumes drawn coarsely."""
+    texts = []
+    for source in sources:
+        for number in range(min(source.count, TOKENIZER_VOLUMES)):
+            rng = np.random.default_rng(number)
+            drawn = draw_volume(source.region, FIRST_SEED + source.seed * MOST + number, spacing=(8.0, 8.0, 8.0))
+            for _ in range(8):
+                report, _ = write_report(drawn, rng)
+                texts += [report.indication or "", report.findings or "", report.impression or ""]
+    return texts
+
+
+def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
+    """Returns volume ``number`` of a source, drawn where ``folder`` does not hold it yet; in whole HU or units."""
+    seed = FIRST_SEED + source.seed * MOST + number // 2
+    mirror = bool(number % 2)
+    known = [source.region, source.spacing_mm, seed, mirror, _code()]
+    place = folder / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.safetensors"
+    if not place.is_file():
+        _write(draw_volume(source.region, seed, spacing=source.spacing_mm, mirror=mirror), place)
+    with safe_open(place, framework="np") as opened:
+        truth = json.loads(opened.metadata()["truth"])
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
+    return DrawnVolume(
+        region=source.region,
+        seed=seed,
+        patient=from_json(Patient, truth["patient"]),
+        images={n.removeprefix(_IMAGE): a.astype(np.float32) for n, a in arrays.items() if n.startswith(_IMAGE)},
+        affine=arrays["affine"],
+        segmentation=arrays["segmentation"],
+        segments=tuple(from_json(Segment, segment) for segment in truth["segments"]),
+        findings=tuple(from_json(Finding, finding) for finding in truth["findings"]),
+        labels={name: Status(status) for name, status in truth["labels"].items()},
+    )
+
+
+def _write(drawn: DrawnVolume, place: Path) -> None:
+    arrays = {f"{_IMAGE}{name}": np.round(image).astype(np.int16) for name, image in drawn.images.items()}
+    truth = {name: to_json(getattr(drawn, name)) for name in ("patient", "segments", "findings", "labels")}
+    part = place.with_suffix(f".{os.getpid()}.part")  # renamed when whole: workers share the folder
+    part.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {**arrays, "affine": drawn.affine, "segmentation": drawn.segmentation}, part, {"truth": json.dumps(truth)}
+    )
+    part.replace(place)
+
+
+@cache
+def _code() -> str:
+    """Returns the SHA-256 of the code that draws."""
+    return sha256_of(sorted(Path(synthetic_volumes.__file__).parent.glob("*.py")))

@@ -1,0 +1,65 @@
+"""Lesions of a volume: from the peaks of heat maps to lesions in the patient's coordinates, each counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mmfm.models.processor import Processor
+from mmfm.models.vlm import VLM
+from mmfm.models.volume_heads import VolumeLogits, peaks
+from mmfm.report import Lesion
+
+LEAST_APART_MM = 6.0
+"""Two peaks of one observation nearer than this, or than half the larger one's diameter, are one lesion."""
+
+
+def find_lesions(
+    model: VLM,
+    processor: Processor,
+    affines: Sequence[np.ndarray],
+    logits: Sequence[VolumeLogits],
+    points: Mapping[str, float],
+) -> dict[str, tuple[Lesion, ...]]:
+    """Returns the lesions of a study by observation, largest first.
+
+    Args:
+        model: whose heads gave the logits.
+        processor: whose observations and places the heads have.
+        affines: 4x4 of each slab of the study, to LPS mm.
+        logits: of the heads, for each slab.
+        points: P from which on a lesion is stated, by observation; those without one are not looked for.
+    """
+    config = processor.config
+    found: dict[str, list[Lesion]] = {name: [] for name in config.lesions if name in points}
+    if not found:
+        return {}
+    rows, least = [config.lesions.index(name) for name in found], min(points[name] for name in found)
+    for affine, maps in zip(affines, logits, strict=True):
+        for peak in peaks(model.volume_heads, maps, 0, model.fine_stride, lesions=rows, least=least):
+            name = config.lesions[peak.lesion]
+            if peak.probability >= points[name]:
+                place = config.places[peak.place] if config.places else None
+                center = (affine @ np.array([*peak.index, 1.0]))[:3]
+                found[name].append(
+                    Lesion(
+                        center_mm=(float(center[0]), float(center[1]), float(center[2])),
+                        diameter_mm=peak.diameter_mm,
+                        laterality=None if place is None else place.laterality,
+                        location=None if place is None else place.location,
+                        probability=peak.probability,
+                    )
+                )
+    return {name: _each_once(lesions) for name, lesions in found.items() if lesions}
+
+
+def _each_once(lesions: list[Lesion]) -> tuple[Lesion, ...]:
+    """Leaves out what repeats a lesion of a higher probability, as neighbouring patches and overlapping slabs do."""
+    kept: list[Lesion] = []
+    for lesion in sorted(lesions, key=lambda one: -(one.probability or 0)):
+        apart = [np.linalg.norm(np.subtract(lesion.center_mm, other.center_mm)) for other in kept]
+        reach = [max(LEAST_APART_MM, max(lesion.diameter_mm, other.diameter_mm) / 2) for other in kept]
+        if all(distance > least for distance, least in zip(apart, reach, strict=True)):
+            kept.append(lesion)
+    return tuple(sorted(kept, key=lambda one: -one.diameter_mm))

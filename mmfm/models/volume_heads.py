@@ -1,0 +1,225 @@
+"""Volume heads: where the lesions of a volume lie, how large they are, what fluid or air it shows, and what it means.
+
+Lesions that are counted are found as peaks of one heat map an observation, with size, offset and place read at the
+peak (CenterNet: Zhou et al., Objects as Points, 2019). What has an extent but no count, such as fluid, is a mask. Both
+are evidence for the finding logits of the whole study, which see the pooled features too, so that observations that
+nobody outlined are learned from labels alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfm.models.encoder3d import Features3D
+from mmfm.models.heads import SEVERITIES
+
+CONTEXT, HIDDEN = 16, 32
+"""Channels of the coarse features that each patch sees, and between features and what is read from them."""
+RARE = -4.6
+"""First bias of maps that are nearly empty, P = 0.01 (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeLogits:
+    """What the heads say of the slabs of a batch, one slab after the other."""
+
+    heat_NLDHW: Tensor
+    """Logit that a lesion of each countable observation is centred on a patch."""
+    mask_NMDHW: Tensor
+    """Logit that a patch lies in what each observation with an extent shows."""
+    hidden_NFDHW: Tensor
+    """What ``VolumeHeads.details`` reads the size, centre and place of a lesion from."""
+    present_NO: Tensor
+    sides_NO2: Tensor
+    """(patient's left, patient's right)."""
+    severity_NOG: Tensor
+    """Logits of the grades."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionDetails:
+    """What is read at the patches that lesions are centred on."""
+
+    log_mm_X: Tensor
+    """Natural logarithm of the longest diameter in mm."""
+    offset_X3: Tensor
+    """From the patch's centre to the lesion's, in patches."""
+    place_XP: Tensor
+    """Logits of the places."""
+
+
+class VolumeHeads(nn.Module):
+    """Reads one slab at a time; the grids of its features may differ between slabs.
+
+    Slabs run to head, back and left (see ``recipes``), so that the patient's left is the higher half of the columns.
+    One set of weights reads the side on both halves, so that a mirrored patient mirrors the side.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_fine: int,
+        num_coarse: int,
+        observations: tuple[str, ...],
+        lesions: tuple[str, ...],
+        masks: tuple[str, ...],
+        num_places: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.num_lesions, self.num_masks = len(lesions), len(masks)
+        self.context = nn.Conv3d(num_coarse, CONTEXT, 1)
+        # Patch by patch: the features have seen their neighbourhood, and wider layers here would cost what they did.
+        self.mix = nn.Sequential(nn.Conv3d(num_fine + CONTEXT + 3, HIDDEN, 1), nn.ReLU())
+        self.dense = nn.Conv3d(HIDDEN, self.num_lesions + self.num_masks, 1)
+        self.detail = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4 + num_places))
+        with torch.no_grad():
+            assert self.dense.bias is not None
+            self.dense.bias.fill_(RARE)
+            self.detail[-1].bias[0] = math.log(10.0)
+        count = len(observations)
+        self.dropout = nn.Dropout(dropout)
+        self.present = nn.Linear(2 * num_coarse, count)
+        self.side = nn.Linear(4 * num_coarse, count)
+        self.severity = nn.Linear(2 * num_coarse + self.num_masks, count * SEVERITIES)
+        self.evidence_weight_O = nn.Parameter(torch.ones(count))
+        # Which row of (heat maps, masks) is evidence for each observation; -1 has none.
+        with_evidence = (*lesions, *masks)
+        rows = [with_evidence.index(name) if name in with_evidence else -1 for name in observations]
+        self.evidence_O: Tensor
+        self.register_buffer("evidence_O", torch.tensor(rows), persistent=False)
+
+    def forward(self, features: Features3D) -> VolumeLogits:
+        """Returns the logits of slabs with features of one shape."""
+        fine, coarse = features.fine_NEDHW, features.coarse_NEDHW
+        context = F.interpolate(self.context(coarse), fine.shape[2:], mode="trilinear", align_corners=False)
+        mixed = self.mix(torch.cat([fine, context, _coordinates(fine)], dim=1))
+        dense = self.dense(mixed).float()
+        heat, mask = dense.split([self.num_lesions, self.num_masks], dim=1)
+        coarse = coarse.float()
+        pooled_NE = torch.cat([coarse.mean((2, 3, 4)), coarse.amax((2, 3, 4))], dim=1)
+        halves = [_halves(part) for part in (heat, mask)]
+        right, left = ([h[side] for h in halves] for side in (0, 1))
+        evidence = {name: _evidence(*parts) for name, parts in (("all", (heat, mask)), ("r", right), ("l", left))}
+        pooled_right, pooled_left = (
+            torch.cat([half.mean((2, 3, 4)), half.amax((2, 3, 4))], dim=1) for half in _halves(coarse)
+        )
+        sides = [
+            self.side(self.dropout(torch.cat([own, other], dim=1))) + self._weighted(evidence[name])
+            for own, other, name in ((pooled_left, pooled_right, "l"), (pooled_right, pooled_left, "r"))
+        ]
+        mask_share = evidence["all"][:, self.num_lesions :]
+        severity = self.severity(torch.cat([self.dropout(pooled_NE), mask_share], dim=1))
+        return VolumeLogits(
+            heat_NLDHW=heat,
+            mask_NMDHW=mask,
+            hidden_NFDHW=mixed,
+            present_NO=self.present(self.dropout(pooled_NE)) + self._weighted(evidence["all"]),
+            sides_NO2=torch.stack(sides, dim=-1),
+            severity_NOG=severity.unflatten(1, (-1, SEVERITIES)),
+        )
+
+    def details(self, logits: VolumeLogits, slab: int, patches_X3: Tensor) -> LesionDetails:
+        """Returns what is read at patches (slice, row, column; int64) of one slab."""
+        hidden_XF = logits.hidden_NFDHW[slab][(slice(None), *patches_X3.T)].T
+        values = self.detail(hidden_XF).float()
+        return LesionDetails(log_mm_X=values[:, 0], offset_X3=values[:, 1:4], place_XP=values[:, 4:])
+
+    def _weighted(self, evidence: Tensor) -> Tensor:
+        """Gives each observation its own evidence, times its weight; 0 where it has none."""
+        none = evidence.new_zeros(len(evidence), 1)
+        return torch.cat([evidence, none], dim=1)[:, self.evidence_O] * self.evidence_weight_O
+
+
+def _evidence(heat_NLDHW: Tensor, mask_NMDHW: Tensor) -> Tensor:
+    """Returns (N, L + M): the highest heat, and the logarithm of the masked patches (1 patch is 0).
+
+    No gradient passes: the maps are learned from where things are, not from what makes a label come true.
+    """
+    peak_NL = heat_NLDHW.detach().amax((2, 3, 4))
+    patches_NM = mask_NMDHW.detach().sigmoid().sum((2, 3, 4))
+    return torch.cat([peak_NL, torch.log(patches_NM.clamp(min=1e-2))], dim=1)
+
+
+def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the patient's right and left half; the middle column of an odd number is in neither."""
+    half = features.shape[-1] // 2
+    return features[..., :half], features[..., -half:]
+
+
+def _coordinates(features: Tensor) -> Tensor:
+    """Returns (N, 3, D, H, W): where each patch lies in the slab, -1 to 1, so that places can be told apart."""
+    axes = [torch.linspace(-1, 1, n, device=features.device, dtype=features.dtype) for n in features.shape[2:]]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    return grid.expand(len(features), -1, -1, -1, -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """A lesion as the heads found it in one slab."""
+
+    lesion: int
+    """Row of the heat maps."""
+    probability: float
+    index: tuple[float, float, float]
+    """(slice, row, column) of the slab's tensor, 0 at the centre of its first voxel."""
+    diameter_mm: float
+    place: int
+
+
+def peaks(
+    heads: VolumeHeads,
+    logits: VolumeLogits,
+    slab: int,
+    stride: tuple[int, int, int],
+    *,
+    lesions: Sequence[int],
+    least: float,
+    most: int = 50,
+) -> list[Peak]:
+    """Returns the peaks of the heat maps of one slab, the highest of each map first.
+
+    A peak is a patch of at least ``least`` that is the highest of the 27 around it. Neighbours that show one lesion
+    twice are left to the caller, who knows their distance in mm and the overlap of the slabs.
+
+    Args:
+        heads: that gave the logits.
+        logits: of the heads.
+        slab: which of the batch.
+        stride: voxels of the tensor per patch.
+        lesions: rows of the heat maps to look at.
+        least: P from which on a peak is one.
+        most: peaks of one map.
+    """
+    found = []
+    for lesion in lesions:
+        heat_DHW = logits.heat_NLDHW[slab, lesion].sigmoid()
+        highest_DHW = F.max_pool3d(heat_DHW[None, None], 3, stride=1, padding=1)[0, 0]
+        patches_X3 = ((heat_DHW == highest_DHW) & (heat_DHW >= least)).nonzero()
+        order = heat_DHW[tuple(patches_X3.T)].argsort(descending=True)[:most]
+        patches_X3 = patches_X3[order]
+        details = heads.details(logits, slab, patches_X3)
+        indices_X3 = (patches_X3 + 0.5 + details.offset_X3.clamp(-1, 1)) * patches_X3.new_tensor(stride) - 0.5
+        found += [
+            Peak(
+                lesion=lesion,
+                probability=probability,
+                index=(index[0], index[1], index[2]),
+                diameter_mm=diameter,
+                place=place,
+            )
+            for probability, index, diameter, place in zip(
+                heat_DHW[tuple(patches_X3.T)].tolist(),
+                indices_X3.tolist(),
+                details.log_mm_X.clamp(0, 6).exp().tolist(),
+                details.place_XP.argmax(1).tolist() if details.place_XP.shape[1] else [0] * len(patches_X3),
+                strict=True,
+            )
+        ]
+    return found
