@@ -29,7 +29,22 @@ from mmfm.study import Patient, Sex
 Floats = NDArray[np.floating]
 
 DRAWN = ("nodule", "pleural_effusion", "consolidation", "emphysema", "pneumothorax", "cardiomegaly", "fracture")
-NEVER = ("mass", "lung_opacity", "atelectasis", "pericardial_effusion", "lymphadenopathy", "bronchiectasis", "fibrosis")
+NEVER = (
+    "medical_material",
+    "arterial_calcification",
+    "pericardial_effusion",
+    "coronary_calcification",
+    "hiatal_hernia",
+    "lymphadenopathy",
+    "atelectasis",
+    "lung_opacity",
+    "fibrosis",
+    "mosaic_attenuation",
+    "peribronchial_thickening",
+    "bronchiectasis",
+    "interlobular_septal_thickening",
+    "mass",
+)
 """Observations that are never shown: absent, unless something that is drawn may be read as one (``_labels``)."""
 WEIGHTS = (0.30, 0.15, 0.14, 0.10, 0.10, 0.09, 0.12)
 """How often each of DRAWN is chosen where the seed decides."""
@@ -57,8 +72,8 @@ class Body:
     age: float
     scale: Floats
     """Of x, y, z against the nominal frame."""
-    angles: tuple[float, float, float]
-    """Radians of rotation about x, y, z."""
+    angles: Floats
+    """(3,) radians of rotation about x, y, z."""
     fat: float
     """Subcutaneous fat, mm."""
     inspiration: float
@@ -203,10 +218,12 @@ class Canvas:
                 depth *= strength[some].astype(np.float32)[:, None, None, None]
                 index = np.broadcast_to(index, near.shape)[near]
                 np.maximum.at(flat, index, depth[near])
-                touched.append(index)
+                if len(index):
+                    touched.append(index)
         if not touched:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        found = np.unique(np.concatenate(touched))
+        low, high = min(int(one.min()) for one in touched), max(int(one.max()) for one in touched)
+        found = low + np.flatnonzero(flat[low : high + 1] > -1)
         share = flat[found].copy()
         flat[found] = -1
         return found, share
@@ -294,13 +311,18 @@ def draw(
     body = _body(np.random.default_rng([seed, 1]), plan)
     low, high = _view(body)
     step = np.array(spacing)
-    fine = Grid(low + step / 2, step, tuple(int(n) for n in np.floor((high - low) / step)))
-    coarse = Grid(low - STEP, np.full(3, STEP), tuple(int(n) for n in np.ceil((high - low) / STEP) + 3))
+    fine = _grid(low + step / 2, step, np.floor((high - low) / step))
+    coarse = _grid(low - STEP, np.full(3, STEP), np.ceil((high - low) / STEP) + 3)
     canvas = Canvas(fine, coarse)
     fields = _fields(body, coarse, np.random.default_rng([seed, 2]))
     marks = _paint(canvas, body, plan, fields, seed)
     _noise(canvas, body, fields, np.random.default_rng([seed, 3]))
     return _drawn(seed, canvas, body, plan, marks, mirror)
+
+
+def _grid(origin: Floats, spacing: Floats, shape: Floats) -> Grid:
+    depth, height, width = (int(n) for n in shape)
+    return Grid(origin, spacing, (depth, height, width))
 
 
 def _plan(rng: np.random.Generator, findings: tuple[str, ...] | None) -> Plan:
@@ -339,7 +361,7 @@ def _plan(rng: np.random.Generator, findings: tuple[str, ...] | None) -> Plan:
         plan.nodules = tuple(
             sorted((float(rng.uniform(*((4, 5), (5, 10), (10, 15), (15, 30))[b])) for b in band), reverse=True)
         )
-    plan.consolidation = float(rng.uniform(17, 42)) if "consolidation" in findings else 0.0
+    plan.consolidation = float(rng.uniform(18, 50)) if "consolidation" in findings else 0.0
     plan.fractures = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])) if "fracture" in findings else 0
     return plan
 
@@ -355,7 +377,7 @@ def _body(rng: np.random.Generator, plan: Plan) -> Body:
         female=female,
         age=round(age),
         scale=size * np.exp(rng.normal(0, 0.03, 3)) * np.array([1.0, 1.0, 0.98]),
-        angles=tuple(float(a) for a in np.radians(np.clip(rng.normal(0, [1.5, 1.5, 2.5]), -5, 5))),
+        angles=np.radians(np.clip(rng.normal(0, [1.5, 1.5, 2.5]), -5, 5)),
         fat=float(np.clip(rng.gamma(4.0, 4.0) + (4 if female else 0), 6, 38)),
         inspiration=float(rng.normal(0, 8)) + 40 * plan.emphysema,
         left_dome=float(rng.uniform(4, 18)),
@@ -421,7 +443,7 @@ def _profile(z: Floats, heights: tuple[int, ...], values: tuple[int, ...]) -> Fl
     return np.asarray(np.interp(z, *_table(heights, values))).astype(np.float32)
 
 
-def _oval(x: Floats, y: Floats, a: Floats, b: Floats, power: float) -> Floats:
+def _oval(x: Floats, y: Floats, a: Floats | float, b: Floats | float, power: float) -> Floats:
     """Returns mm from the outline of a superellipse with half axes ``a`` and ``b``."""
     share = ((np.abs(x) / a) ** power + (np.abs(y) / b) ** power) ** (1 / power)
     return _distance((share - 1) * np.minimum(a, b))
@@ -440,7 +462,7 @@ def _ellipsoid(fields_xyz: tuple[Floats, Floats, Floats], center: Floats, axes: 
     return ((share - 1) * np.float32(min(axes))).astype(np.float32)
 
 
-def _spine_y(z: Floats) -> Floats:
+def _spine_y(z: Floats | float) -> Floats:
     """Returns y of the middle of the vertebral bodies: the kyphosis."""
     z = np.asarray(z)
     return 60 - np.where(z > -40, 13, 5) * ((z + 40) / 130) ** 2
@@ -545,8 +567,8 @@ def _lobes(body: Body, x: Floats, y: Floats, z: Floats) -> tuple[NDArray[np.int8
 
 def lobe_of(body: Body, point: Floats) -> tuple[int, str]:
     """Returns the side sign and the lobe of a point in LPS mm."""
-    x, y, z = (np.float32(v) for v in _nominal(body, point))
-    number = int(_lobes(body, x, y, z)[0])
+    x, y, z = np.atleast_2d(_nominal(body, point)).T
+    number = int(_lobes(body, x, y, z)[0][0])
     return (1 if number > 0 else -1), LOBE[abs(number)]
 
 
@@ -616,10 +638,10 @@ def _paint(canvas: Canvas, body: Body, plan: Plan, f: Fields, seed: int) -> list
         mark, patch = _consolidation(canvas, body, plan, f, free, bronchi, lumens, placing)
         marks.append(mark)
         free = np.minimum(free, patch)
+    ribs, cartilage, breaks = _ribs(body, plan, np.random.default_rng([seed, 8]))
     trunks, trunk_radii = _mediastinum_chains(body)
-    marks += _nodules(
-        canvas, body, plan, f, free, np.concatenate([vessels, trunks]), np.concatenate([widths, trunk_radii]), placing
-    )
+    vessels, widths = np.concatenate([vessels, trunks]), np.concatenate([widths, trunk_radii])
+    marks += _nodules(canvas, body, plan, f, free, vessels, widths, breaks, placing)
     for side, distance in fluid.items():
         collapse = canvas.extent(distance - 11)
         if collapse is not None:
@@ -637,7 +659,7 @@ def _paint(canvas: Canvas, body: Body, plan: Plan, f: Fields, seed: int) -> list
         canvas.hu[box] += line * (320 / max(1.0, canvas.edge / 2))
         marks.append(_marked(canvas, "pneumothorax", side, distance))
     _mediastinum(canvas, body, f)
-    marks += _skeleton(canvas, body, plan, np.random.default_rng([seed, 8]))
+    marks += _skeleton(canvas, body, ribs, cartilage, breaks)
     _couch(canvas, body)
     return marks
 
@@ -769,37 +791,33 @@ def _consolidation(
     stretch = rng.uniform(0.75, 1.25, 3)
     x, y, z = (canvas.coarse.axis(n).reshape([-1 if k == n else 1 for k in range(3)]) for n in (2, 1, 0))
     busy = {*plan.effusion, *plan.pneumothorax} if len(plan.effusion | plan.pneumothorax) == 1 else set()
-    for number in sorted(rng.permutation([-1, -2, -3, 1, 3] * 6), key=lambda n: np.sign(n) in busy):
-        side, part = int(np.sign(number)), abs(int(number))
-        cells = np.argwhere((f.lobe == number) & (f.lung < -8) & (free > 22))
+    numbers = sorted(rng.permutation([-1, -2, -3, 1, 3] * 5), key=lambda n: np.sign(n) in busy)
+    for room, number in [(room, int(number)) for room in (22, 10, 3) for number in numbers]:
+        side, part = int(np.sign(number)), abs(number)
+        cells = np.argwhere((f.lobe == number) & (f.lung < -8) & (free > room))
         if not len(cells):
             continue
         at = canvas.coarse.origin + STEP * cells[rng.integers(len(cells))]
-        away = np.sqrt(
-            ((x - at[2]) * stretch[0]) ** 2 + ((y - at[1]) * stretch[1]) ** 2 + ((z - at[0]) * stretch[2]) ** 2
-        )
-        patch = np.maximum(_distance(away - plan.consolidation * (1 + 0.16 * rough)), np.maximum(f.lung, 8 - free))
-        patch = np.maximum(patch, -f.x * side + 4)
-        if part == 3:
-            patch = np.maximum(patch, f.oblique)
-        else:
-            patch = np.maximum(patch, -f.oblique)
-            if number == -1:
-                patch = np.maximum(patch, -f.minor)
-            elif number == -2:
-                patch = np.maximum(patch, f.minor)
+        away = sum(((axis - a) * s) ** 2 for axis, a, s in zip((z, y, x), at, stretch, strict=True))
+        blob = _distance(np.sqrt(away) - plan.consolidation * (1 + 0.16 * rough))
+        lobe = np.maximum(np.maximum(f.lung, min(room, 8) - free), 4 - f.x * side)
+        lobe = np.maximum(lobe, f.oblique if part == 3 else -f.oblique)
+        if number in (-1, -2):
+            lobe = np.maximum(lobe, -f.minor if part == 1 else f.minor)
+        patch = np.maximum(blob, lobe)
         pieces, _ = ndimage.label(patch < 0)
-        cells = np.argwhere(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1)
+        largest = int(np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])) + 1
+        cells = np.argwhere(pieces == largest)
         if len(cells) * STEP**3 > 9000:
             break
     else:
         raise AssertionError("no lobe has room for a consolidation")
-    patch = np.where((pieces == pieces[tuple(cells[0])]) | (patch >= 0), patch, STEP).astype(np.float32)
+    patch = np.where((pieces == largest) | (patch >= 0), patch, STEP).astype(np.float32)
     points = (canvas.coarse.origin + STEP * cells)[:, ::-1]
     corners = points[spatial.ConvexHull(points).vertices]
     middle = points.mean(axis=0)
-    lesion = _lesion(body, middle, float(spatial.distance.pdist(corners).max()) + 0.6 * STEP, side, LOBE[part])
-    canvas.fill(patch - 6, -560 + 60 * rough)
+    lesion = _lesion(middle, float(spatial.distance.pdist(corners).max()) + 0.6 * STEP, side, LOBE[part])
+    canvas.fill(np.maximum(patch - 5 - 4 * rough, lobe), -600 + 70 * rough)  # ground glass about it
     canvas.fill(patch, 32 + 45 * body.enhancement + 14 * rough)
     open_ = _sampled(patch, canvas.coarse, bronchi) < 0
     canvas.tubes(bronchi[open_], np.maximum(lumens[open_], 1.25), -930.0)
@@ -813,7 +831,7 @@ def _sampled(coarse_field: Floats, grid: Grid, points: Floats) -> Floats:
     return np.asarray(ndimage.map_coordinates(coarse_field, place, order=1, mode="nearest"))
 
 
-def _lesion(body: Body, center: Floats, diameter: float, side: int, location: str) -> Lesion:
+def _lesion(center: Floats, diameter: float, side: int, location: str) -> Lesion:
     return Lesion(
         center_mm=(float(center[0]), float(center[1]), float(center[2])),
         diameter_mm=round(diameter, 1),
@@ -830,29 +848,30 @@ def _nodules(
     free: Floats,
     vessels: Floats,
     widths: Floats,
+    breaks: list[Break],
     rng: np.random.Generator,
 ) -> list[Mark]:
     """Draws nodules where nothing hides them: in the lung, beside vessels or on the pleura, never in a large vessel."""
     marks: list[Mark] = []
     near = spatial.cKDTree(vessels)
-    taken: list[tuple[Floats, float]] = []
+    taken = [(one.place, one.diameter / 2) for one in breaks]
     for diameter in plan.nodules:
         radius = diameter / 2
         pleural = rng.random() < 0.25
-        depth = (-1.1 * radius - 1, -0.75 * radius - 0.5) if pleural else (-90, -1.1 * radius - 2)
-        cells = np.argwhere((f.lung > depth[0] - 2) & (f.lung < depth[1] + 2) & (free > radius + 6))
-        for index in rng.permutation(len(cells))[:600]:
+        least, most = (-1.1 * radius - 1, -0.75 * radius - 0.5) if pleural else (-90, -1.1 * radius - 2)
+        cells = np.argwhere((f.lung > least - 2) & (f.lung < most + 2) & (free > radius + 5))
+        for index in rng.permutation(len(cells)):
             center = (canvas.coarse.origin + STEP * (cells[index] + rng.uniform(-0.5, 0.5, 3)))[::-1]
-            deep = float(_sampled(f.lung, canvas.coarse, center)[0])
+            deep, oblique, minor = (_sampled(field, canvas.coarse, center)[0] for field in (f.lung, f.oblique, f.minor))
+            if not least < deep < most or min(abs(oblique), abs(minor)) < 2:
+                continue
             close = near.query_ball_point(center, radius + 9)
             gap = np.linalg.norm(vessels[close] - center, axis=1)
             hidden = (widths[close] > 0.45 * radius) & (gap < radius + 0.6 * widths[close])
-            apart = all(np.linalg.norm(center - other) > radius + r + 8 for other, r in taken)
-            edges = np.abs([float(_sampled(field, canvas.coarse, center)[0]) for field in (f.oblique, f.minor)])
-            if depth[0] < deep < depth[1] and not hidden.any() and apart and edges.min() > 2:
+            if not hidden.any() and all(np.linalg.norm(center - place) > radius + r + 8 for place, r in taken):
                 break
         else:
-            continue
+            continue  # a lung full of other things has room for fewer
         taken.append((center, radius))
         marks.append(_nodule(canvas, body, center, diameter, rng))
     return marks
@@ -896,7 +915,7 @@ def _nodule(canvas: Canvas, body: Body, center: Floats, diameter: float, rng: np
             core = np.clip(0.5 + (rng.uniform(0.4, 0.65) * surface - far) / canvas.edge, 0, 1)
             canvas.hu[box] += core * np.maximum(tissue - canvas.hu[box], 0)
     side, location = lobe_of(body, center)
-    lesion = _lesion(body, center, diameter, side, location)
+    lesion = _lesion(center, diameter, side, location)
     inside = share > min(0.5, 0.999 * float(share.max()))
     return Mark(observation="nodule", side=side, box=box, inside=inside, lesion=lesion)
 
@@ -904,7 +923,7 @@ def _nodule(canvas: Canvas, body: Body, center: Floats, diameter: float, rng: np
 def _mediastinum_curves(body: Body) -> dict[str, Floats]:
     """Returns (N, 4) nominal points and radii of vessels and airways."""
     low = -body.inspiration
-    descending = [(27, _spine_y(z) - 12, z, 12.0) for z in (-40, -90)]
+    descending = [(27, float(_spine_y(z)) - 12, z, 12.0) for z in (-40, -90)]
     return {
         "aorta": _curve(
             [
@@ -1026,34 +1045,45 @@ def _rib(side: int, number: int) -> Floats:
     return np.column_stack([side * x, y, z, angle])
 
 
-def _skeleton(canvas: Canvas, body: Body, plan: Plan, rng: np.random.Generator) -> list[Mark]:
-    """Draws spine, ribs with their fractures, sternum, clavicles and scapulae."""
-    _spine(canvas, body)
+@dataclass(frozen=True, kw_only=True)
+class Break:
+    """One break of a rib."""
+
+    place: Floats
+    diameter: float
+    healing: bool
+    """Callus about it, else a haematoma."""
+    side: int
+
+
+def _ribs(body: Body, plan: Plan, rng: np.random.Generator) -> tuple[Floats, Floats, list[Break]]:
+    """Returns points (LPS mm) of the bone and of the cartilage of all ribs, and where they are broken."""
     side, first = int(rng.choice([-1, 1])), int(rng.integers(3, 8))
     broken = {first + n: float(rng.uniform(0.9, 2.0)) for n in range(plan.fractures)}
-    bone, radii, gristle = [], [], []
-    breaks: list[tuple[Floats, float, bool]] = []
+    up = _world(body, np.array([0, 0, 2.7]))
+    bone, gristle, breaks = [], [], []
     for flank in (-1, 1):
         for number in range(1, 13):
             path = _rib(flank, number)
             points = _world(body, path[:, :3])
             if flank == side and number in broken:
-                points, where = _break(body, points, path[:, 3], broken[number], rng)
-                breaks.append((where, float(rng.uniform(18, 26)), bool(rng.random() < 0.35)))
-            points = points[~np.isnan(points[:, 0])]
-            up = _world(body, np.array([0, 0, 2.7]))
+                points, place = _break(points, path[:, 3], broken[number], rng)
+                diameter, healing = float(rng.uniform(18, 26)), bool(rng.random() < 0.35)
+                breaks.append(Break(place=place, diameter=diameter, healing=healing, side=side))
             bone += [points + up, points, points - up]
-            radii.append(np.full(3 * len(points), 3.7))
             if number <= 10:
-                front = path[-1, :3]
-                to = np.array(
-                    [
-                        flank * (12 if number < 8 else 30),
-                        _front(max(62 - 15 * (number - 1), -90)),
-                        max(62 - 15 * (number - 1), -92 - 8 * (number - 7)),
-                    ]
-                )
-                gristle.append(_world(body, _curve([tuple(front), tuple((front + to) / 2 + [0, -7, -5]), tuple(to)])))
+                height = max(62 - 15 * (number - 1), -92 - 8 * (number - 7))
+                start = path[-1, :3]
+                end = np.array([flank * (12 if number < 8 else 30), _front(max(62 - 15 * (number - 1), -90)), height])
+                bend = (start + end) / 2 + np.array([0, -7, -5])
+                gristle.append(_world(body, _curve([tuple(start), tuple(bend), tuple(end)])))
+    return np.concatenate(bone), np.concatenate(gristle), breaks
+
+
+def _skeleton(canvas: Canvas, body: Body, ribs: Floats, cartilage: Floats, breaks: list[Break]) -> list[Mark]:
+    """Draws spine, ribs with their breaks, sternum, clavicles, scapulae and arms."""
+    _spine(canvas, body)
+    bone, radii = [ribs], [np.full(len(ribs), 3.7)]
     for flank in (-1, 1):
         collar = _curve(
             [(flank * 14, _front(74) - 2, 74), (flank * 60, -44, 88), (flank * 110, -22, 100), (flank * 160, -6, 108)]
@@ -1068,42 +1098,33 @@ def _skeleton(canvas: Canvas, body: Body, plan: Plan, rng: np.random.Generator) 
     )
     bone.append(_world(body, plate))
     radii.append(np.full(len(plate), 4.5))
-    cartilage = np.concatenate(gristle)
     canvas.tubes(cartilage, np.full(len(cartilage), 5.0), 95.0)
-    for where, diameter, healing in breaks:
-        _ball(canvas, where, 0.42 * diameter, 240.0 if healing else 62.0)
+    for one in breaks:
+        _ball(canvas, one.place, 0.42 * one.diameter, 240.0 if one.healing else 62.0)
     index, share = canvas.chain(np.concatenate(bone), np.concatenate(radii))
     depth = np.maximum(share - 0.5, 0) * canvas.edge
     values = body.bone + (950 - body.bone) * np.clip(1.5 - depth / 1.4, 0, 1)
     flat = canvas.hu.reshape(-1)
     flat[index] += np.minimum(share, 1) * (values - flat[index])
     marks = []
-    for where, diameter, _ in breaks:
-        lesion = _lesion(body, where, diameter, side, "ribs")
-        box, far = _around(canvas, where, diameter / 2)
-        marks.append(
-            Mark(
-                observation="fracture",
-                side=side,
-                box=box,
-                lesion=lesion,
-                inside=(far < diameter / 2) & (canvas.hu[box] > -200),
-            )
-        )
-    return sorted(marks, key=lambda mark: -mark.lesion.diameter_mm if mark.lesion else 0)
+    for one in breaks:
+        lesion = _lesion(one.place, one.diameter, one.side, "ribs")
+        box, far = _around(canvas, one.place, one.diameter / 2)
+        inside = (far < one.diameter / 2) & (canvas.hu[box] > -200)
+        marks.append(Mark(observation="fracture", side=one.side, box=box, lesion=lesion, inside=inside))
+    return marks
 
 
-def _break(body: Body, points: Floats, angles: Floats, at: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _break(points: Floats, angles: Floats, at: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Breaks a rib: what is beyond steps out or in and rides up, a small gap between. Returns points and the place."""
     n = int(np.searchsorted(angles, at))
     outward = points[n] * np.array([1, 1, 0])
     outward /= np.linalg.norm(outward)
     step = float(rng.choice([-1, 1])) * rng.uniform(6, 8.5) * outward + np.array([0, 0, rng.uniform(-5, 5)])
-    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]) - 0.0
+    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     beyond = along - along[n]
     moved = points + np.where(beyond > 0, np.exp(-np.maximum(beyond, 0) / 45), 0)[:, None] * step
-    moved[np.abs(beyond) < 3.9] = np.nan
-    return moved, points[n] + step / 2
+    return moved[np.abs(beyond) >= 3.9], points[n] + step / 2
 
 
 def _front(z: float) -> float:
