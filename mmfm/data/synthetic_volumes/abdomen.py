@@ -505,7 +505,7 @@ def _paint_fluid(canvas: _Canvas, cavity: Floats, rng: np.random.Generator) -> N
         else:
             gutters = np.minimum(np.minimum(body.ascites + 5 - inner, np.abs(x) - 72), y + 25)
             waves = 9 * np.sin(x / 19 + level) * np.sin(y / 16 - level) + 5 * np.sin(x / 8 + y / 11)
-            pelvis = 0.6 * (level - 138 + (8 if body.severity == "moderate" else 0) - z + 0.7 * y + waves)
+            pelvis = 0.6 * (level - 138 + (8 if body.severity == "moderate" else -8) - z + 0.7 * y + waves)
             liver = np.minimum(np.minimum(rim, 70 - z), np.float32(-20) - x)
             if body.severity == "moderate":
                 fluid = np.maximum(np.maximum(gutters, pelvis), np.minimum(np.minimum(rim, np.abs(x) - 50), z + 60))
@@ -765,7 +765,7 @@ def _appearance(
     """Returns the kind of a lesion, its HU, those of its rim, and its diameter in mm.
 
     The smaller it is and the noisier the scan, the more contrast it has against its organ: at least 25 HU and
-    ``noise * (1 + 15 mm / diameter)``. What its kind cannot give, a larger diameter makes up for.
+    ``noise * (1 + 15 mm / diameter)``. What its kind cannot give, a larger diameter makes up for, up to 35 mm.
     """
     background = {
         "liver_lesion": hu["liver"],
@@ -844,7 +844,7 @@ def _fit(
         along, front, flank = _turned(at, center, axes)
         depth = _kidney(at, body, side)
         cavity = _cavity(at, _wall(at))
-        outside = radius > 9 or body.phase == "none" or rng.random() < 0.4
+        outside = radius > 9 or body.phase == "none" or (radius > 5 and rng.random() < 0.4)
         sinus = _ellipsoid((along, front, flank), (0, 0, -0.24 * half), (0.52 * half, 0.15 * half, 0.24 * half))
         if outside:
             good = (depth > 0.1 * radius) & (depth < 0.55 * radius) & (flank > -0.15 * half)
@@ -862,7 +862,8 @@ def _fit(
         name, (low, high) = list(_PANCREAS_PARTS.items())[int(rng.integers(3))]
         share = rng.uniform(low, high, 600)
         points = np.stack([np.interp(share, np.arange(len(_PANCREAS)), column) for column in _PANCREAS.T], axis=1)
-        points = points + rng.normal(0, 1, points.shape) * (3, 2, 2) - (0, 0.35 * radius, 0)
+        # Small ones lie within the gland, where fat beside them does not hide them; large ones bulge to the front.
+        points = points + rng.normal(0, 1, points.shape) * (1.8, 1.2, 1.2) - (0, 0.5 * max(radius - 6, 0), 0)
         at, points = tuple(points.T), canvas.physical(points)
         near = ((_AORTA, body.aorta + 2), (_CAVA_NODES, 12), (_PORTAL, 4), (_SPLENIC, 1))
         trunks = [(canvas.physical(_smooth_path(path, 4)), radius + gap) for path, gap in near]
