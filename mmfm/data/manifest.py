@@ -67,7 +67,7 @@ class ManifestSeries:
 
     series_uid: str
     path: str
-    """A DICOM, NIfTI, PNG or JPEG file, or a folder with the DICOM files of one series; relative, with forward slashes."""
+    """A DICOM, NIfTI, PNG or JPEG file, or a folder with the DICOM files of one series; relative, forward slashes."""
     modality: str | None = None
     """DICOM Modality; ``None`` where the source does not state it."""
     view: ViewPosition | None = None
