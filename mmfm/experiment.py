@@ -311,7 +311,7 @@ def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, r
     if dry_run:
         train_rows, select_rows = split_rows(experiment)
         _, model, processor = _build(experiment, train_rows)
-        experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
+        experiment.task.build(model, seed=experiment.seed, names=processor.config)
         print(json.dumps(to_json(experiment), indent=2))
         select = len(_measured_places(experiment, select_rows))
         print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart, of which {select} select")
@@ -363,7 +363,9 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
     apart = ManifestDataset(select_rows, processor, in_memory=processor.cache is None)
     drawn_train, drawn_apart = drawn_studies(experiment, processor)
-    select = ConcatDataset([Subset(apart, _measured_places(experiment, select_rows)), drawn_apart])
+    select: ConcatDataset[Inputs] = ConcatDataset(
+        [Subset(apart, _measured_places(experiment, select_rows)), drawn_apart]
+    )
     data = StudyDataModule(
         train=ConcatDataset([ManifestDataset(train_rows, processor, in_memory=processor.cache is None), drawn_train]),
         select=select if len(select) else None,
@@ -372,7 +374,7 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         seed=experiment.seed,
         num_workers=experiment.data.num_workers,
     )
-    task = experiment.task.build(model, seed=experiment.seed, observations=processor.config.observations)
+    task = experiment.task.build(model, seed=experiment.seed, names=processor.config)
     task.train()  # Lightning keeps the modes it finds, and an opened checkpoint is in evaluation mode
 
     best = ModelCheckpoint(
@@ -515,7 +517,8 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
 
     The last of each source are set apart, mirror twins together.
     """
-    train, apart = [], []
+    train: list[tuple[Drawn, int]] = []
+    apart: list[tuple[Drawn, int]] = []
     for source in experiment.data.drawn:
         first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
         for number in range(source.count):
@@ -637,8 +640,7 @@ def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -
             continue
         affine = volume.affine_44.numpy()
         own = [name for name in processor.config.lesions if name in observations(batch.regions[row])]
-        stride = model.volume_encoder.fine_stride
-        candidates = find_lesions(processor, [affine], [logits], stride, dict.fromkeys(own, LEAST_LESION_POINT))
+        candidates = find_lesions(model, processor, [affine], [logits], dict.fromkeys(own, LEAST_LESION_POINT))
         for name in own:
             rows_X6 = volume.lesions_X6[volume.lesions_X6[:, 4] == processor.config.lesions.index(name)].cpu().double()
             truth = [

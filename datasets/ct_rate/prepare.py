@@ -19,6 +19,7 @@ from mmfm.data.preparing import check_counts, fresh_folder, link_folder, progres
 from mmfm.errors import ManifestError
 from mmfm.report import Sections, Status
 from mmfm.study import Sex
+from mmfm.text import label_report, states
 
 SPLITS = {
     "train": ("train", "train_reports.csv", "train_predicted_labels.csv", "train_metadata.csv", "no_chest_train.txt"),
@@ -173,7 +174,7 @@ def _row(
             impression=impression,
         ),
         target=Sections(findings=training_text(findings, counts), impression=training_text(impression, counts)),
-        labels=dict(labels),
+        labels={**states(label_report(findings, impression, region="chest_ct"), region="chest_ct"), **labels},
     )
 
 

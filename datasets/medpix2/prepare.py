@@ -36,7 +36,7 @@ from mmfm.data.preparing import (
 from mmfm.errors import ManifestError
 from mmfm.report import Sections
 from mmfm.study import Sex
-from mmfm.text import split_sentences
+from mmfm.text import label_report, split_sentences, states
 
 REGIONS = {
     "Head": ("head", "head"),
@@ -75,12 +75,13 @@ SAID_NOTHING = re.compile(r"\W*(?:n\W?[ac]|none(?: provided)?|not applicable|unk
 BULLET = re.compile(r"^\s*(?:[•»·▪*–—-]+|\(?\d{1,2}[.)](?!\d)|[a-h][.)](?=\s))\s*")
 
 OTHER_IMAGES = re.compile(
-    r"radiogra|x-?rays?\b|plain films?|\bPA ?(?:/|and|&) ?lat|lateral views?\b|\bfilms?\b|\bcxr\b|\bkub\b|"
-    r"ultraso|sonogra|\bus\b:|^us\b|\btvus\b|\bdoppler|"
-    r"echocardiogra|scintigra|bone scan|nuclear medicine|\bpet\b|\bspect\b|mammogra|fluorosc|barium|esophagra|"
-    r"\bugi\b|upper gi\b|enema|urogra|pyelogra|\bivp\b|cystogra|myelogra|hysterosalpingo|arteriogra|(?<!mr )angiogram|"
-    r"conventional angiogra|catheter angiogra|venogram|endoscop|colonoscop|bronchoscop|photogra|fundus|electrocardio|"
-    r"patholog(?:y|ic|ist)|histolog|histopath|microscop|biops|autops|\bgross\b|at surgery|\bstain",
+    r"radiogra|x-?rays?\b|plain films?|\bPA ?(?:/|and|&) ?lat|(?:frontal|lateral|overhead) views?\b|\bfilms?\b|\bcxr\b|"
+    r"\bkub\b|\bscout\b|ultraso|sonogra|\bus\b:|^us\b|\btvus\b|\bdoppler|echocardiogra|scintigra|bone scan|"
+    r"nuclear medicine|radiotracer|\bindium\b|tagged red|hepatobiliary scan|\bpet\b|\bspect\b|mammogra|fluorosc|"
+    r"spot images?|barium|esophagra|\bugi\b|upper gi\b|follow[- ]through|enema|urogra|pyelogra|\bivp\b|cystogra|"
+    r"\bercp\b|myelogra|hysterosalpingo|arteriogra|angiogra|venogra|(?<!virtual )(?:endo|colono|broncho)scop|photogra|"
+    r"(?:fundu|fundo|ophthalmo)sco|electrocardio|patholog(?:y|ic|ist)|histolog|histopath|microscop|biops|autops|"
+    r"gross (?:specimen|section)|at surgery|\bstain",
     re.IGNORECASE,
 )
 """Words for what is no CT and no MR."""
@@ -214,6 +215,7 @@ def _row(
             findings=told(" ".join(joined_lines(case["findings"]))),
         ),
         target=Sections(findings=training_text(shown, counts)),
+        labels={} if region == OTHER_REGION else states(label_report(shown, region=region), region=region),
         codes=(
             *(f"modality/{kind}" for kind in sorted(kinds)),
             f"body_part/{first['location_category']}",
@@ -232,7 +234,7 @@ def _write_covered(file: Path, target: Path, original_width: str) -> None:
     try:
         with Image.open(file, formats=("JPEG",)) as image:
             pixels = np.array(image.convert("L"))
-        Image.fromarray(covered(pixels, scale=pixels.shape[1] / float(original_width))).save(target)
+        Image.fromarray(covered(pixels, scale=pixels.shape[1] / float(original_width))).save(target, compress_level=1)
     except (OSError, ValueError, ZeroDivisionError, Image.DecompressionBombError) as error:
         raise ManifestError(
             file.name,

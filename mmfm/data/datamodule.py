@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Sampler
 
 from mmfm.batch import Batch, Inputs
 from mmfm.data.collate import collate
@@ -38,8 +38,8 @@ class StudyDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        train: ManifestDataset,
-        select: ManifestDataset | Subset[Inputs] | None,
+        train: ManifestDataset | ConcatDataset[Inputs],
+        select: ManifestDataset | ConcatDataset[Inputs] | None,
         batch_size: int,
         pad_token_id: int,
         seed: int,

@@ -34,8 +34,7 @@ EXTENDED = ("pleural_effusion", "pneumothorax", "emphysema", "free_fluid")
 """Observations whose extent is known there."""
 _BOTH = (Side.RIGHT, Side.LEFT)
 PLACES = (
-    *(Place(laterality=side, location=f"{part} lobe") for side in _BOTH for part in ("upper", "lower")),
-    Place(laterality=Side.RIGHT, location="middle lobe"),
+    *(Place(laterality=side, location=f"{part} lobe") for side in _BOTH for part in ("upper", "middle", "lower")),
     *(Place(laterality=side, location="ribs") for side in _BOTH),
     *(Place(location=f"{side} hepatic lobe") for side in _BOTH),
     *(
@@ -53,7 +52,7 @@ PLACES = (
     ),
     Place(location="brainstem"),
 )  # fmt: skip
-"""Where the lesions of drawn volumes are."""
+"""Where the lesions of drawn volumes are; a left middle lobe is that of a mirror twin."""
 FIRST_SEED = 1 << 40
 """Where the seeds of volumes drawn here begin: far above those of ``datasets/synthetic``, so that none is in both."""
 MOST = 1 << 20

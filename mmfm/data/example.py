@@ -39,11 +39,9 @@ class Example:
     def from_row(cls, manifest: Manifest, row: ManifestRow) -> Example:
         """Returns the example of a manifest row; pixels are read later."""
         target = row.target if row.target is not None else row.report
-        known = (row.truth or {}).get("findings")
-        outlined = known is not None and row.region != CHEST_RADIOGRAPH
-        if outlined:
-            found = tuple(from_json(Finding, finding) for finding in known)
-            stated = found
+        known = None if row.region == CHEST_RADIOGRAPH else (row.truth or {}).get("findings")
+        if known is not None:
+            found = stated = tuple(from_json(Finding, finding) for finding in known)
         else:
             found, stated = (_labelled(text, row.region) for text in (row.report, target))
         return cls(
@@ -55,7 +53,7 @@ class Example:
             target_findings=stated,
             states=dict(row.labels),
             report_findings=found,
-            outlined=outlined,
+            outlined=known is not None,
             codes=row.codes,
         )
 

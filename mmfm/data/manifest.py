@@ -309,7 +309,12 @@ class Manifest:
             if file.status == "refused":
                 fix = "prepare the source again, or leave the study out"
                 raise _wrong(series.path, expected="images that can be read", found=str(file.reason), fix=fix)
-        found = [(s, study.patient) for study in reading.studies for s in study.series]
+        studies = reading.studies
+        if series.modality in ("CT", "MR") and any(
+            s.source_format == "NIFTI" for study in studies for s in study.series
+        ):
+            studies = tuple(io.with_modality(study, series.modality) for study in studies)
+        found = [(s, study.patient) for study in studies for s in study.series]
         if len(found) != 1:
             raise _wrong(series.path, expected="one series", found=f"{len(found)}", fix="give each series a path")
         (read, patient), stated = found[0], series.view

@@ -189,7 +189,9 @@ def _once(load: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
 def _quantity(series: Series) -> str:
     if series.source_format == "NIFTI":  # states no unit; converters write the HU of a CT
         return "HU" if series.modality == "CT" else "stored"
-    if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE") or series.instances[0].pixels.samples != 1:
+    if series.source_format in ("PNG", "JPEG") or series.instances[0].pixels.samples != 1:
+        return "display"
+    if series.modality not in ("CT", "MR", "PT", "NM", "RTDOSE"):
         return "display"
     usable_hu = all(
         i.pixels.rescale_type == "HU" and (i.pixels.rescale_slope != 0 or i.pixels.modality_lut)

@@ -163,11 +163,10 @@ def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encode
         probabilities = {o: p for o, p in probabilities.items() if o in within or o == "normal"}
         lesions = {}
         if pixels.slabs:
-            stride = checkpoint.model.volume_encoder.fine_stride
             own = [next(maps) for _ in pixels.slabs]
             wanted = {o: p for o, p in facts.lesion_points.items() if o in within}
             affines = [slab.affine for slab in pixels.slabs]
-            lesions = find_lesions(checkpoint.processor, affines, own, stride, wanted)
+            lesions = find_lesions(checkpoint.model, checkpoint.processor, affines, own, wanted)
         findings = []
         for column, name in enumerate(config.observations):
             p = probabilities.get(name)
@@ -292,7 +291,7 @@ def hold_to_decisions(
         kept.append(good)
     added = 0
     for sentences in kept:
-        stated = mentions(" ".join(sentences), region=region)
+        stated = _statements(" ".join(sentences), decisions, region)
         missing = [part for d in decisions for part in _parts(d) if not any(_states(m, part, d) for m in stated)]
         sentences[:0] = split_sentences(describe(missing, region=region)[0]) if missing else []
         added += len(missing)
@@ -320,6 +319,13 @@ def _parts(decision: Finding) -> list[Finding]:
     return single if len(decision.lesions) == 1 else [replace(decision, lesions=()), *single]
 
 
+def _statements(text: str, decisions: Sequence[Finding], region: str) -> list[Finding]:
+    """Returns what a text states: every single mention of what is counted, the other findings merged over the text."""
+    counted = {decision.observation for decision in decisions if decision.lesions}
+    merged = [finding for finding in label_report(text, region=region) if finding.observation not in counted]
+    return [*merged, *(m for m in mentions(text, region=region) if m.observation in counted)] if counted else merged
+
+
 def _states(mention: Finding, part: Finding, decision: Finding) -> bool:
     """Whether a mention in a text states a part of a decision."""
     if mention.observation != part.observation or mention.status is not Status.PRESENT:
@@ -339,7 +345,7 @@ def _fits(sentence: str, decisions: Sequence[Finding], region: str) -> bool:
     """Whether a sentence states nothing that the decisions do not."""
     by_name = {decision.observation: decision for decision in decisions}
     sides: list[Side | None] = []
-    for found in mentions(sentence, region=region):
+    for found in _statements(sentence, decisions, region):
         decision = by_name.get(found.observation)
         if found.status is Status.ABSENT:
             if decision is not None:

@@ -1,7 +1,8 @@
 """Encoder3D: a volume to grids of patch features, fine and coarse, by any of several 3D networks.
 
 ``SegResNet`` (arXiv:1810.11654), the encoder of ``SwinUNETR`` (arXiv:2201.01266), ``ViT`` (arXiv:2010.11929),
-``resnet10`` to ``resnet50`` and ``DenseNet121`` are those of MONAI; ``slabs`` runs any Encoder2D over slabs of slices.
+``resnet10`` to ``resnet50`` and ``DenseNet121`` are those of MONAI; ``slabs`` runs any Encoder2D over slabs of slices;
+``astra`` is a pretrained encoder of chest CT (``mmfm.models.astra``).
 
 A patch is named after the voxels that it covers, ``[i * stride, (i + 1) * stride)``. What its feature sees is
 wider, and strided convolutions centre that on the first voxels of the patch rather than on its middle.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmfm.errors import ConfigError
+from mmfm.imaging.transforms import map_points
+from mmfm.models import astra
 from mmfm.models.encoder2d import Encoder2D
 
 RESNETS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
@@ -31,7 +34,7 @@ RESNETS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
 }
 """Block and blocks a stage, by name."""
-NAMES = ("SegResNet", "SwinUNETR", "ViT", *RESNETS, "DenseNet121", "slabs")
+NAMES = ("SegResNet", "SwinUNETR", "ViT", *RESNETS, "DenseNet121", "slabs", "astra")
 _VIT_PATCH = 8
 _Run = Callable[..., Tensor]
 """Calls a stage, keeping its activations or not."""
@@ -66,9 +69,15 @@ class Encoder3D(nn.Module):
         slices: Encoder2D.Config | None = None
         """Of ``slabs``: the network that sees each slab; no slice is larger than its ``image_size``."""
         weights: str | None = None
-        """A .safetensors file with the state of ``network``."""
+        """A .safetensors file with the state of ``network``; ``pretrained``, of ``astra``; None for random weights."""
         checkpoint_activations: bool = False
-        """Computes activations anew in the backward pass instead of keeping them."""
+        """Computes activations anew in the backward pass instead of keeping them; running statistics of batch
+        normalization, which the residual and dense networks have, then move twice a step."""
+
+        def without_weights(self) -> Encoder3D.Config:
+            """Returns the same architecture, for weights that a checkpoint brings."""
+            slices = None if self.slices is None else replace(self.slices, weights=None)
+            return replace(self, weights=None, slices=slices)
 
         def build(self) -> Encoder3D:
             """Returns the encoder with its weights."""
@@ -101,7 +110,7 @@ class Encoder3D(nn.Module):
             ConfigError: ``name`` is not known, an option does not fit it, or the weights cannot be had.
         """
         super().__init__()
-        _check(name, width, shape, slices)
+        _check(name, in_channels, patch, width, shape, slices, weights)
         self.name, self.in_channels, self.shape = name, in_channels, shape
         self.checkpoint_activations = checkpoint_activations
         self.fold = (patch, 1, 1) if name == "slabs" else (patch,) * 3
@@ -111,12 +120,13 @@ class Encoder3D(nn.Module):
         stem = 2 if patch == 1 else 1
         self.network: Any
         self._features: Callable[[Any, Tensor, _Run], tuple[Tensor, Tensor]]
+        fine: tuple[int, ...] = (2 * stem,) * 3
+        coarse: tuple[int, ...] = (16 * stem,) * 3
         if name == "SegResNet":
             self.network, self._features = _segresnet(channels, width), _segresnet_features
-            fine, coarse = (1,) * 3, (8,) * 3
+            fine, coarse = (1, 1, 1), (8, 8, 8)
         elif name == "SwinUNETR":
             self.network, self._features = _swin(channels, width, stem, checkpoint_activations), _swin_features
-            fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
         elif name == "ViT":
             assert shape is not None
             grid = [math.ceil(size / patch / _VIT_PATCH) for size in shape]
@@ -124,20 +134,19 @@ class Encoder3D(nn.Module):
             fine = coarse = (_VIT_PATCH,) * 3
         elif name == "DenseNet121":
             self.network, self._features = _densenet(channels, width, stem), _densenet_features
-            fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
         elif name == "slabs":
             assert slices is not None
             self.network, self._features = _Slabs(slices, channels, patch), _slabs_features
-            fine, coarse = (
-                (1, self.network.stride, self.network.stride),
-                (self.network.depth, *(self.network.stride,) * 2),
-            )
+            in_plane = (self.network.stride, self.network.stride)
+            fine, coarse = (1, *in_plane), (self.network.depth, *in_plane)
+        elif name == "astra":
+            self.network, self._features = astra.build_network(width), _astra_features
+            fine, coarse = (2, 4, 4), (16, 32, 32)
         else:
             self.network, self._features = _resnet(name, channels, width, stem), _resnet_features
-            fine, coarse = (2 * stem,) * 3, (16 * stem,) * 3
-        self.fine_stride = tuple(f * s for f, s in zip(self.fold, fine, strict=True))
+        self.fine_stride = _stride(self.fold, fine)
         """Voxels (slices, rows, columns) of the input that a fine patch covers."""
-        self.coarse_stride = tuple(f * s for f, s in zip(self.fold, coarse, strict=True))
+        self.coarse_stride = _stride(self.fold, coarse)
         """Voxels (slices, rows, columns) of the input that a coarse patch covers."""
         if weights is not None:
             self.network.load_state_dict(_load(weights))
@@ -195,10 +204,18 @@ def patch_positions(affine: np.ndarray, stride: tuple[int, int, int], grid_shape
     """
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid_shape), indexing="ij"), axis=-1)
     centres = (index + 0.5) * np.asarray(stride) - 0.5
-    return centres @ affine[:3, :3].T + affine[:3, 3]
+    return map_points(affine, centres)
 
 
-def _check(name: str, width: int, shape: tuple[int, int, int] | None, slices: Encoder2D | None) -> None:
+def _check(
+    name: str,
+    in_channels: int,
+    patch: int,
+    width: int,
+    shape: tuple[int, int, int] | None,
+    slices: Encoder2D | None,
+    weights: str | None,
+) -> None:
     if name not in NAMES:
         import difflib
 
@@ -217,7 +234,7 @@ def _check(name: str, width: int, shape: tuple[int, int, int] | None, slices: En
                 found="None" if value is None else "a value",
                 fix=f"give {field} with {needed_by}, and with no other network",
             )
-    unit = {"SegResNet": 8, "SwinUNETR": 12, "DenseNet121": 2}.get(name, 1)
+    unit = {"SegResNet": 8, "SwinUNETR": 12, "DenseNet121": 2, "ViT": 64 if width > 64 else 1}.get(name, 1)
     if width % unit:
         raise ConfigError(
             "model.encoder.width",
@@ -225,9 +242,25 @@ def _check(name: str, width: int, shape: tuple[int, int, int] | None, slices: En
             found=str(width),
             fix=f"take {math.ceil(width / unit) * unit}",
         )
+    if name == "astra" and (in_channels, patch) != (1, 1):
+        raise ConfigError(
+            "model.encoder",
+            expected="in_channels=1 and patch=1 for astra",
+            found=f"in_channels={in_channels} and patch={patch}",
+            fix="give these, and volumes from mmfm.models.astra.preprocess",
+        )
+    if weights == "pretrained" and (name, width) != ("astra", astra.WIDTH):
+        raise ConfigError(
+            "model.encoder.weights",
+            expected=f"a .safetensors file or None, as no weights for {name} of width {width} come with a package",
+            found="pretrained",
+            fix=f"take None, or name astra with width {astra.WIDTH}",
+        )
 
 
 def _load(weights: str) -> dict[str, Tensor]:
+    if weights == "pretrained":
+        return astra.pretrained_state_dict()
     from safetensors.torch import load_file
 
     if not Path(weights).is_file():
@@ -235,6 +268,10 @@ def _load(weights: str) -> dict[str, Tensor]:
             "model.encoder.weights", expected="a .safetensors file", found=weights, fix="give the path of a local file"
         )
     return load_file(weights)
+
+
+def _stride(fold: tuple[int, ...], steps: tuple[int, ...]) -> tuple[int, int, int]:
+    return fold[0] * steps[0], fold[1] * steps[1], fold[2] * steps[2]
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -349,6 +386,10 @@ def _resnet_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Tensor
     return fine, x
 
 
+def _astra_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Tensor]:
+    return _resnet_features(network, x.expand(-1, 3, -1, -1, -1), run)
+
+
 def _densenet(channels: int, width: int, stem: int) -> nn.Module:
     from monai.networks.nets.densenet import DenseNet121
 
@@ -378,6 +419,14 @@ class _Slabs(nn.Module):
         nn.init.constant_(self.colours.weight, 1 / channels)  # starts as the mean of windows and slices
         with torch.no_grad():
             side = encoder.eval()(torch.zeros(1, 1, encoder.image_size, encoder.image_size)).shape[3]
+        # Of another size, the last patch of a row may reach beyond the picture, and the quotient is not the stride.
+        if encoder.image_size % 32 or encoder.image_size % side:
+            raise ConfigError(
+                "model.encoder.slices.image_size",
+                expected="a multiple of 32 that whole patches fill",
+                found=f"{encoder.image_size} pixels, {side} patches",
+                fix=f"take {math.ceil(encoder.image_size / 32) * 32}, or a network with other patches",
+            )
         self.stride = encoder.image_size // side
         self.depth = max(1, self.stride // patch)
         """Slabs of a coarse patch, which is about as deep as it is wide."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmfm.models.processor import Processor
+from mmfm.models.vlm import VLM
 from mmfm.models.volume_heads import VolumeLogits, peaks
 from mmfm.report import Lesion
 
@@ -15,29 +16,30 @@ LEAST_APART_MM = 6.0
 
 
 def find_lesions(
+    model: VLM,
     processor: Processor,
     affines: Sequence[np.ndarray],
     logits: Sequence[VolumeLogits],
-    stride: tuple[int, int, int],
     points: Mapping[str, float],
 ) -> dict[str, tuple[Lesion, ...]]:
     """Returns the lesions of a study by observation, largest first.
 
     Args:
+        model: whose heads gave the logits.
         processor: whose observations and places the heads have.
         affines: 4x4 of each slab of the study, to LPS mm.
         logits: of the heads, for each slab.
-        stride: voxels of a slab's tensor per patch of the heat maps.
         points: P from which on a lesion is stated, by observation; those without one are not looked for.
     """
     config = processor.config
     found: dict[str, list[Lesion]] = {name: [] for name in config.lesions if name in points}
     if not found:
         return {}
+    rows, least = [config.lesions.index(name) for name in found], min(points[name] for name in found)
     for affine, maps in zip(affines, logits, strict=True):
-        for peak in peaks(maps, 0, stride, least=min(points[name] for name in found)):
+        for peak in peaks(model.volume_heads, maps, 0, model.fine_stride, lesions=rows, least=least):
             name = config.lesions[peak.lesion]
-            if name in found and peak.probability >= points[name]:
+            if peak.probability >= points[name]:
                 place = config.places[peak.place] if config.places else None
                 center = (affine @ np.array([*peak.index, 1.0]))[:3]
                 found[name].append(

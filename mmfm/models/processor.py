@@ -27,8 +27,8 @@ from mmfm.data.example import Example
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.files import sha256_of
-from mmfm.imaging import Volume
-from mmfm.imaging.choice import check_for_model, choose_series
+from mmfm.imaging import Volume, check_for_model
+from mmfm.imaging.choice import choose_series
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
 from mmfm.models.recipes import Jitter, Recipe, Slab, resampled, sample
@@ -179,6 +179,7 @@ class Processor:
         for name, series in choice.chosen.items():
             volume, receipt = Volume.from_series(series)
             warnings = check_for_model(volume, receipt, modality=recipe.modality)
+            assert volume.affine is not None, "checked to have a place in the patient"
             images[name] = (volume.array, volume.affine)
             receipts.append(replace(receipt, warnings=(*receipt.warnings, *warnings)))
         slabs, steps = sample(images, recipe)

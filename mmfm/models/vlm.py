@@ -77,13 +77,11 @@ class VLM(nn.Module):
                 processor: that makes its inputs.
                 weights: False makes the architecture only.
             """
-            config = self
-            if not weights:
-                config = replace(
-                    self,
-                    encoder=None if self.encoder is None else replace(self.encoder, weights=None),
-                    volume_encoder=None if self.volume_encoder is None else replace(self.volume_encoder, weights=None),
-                )
+            config = self if weights else replace(
+                self,
+                encoder=None if self.encoder is None else replace(self.encoder, weights=None),
+                volume_encoder=None if self.volume_encoder is None else self.volume_encoder.without_weights(),
+            )  # fmt: skip
             language = self.language.build(processor.tokenizer, weights=weights)
             return VLM(config=config, language=language, processor=processor)
 
@@ -123,6 +121,13 @@ class VLM(nn.Module):
                 nn.GELU(),
                 nn.Linear(width, width),
             )
+
+    @property
+    def fine_stride(self) -> tuple[int, int, int]:
+        """Voxels of a slab per patch of its heat maps and masks."""
+        assert self.volume_encoder is not None, "asked for after volumes were encoded"
+        depth, height, width = self.volume_encoder.fine_stride
+        return depth, height, width
 
     def reading_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters of encoders and heads: of all that reads, and writes no text."""
@@ -174,12 +179,9 @@ class VLM(nn.Module):
             torch.cat([getattr(part, name) for part in logits]) for name in ("present_NO", "sides_NO2", "severity_NOG")
         )
         # What one slab shows, the study has; a side or a grade is read where the observation shows most.
-        present_BO = present_NO.new_full((count, self.num_observations), -torch.inf).index_reduce(
-            0, study_N, present_NO, "amax"
-        )
-        first = torch.stack([study_N == row for row in range(count)])
-        ranked_BNO = torch.where(first[..., None], present_NO[None], -torch.inf)
-        best_BO = ranked_BNO.argmax(1)
+        own_BN = torch.arange(count, device=study_N.device)[:, None] == study_N
+        ranked_BNO = torch.where(own_BN[..., None], present_NO[None], -torch.inf)
+        present_BO, best_BO = ranked_BNO.amax(1), ranked_BNO.argmax(1)
         heads = HeadLogits(
             present_BO=present_BO,
             sides_BO2=sides_NO2.gather(0, best_BO[..., None].expand(-1, -1, 2)),

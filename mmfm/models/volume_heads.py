@@ -9,6 +9,7 @@ nobody outlined are learned from labels alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +19,8 @@ from torch.nn import functional as F
 from mmfm.models.encoder3d import Features3D
 from mmfm.models.heads import SEVERITIES
 
-HIDDEN = 32
-"""Channels between fine features and what is read from them."""
+CONTEXT, HIDDEN = 16, 32
+"""Channels of the coarse features that each patch sees, and between features and what is read from them."""
 RARE = -4.6
 """First bias of maps that are nearly empty, P = 0.01 (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
 
@@ -32,17 +33,25 @@ class VolumeLogits:
     """Logit that a lesion of each countable observation is centred on a patch."""
     mask_NMDHW: Tensor
     """Logit that a patch lies in what each observation with an extent shows."""
-    log_mm_NDHW: Tensor
-    """Natural logarithm of the longest diameter in mm of a lesion centred there."""
-    offset_N3DHW: Tensor
-    """From the patch's centre to the lesion's, in patches."""
-    place_NPDHW: Tensor
-    """Logits of the places."""
+    hidden_NFDHW: Tensor
+    """What ``VolumeHeads.details`` reads the size, centre and place of a lesion from."""
     present_NO: Tensor
     sides_NO2: Tensor
     """(patient's left, patient's right)."""
     severity_NOG: Tensor
     """Logits of the grades."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionDetails:
+    """What is read at the patches that lesions are centred on."""
+
+    log_mm_X: Tensor
+    """Natural logarithm of the longest diameter in mm."""
+    offset_X3: Tensor
+    """From the patch's centre to the lesion's, in patches."""
+    place_XP: Tensor
+    """Logits of the places."""
 
 
 class VolumeHeads(nn.Module):
@@ -64,19 +73,16 @@ class VolumeHeads(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.num_lesions, self.num_masks, self.num_places = len(lesions), len(masks), num_places
-        self.context = nn.Conv3d(num_coarse, HIDDEN // 2, 1)
-        self.mix = nn.Sequential(
-            nn.Conv3d(num_fine + HIDDEN // 2 + 3, HIDDEN, 3, padding=1),
-            nn.GroupNorm(8, HIDDEN),
-            nn.ReLU(),
-        )
-        self.dense = nn.Conv3d(HIDDEN, self.num_lesions + self.num_masks + 4 + num_places, 1)
+        self.num_lesions, self.num_masks = len(lesions), len(masks)
+        self.context = nn.Conv3d(num_coarse, CONTEXT, 1)
+        # Patch by patch: the features have seen their neighbourhood, and wider layers here would cost what they did.
+        self.mix = nn.Sequential(nn.Conv3d(num_fine + CONTEXT + 3, HIDDEN, 1), nn.ReLU())
+        self.dense = nn.Conv3d(HIDDEN, self.num_lesions + self.num_masks, 1)
+        self.detail = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4 + num_places))
         with torch.no_grad():
             assert self.dense.bias is not None
-            self.dense.bias.zero_()
-            self.dense.bias[: self.num_lesions] = RARE
-            self.dense.bias[self.num_lesions + self.num_masks] = math.log(10.0)
+            self.dense.bias.fill_(RARE)
+            self.detail[-1].bias[0] = math.log(10.0)
         count = len(observations)
         self.dropout = nn.Dropout(dropout)
         self.present = nn.Linear(2 * num_coarse, count)
@@ -86,6 +92,7 @@ class VolumeHeads(nn.Module):
         # Which row of (heat maps, masks) is evidence for each observation; -1 has none.
         with_evidence = (*lesions, *masks)
         rows = [with_evidence.index(name) if name in with_evidence else -1 for name in observations]
+        self.evidence_O: Tensor
         self.register_buffer("evidence_O", torch.tensor(rows), persistent=False)
 
     def forward(self, features: Features3D) -> VolumeLogits:
@@ -94,9 +101,7 @@ class VolumeHeads(nn.Module):
         context = F.interpolate(self.context(coarse), fine.shape[2:], mode="trilinear", align_corners=False)
         mixed = self.mix(torch.cat([fine, context, _coordinates(fine)], dim=1))
         dense = self.dense(mixed).float()
-        heat, mask, log_mm, offset, place = dense.split(
-            [self.num_lesions, self.num_masks, 1, 3, self.num_places], dim=1
-        )
+        heat, mask = dense.split([self.num_lesions, self.num_masks], dim=1)
         coarse = coarse.float()
         pooled_NE = torch.cat([coarse.mean((2, 3, 4)), coarse.amax((2, 3, 4))], dim=1)
         halves = [_halves(part) for part in (heat, mask)]
@@ -114,13 +119,17 @@ class VolumeHeads(nn.Module):
         return VolumeLogits(
             heat_NLDHW=heat,
             mask_NMDHW=mask,
-            log_mm_NDHW=log_mm[:, 0],
-            offset_N3DHW=offset,
-            place_NPDHW=place,
+            hidden_NFDHW=mixed,
             present_NO=self.present(self.dropout(pooled_NE)) + self._weighted(evidence["all"]),
             sides_NO2=torch.stack(sides, dim=-1),
             severity_NOG=severity.unflatten(1, (-1, SEVERITIES)),
         )
+
+    def details(self, logits: VolumeLogits, slab: int, patches_X3: Tensor) -> LesionDetails:
+        """Returns what is read at patches (slice, row, column; int64) of one slab."""
+        hidden_XF = logits.hidden_NFDHW[slab][(slice(None), *patches_X3.T)].T
+        values = self.detail(hidden_XF).float()
+        return LesionDetails(log_mm_X=values[:, 0], offset_X3=values[:, 1:4], place_XP=values[:, 4:])
 
     def _weighted(self, evidence: Tensor) -> Tensor:
         """Gives each observation its own evidence, times its weight; 0 where it has none."""
@@ -164,35 +173,53 @@ class Peak:
     place: int
 
 
-def peaks(logits: VolumeLogits, slab: int, stride: tuple[int, int, int], *, least: float, most: int = 50) -> list[Peak]:
+def peaks(
+    heads: VolumeHeads,
+    logits: VolumeLogits,
+    slab: int,
+    stride: tuple[int, int, int],
+    *,
+    lesions: Sequence[int],
+    least: float,
+    most: int = 50,
+) -> list[Peak]:
     """Returns the peaks of the heat maps of one slab, the highest of each map first.
 
     A peak is a patch of at least ``least`` that is the highest of the 27 around it. Neighbours that show one lesion
     twice are left to the caller, who knows their distance in mm and the overlap of the slabs.
 
     Args:
+        heads: that gave the logits.
         logits: of the heads.
         slab: which of the batch.
         stride: voxels of the tensor per patch.
+        lesions: rows of the heat maps to look at.
         least: P from which on a peak is one.
         most: peaks of one map.
     """
-    heat_LDHW = logits.heat_NLDHW[slab].sigmoid()
-    highest_LDHW = F.max_pool3d(heat_LDHW[None], 3, stride=1, padding=1)[0]
     found = []
-    for lesion, (heat, highest) in enumerate(zip(heat_LDHW, highest_LDHW, strict=True)):
-        places = ((heat == highest) & (heat >= least)).nonzero()
-        order = heat[tuple(places.T)].argsort(descending=True)[:most]
-        for d, h, w in places[order].tolist():
-            offset = logits.offset_N3DHW[slab, :, d, h, w].clamp(-1, 1).tolist()
-            index = [(patch + 0.5 + o) * step - 0.5 for patch, o, step in zip((d, h, w), offset, stride, strict=True)]
-            found.append(
-                Peak(
-                    lesion=lesion,
-                    probability=float(heat[d, h, w]),
-                    index=(index[0], index[1], index[2]),
-                    diameter_mm=math.exp(float(logits.log_mm_NDHW[slab, d, h, w].clamp(0, 6))),
-                    place=int(logits.place_NPDHW[slab, :, d, h, w].argmax()),
-                )
+    for lesion in lesions:
+        heat_DHW = logits.heat_NLDHW[slab, lesion].sigmoid()
+        highest_DHW = F.max_pool3d(heat_DHW[None, None], 3, stride=1, padding=1)[0, 0]
+        patches_X3 = ((heat_DHW == highest_DHW) & (heat_DHW >= least)).nonzero()
+        order = heat_DHW[tuple(patches_X3.T)].argsort(descending=True)[:most]
+        patches_X3 = patches_X3[order]
+        details = heads.details(logits, slab, patches_X3)
+        indices_X3 = (patches_X3 + 0.5 + details.offset_X3.clamp(-1, 1)) * patches_X3.new_tensor(stride) - 0.5
+        found += [
+            Peak(
+                lesion=lesion,
+                probability=probability,
+                index=(index[0], index[1], index[2]),
+                diameter_mm=diameter,
+                place=place,
             )
+            for probability, index, diameter, place in zip(
+                heat_DHW[tuple(patches_X3.T)].tolist(),
+                indices_X3.tolist(),
+                details.log_mm_X.clamp(0, 6).exp().tolist(),
+                details.place_XP.argmax(1).tolist() if details.place_XP.shape[1] else [0] * len(patches_X3),
+                strict=True,
+            )
+        ]
     return found

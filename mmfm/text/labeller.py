@@ -127,9 +127,7 @@ def no_finding(findings: Iterable[Finding]) -> bool:
     return all(f.status is Status.ABSENT or f.observation in _DEVICES for f in findings)
 
 
-def _sentences(
-    texts: Iterable[str | None], region: str, language: str
-) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
+def _sentences(texts: Iterable[str | None], region: str, language: str) -> Iterator[tuple[str, tuple[_Statement, ...]]]:
     words = words_of(language, region)
     for text in texts:
         for piece in stating(text, language) if text else ():
@@ -331,7 +329,11 @@ class _Sentence:
         starts = [t.end for t in self.tokens if t.kind in ("mention", "bare", "ends") and t.end <= bare.start]
         inside = [organ for organ in organs if organ.start < bare.end and bare.start < organ.end]
         near = [organ for organ in earlier if len(self.text[organ.end : bare.start].split()) <= 2]
-        near = [o for o in near if o.start >= max(starts, default=0) and not self.words.joints.search(self.text, o.end, bare.start)]
+        near = [
+            o
+            for o in near
+            if o.start >= max(starts, default=0) and not self.words.joints.search(self.text, o.end, bare.start)
+        ]
         chosen = inside or near or later or earlier
         listed = chosen[:1]
         for organ in chosen[1:]:

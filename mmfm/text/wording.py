@@ -32,7 +32,11 @@ def describe(findings: Iterable[Finding], *, region: str = CHEST_RADIOGRAPH) -> 
     """
     words = region_words(region)
     template, findings = words["template"], list(findings)
-    told = [f for f in findings if f.status is Status.PRESENT or (f.status is Status.UNCERTAIN and "status" in template["tells"])]
+    told = [
+        f
+        for f in findings
+        if f.status is Status.PRESENT or (f.status is Status.UNCERTAIN and "status" in template["tells"])
+    ]
     stated = [_sentence(finding, words) for finding in told]
     denied = [words["observation"][f.observation]["wording"] for f in findings if f.status is Status.ABSENT]
     denial = []

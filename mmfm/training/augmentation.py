@@ -47,12 +47,12 @@ class Augmentation:
         return moved * draw(*self.contrast, 1, 1, 1) + draw(-self.brightness, self.brightness, 1, 1, 1)
 
 
-BRIGHTNESS, CONTRAST, NOISE = 0.03, 0.08, 0.02
+BRIGHTNESS, CONTRAST = 0.03, 0.08
 """Of volumes, in units of a channel: windows and sequences of 0 to 1."""
 
 
 def vary_brightness(volume: VolumeInputs, generator: torch.Generator) -> VolumeInputs:
-    """Returns a slab whose channels are a little brighter or steeper, with noise. How it lies is varied by ``Jitter``.
+    """Returns a slab whose channels are a little brighter or steeper; how it lies is varied by ``Jitter``.
 
     Channels without any signal, as of a sequence that a study lacks, stay empty.
     """
@@ -62,7 +62,6 @@ def vary_brightness(volume: VolumeInputs, generator: torch.Generator) -> VolumeI
     def draw(limit: float) -> Tensor:
         return ((torch.rand(C, 1, 1, 1, generator=generator) * 2 - 1) * limit).to(pixels_CDHW.device)
 
-    noise = torch.randn(pixels_CDHW.shape, generator=generator).to(pixels_CDHW) * draw(NOISE).abs()
-    varied = pixels_CDHW * (1 + draw(CONTRAST)) + draw(BRIGHTNESS) + noise
+    varied = pixels_CDHW * (1 + draw(CONTRAST)) + draw(BRIGHTNESS)
     has_signal = pixels_CDHW.amax((1, 2, 3), keepdim=True) > 0
     return replace(volume, pixels_CDHW=torch.where(has_signal, varied, pixels_CDHW))

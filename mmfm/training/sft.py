@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from mmfm.batch import IGNORE_INDEX, Batch
 from mmfm.errors import ConfigError
 from mmfm.models.heads import HeadLogits
+from mmfm.models.processor import Processor
 from mmfm.models.vlm import VLM, Encoded
+from mmfm.text.regions import observations as region_observations
 from mmfm.training.augmentation import Augmentation, vary_brightness
 from mmfm.training.volume_losses import volume_losses
 
@@ -56,22 +58,23 @@ class SFTConfig:
     """Decay of the averaged weights that are selected and saved; None saves the last step's."""
     augmentation: Augmentation | None = field(default_factory=Augmentation)
 
-    def build(self, model: VLM, *, seed: int, observations: tuple[str, ...]) -> SFT:
-        """Returns the task over ``model``."""
-        return SFT(model=model, config=self, seed=seed, observations=observations)
+    def build(self, model: VLM, *, seed: int, names: Processor.Config) -> SFT:
+        """Returns the task over ``model``, whose observations, lesions and masks ``names`` has."""
+        return SFT(model=model, config=self, seed=seed, names=names)
 
 
 class SFT(LightningModule):
     """Learns report text and finding states together."""
 
-    def __init__(self, *, model: VLM, config: SFTConfig, seed: int, observations: tuple[str, ...]) -> None:
+    def __init__(self, *, model: VLM, config: SFTConfig, seed: int, names: Processor.Config) -> None:
         """Takes the model to train.
 
         Raises:
             ConfigError: ``freeze`` names no module of the model.
         """
         super().__init__()
-        self.model, self.settings, self.observations = model, config, observations
+        self.model, self.settings = model, config
+        self.observations, self.lesions, self.masks = names.observations, names.lesions, names.masks
         self._generator = torch.Generator().manual_seed(seed)
         self._frozen = [_module(model, name) for name in config.freeze]
         for module in self._frozen:
@@ -143,8 +146,10 @@ class SFT(LightningModule):
         """Returns the losses of what volumes show where, each the mean over the slabs of the batch."""
         zero = encoded.heads.present_BO.new_zeros(())
         parts: dict[str, list[Tensor]] = {"lesions": [zero], "masks": [zero]}
-        for logits, volume in zip(encoded.volumes, batch.volumes, strict=True):
-            losses = volume_losses(logits, volume, stride=self.model.volume_encoder.fine_stride)
+        for row, logits, volume in zip(batch.volume_study_N.tolist(), encoded.volumes, batch.volumes, strict=True):
+            names = region_observations(batch.regions[row])
+            maps, masks = ([i for i, name in enumerate(own) if name in names] for own in (self.lesions, self.masks))
+            losses = volume_losses(self.model, logits, volume, maps=maps, masks=masks)
             parts["masks"].append(losses.pop("mask"))
             parts["lesions"].append(torch.stack(list(losses.values())).sum())
         graded_BO = batch.severity_BO.masked_fill(~_has_volume(batch)[:, None], float("nan"))

@@ -6,72 +6,81 @@ The heat maps follow CenterNet (Zhou et al., Objects as Points, 2019) with the f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmfm.batch import VolumeInputs
+from mmfm.models.vlm import VLM
 from mmfm.models.volume_heads import VolumeLogits
 
 LEAST_SIGMA = 0.7
 """Of the bell around a lesion's centre, in patches; larger lesions have a wider one, a sixth of their diameter."""
 
 
-def volume_losses(logits: VolumeLogits, volume: VolumeInputs, *, stride: tuple[int, int, int]) -> dict[str, Tensor]:
+def volume_losses(
+    model: VLM, logits: VolumeLogits, volume: VolumeInputs, *, maps: Sequence[int], masks: Sequence[int]
+) -> dict[str, Tensor]:
     """Returns each part of the loss of one slab; 0 where nothing teaches it.
 
     Args:
-        logits: of the heads for this slab alone.
+        model: that gave the logits.
+        logits: of this slab alone.
         volume: with the lesions and masks that are known.
-        stride: voxels per patch.
+        maps: rows of the heat maps that its region has; nothing is learned of the others.
+        masks: rows of the masks that it has.
     """
     zero = logits.heat_NLDHW.new_zeros(())
     parts = dict.fromkeys(("heat", "size", "offset", "place", "mask"), zero)
-    if volume.lesions_X6 is not None:
-        patch_mm = stride[0] * float(volume.affine_44[:3, 0].norm())
-        parts |= _lesion_losses(logits, volume.lesions_X6, stride, patch_mm)
-    if volume.mask_DHW is not None and logits.mask_NMDHW.shape[1]:
-        parts["mask"] = _mask_loss(logits.mask_NMDHW[0], volume.mask_DHW, stride)
+    if volume.lesions_X6 is not None and maps:
+        parts |= _lesion_losses(model, logits, volume, list(maps))
+    if volume.mask_DHW is not None and masks:
+        parts["mask"] = _mask_loss(logits.mask_NMDHW[0, list(masks)], volume.mask_DHW, masks, model.fine_stride)
     return parts
 
 
-def _lesion_losses(
-    logits: VolumeLogits, lesions_X6: Tensor, stride: tuple[int, int, int], patch_mm: float
-) -> dict[str, Tensor]:
-    heat_LDHW = logits.heat_NLDHW[0]
-    grid = torch.tensor(heat_LDHW.shape[1:], device=lesions_X6.device)
-    steps = torch.tensor(stride, device=lesions_X6.device)
+def _lesion_losses(model: VLM, logits: VolumeLogits, volume: VolumeInputs, maps: list[int]) -> dict[str, Tensor]:
+    lesions_X6, stride = volume.lesions_X6, model.fine_stride
+    assert lesions_X6 is not None, "the caller asks"
+    patch_mm = stride[0] * float(volume.affine_44[:3, 0].norm())
+    heat_LDHW = logits.heat_NLDHW[0, maps]
+    grid = lesions_X6.new_tensor(heat_LDHW.shape[1:])
     # Patch i covers voxels [i * stride, (i + 1) * stride).
-    centers_X3 = (lesions_X6[:, :3] + 0.5) / steps - 0.5
-    nearest_X3 = centers_X3.round().long().clamp(min=0).minimum(grid - 1)
-    maps, diameters = lesions_X6[:, 4].long(), lesions_X6[:, 3]
-    target = torch.zeros_like(heat_LDHW)
-    axes = [torch.arange(n, device=heat_LDHW.device) for n in heat_LDHW.shape[1:]]
-    for center, row, diameter in zip(nearest_X3, maps, diameters, strict=True):
-        sigma = max(LEAST_SIGMA, float(diameter) / patch_mm / 6)
-        d, h, w = (torch.exp(-((axis - c) ** 2) / (2 * sigma**2)) for axis, c in zip(axes, center, strict=True))
-        target[row] = torch.maximum(target[row], d[:, None, None] * h[None, :, None] * w[None, None, :])
-    at = (maps, *nearest_X3.T)
-    target[at] = 1.0
-    p, log_p, log_not = heat_LDHW.sigmoid(), F.logsigmoid(heat_LDHW), F.logsigmoid(-heat_LDHW)
-    is_center = target == 1
-    positive = (-((1 - p) ** 2) * log_p)[is_center].sum()
-    negative = (-((1 - target) ** 4) * p**2 * log_not)[~is_center].sum()
+    centers_X3 = (lesions_X6[:, :3] + 0.5) / lesions_X6.new_tensor(stride) - 0.5
+    nearest_X3 = centers_X3.round().clamp(min=0).minimum(grid - 1).long()
+    rows = [maps.index(int(row)) for row in lesions_X6[:, 4]]
+    target = _bells(heat_LDHW.shape, nearest_X3, rows, lesions_X6[:, 3] / patch_mm)
+    p = heat_LDHW.sigmoid()
+    # Bells are 1 at centres alone, where the first part is what counts; the second fades towards them.
+    positive = torch.where(target == 1, (1 - p) ** 2 * F.softplus(-heat_LDHW), 0).sum()
+    negative = ((1 - target) ** 4 * p**2 * F.softplus(heat_LDHW)).sum()
     parts = {"heat": (positive + negative) / max(1, len(lesions_X6))}
     if len(lesions_X6):
-        places = tuple(nearest_X3.T)
-        parts["size"] = F.smooth_l1_loss(logits.log_mm_NDHW[0][places], diameters.log(), beta=0.1)
-        parts["offset"] = F.l1_loss(logits.offset_N3DHW[0][(slice(None), *places)].T, centers_X3 - nearest_X3)
+        details = model.volume_heads.details(logits, 0, nearest_X3)
+        parts["size"] = F.smooth_l1_loss(details.log_mm_X, lesions_X6[:, 3].log(), beta=0.1)
+        parts["offset"] = F.l1_loss(details.offset_X3, centers_X3 - nearest_X3)
         known = lesions_X6[:, 5] >= 0
         if known.any():
-            place_XP = logits.place_NPDHW[0][(slice(None), *places)].T
-            parts["place"] = F.cross_entropy(place_XP[known], lesions_X6[known, 5].long())
+            parts["place"] = F.cross_entropy(details.place_XP[known], lesions_X6[known, 5].long())
     return parts
 
 
-def _mask_loss(mask_MDHW: Tensor, mask_DHW: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    rows = torch.arange(1, len(mask_MDHW) + 1, device=mask_DHW.device)
-    one_hot = (mask_DHW == rows[:, None, None, None]).float()
+def _bells(shape: torch.Size, nearest_X3: Tensor, rows: Sequence[int], diameters_X: Tensor) -> Tensor:
+    """Returns (L, D, H, W): a bell of height 1 around each lesion, the higher one where two overlap."""
+    target = torch.zeros(shape, device=nearest_X3.device)
+    axes = [torch.arange(n, device=nearest_X3.device) for n in shape[1:]]
+    for center, row, diameter in zip(nearest_X3, rows, diameters_X.tolist(), strict=True):
+        sigma = max(LEAST_SIGMA, diameter / 6)
+        d, h, w = (torch.exp(-((axis - c) ** 2) / (2 * sigma**2)) for axis, c in zip(axes, center, strict=True))
+        target[row] = torch.maximum(target[row], d[:, None, None] * h[None, :, None] * w[None, None, :])
+    return target
+
+
+def _mask_loss(mask_MDHW: Tensor, mask_DHW: Tensor, masks: Sequence[int], stride: tuple[int, int, int]) -> Tensor:
+    numbers = mask_DHW.new_tensor([1 + row for row in masks])
+    one_hot = (mask_DHW == numbers[:, None, None, None]).float()
     share = F.avg_pool3d(one_hot[None], stride, ceil_mode=True, count_include_pad=False)[0]
     cross_entropy = F.binary_cross_entropy_with_logits(mask_MDHW, share)
     shown = share.sum((1, 2, 3)) > 0

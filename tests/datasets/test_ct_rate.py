@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import nibabel
+import numpy as np
 import pytest
 
 from mmfm import text
 from mmfm.data.manifest import check_manifest, read_manifest
 from mmfm.errors import ManifestError
+from mmfm.imaging import Volume
 from mmfm.report import Status
 from mmfm.study import Sex
 
@@ -15,7 +18,8 @@ VALID = ("valid_1_a_1",)
 REPORT = {
     "ClinicalInformation_EN": "Not given.",
     "Technique_EN": "Non-contrast images were taken.",
-    "Findings_EN": "Trachea is open. A nodule of 5 mm is seen.  The effusion has increased compared to the prior.",
+    "Findings_EN": "Trachea is open. A nodule of 5 mm is seen.  The effusion has increased compared to the prior. "
+    "No pneumothorax.",
     "Impressions_EN": "Nodule in the right lung",
 }
 
@@ -95,8 +99,8 @@ def test_the_texts(tmp_path, prepare, write):
     row = _manifest(prepare, write(), tmp_path / "out").rows[0]
     assert row.report.indication is None, "Not given."
     assert row.report.technique == "Non-contrast images were taken."
-    assert row.report.findings.endswith("The effusion has increased compared to the prior.")
-    assert row.target.findings == "Trachea is open. A nodule of 5 mm is seen."
+    assert row.report.findings.endswith("compared to the prior. No pneumothorax.")
+    assert row.target.findings == "Trachea is open. A nodule of 5 mm is seen. No pneumothorax."
     assert row.target.impression == "Nodule in the right lung."
 
 
@@ -106,6 +110,8 @@ def test_labels_of_the_publisher_by_our_names(tmp_path, prepare, write):
     assert labels["nodule"] is Status.PRESENT
     assert labels["emphysema"] is None
     assert labels["pleural_effusion"] is Status.ABSENT, "0, whatever the text says"
+    assert labels["pneumothorax"] is Status.ABSENT, "none of the publisher's: the labeller says"
+    assert labels["fracture"] is None
 
 
 def test_what_is_no_chest_or_not_there_is_left_out_and_counted(tmp_path, prepare, write, capsys):
@@ -170,3 +176,21 @@ def test_other_counts_are_refused(tmp_path, prepare, write):
     with pytest.raises(ManifestError, match="patients 21304; found 3"):
         prepare.prepare(write(), tmp_path / "out", expect=True)
     assert [p.name for p in tmp_path.iterdir()] == ["dataset"]
+
+
+def test_a_volume_is_read_in_hounsfield_units_at_its_place(tmp_path, prepare, write):
+    source = write(VALID)
+    values = np.full((6, 5, 4), -1000, np.int16)
+    values[4, 1, 3] = 300
+    lps = np.diag([-0.7, -0.7, 1.5, 1.0])  # RAS of axes that run to left, posterior and superior
+    image = nibabel.Nifti1Image(values, lps)
+    image.set_sform(lps, code=1)
+    nibabel.save(image, source / "valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz")
+    manifest = _manifest(prepare, source, tmp_path / "out")
+    (series,) = manifest.study(manifest.rows[0]).series
+    volume, receipt = Volume.from_series(series)
+    assert (series.modality, volume.quantity, receipt.orientation) == ("CT", "HU", "SPL")
+    assert receipt.spacing == pytest.approx((1.5, 0.7, 0.7))
+    assert volume.array[3, 1, 4] == 300
+    assert volume.array.min() == -1000
+    assert volume.affine @ (3, 1, 4, 1) == pytest.approx((2.8, 0.7, 4.5, 1))

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmfm import text
 from mmfm.data.manifest import check_manifest, read_manifest
 from mmfm.errors import ManifestError
+from mmfm.imaging import Volume
+from mmfm.report import Status
 from mmfm.study import Sex
 
 CASE = {
@@ -97,7 +100,9 @@ def test_a_case_is_a_study_with_a_series_for_each_picture(tmp_path, prepare, wri
     assert row.codes == ("modality/CT", "modality/MR", "body_part/Thorax", "plane/Axial")
     assert (row.patient.sex, row.patient.age) == (Sex.MALE, 54)
     assert check_manifest(tmp_path / "out" / "manifest.jsonl").ok
-    assert manifest.study(row).series[0].modality == "CT"
+    series = manifest.study(row).series[0]
+    assert series.modality == "CT"
+    assert Volume.from_series(series)[0].quantity == "display", "a picture of a CT has no Hounsfield units"
 
 
 def test_what_gives_the_diagnosis_away_is_nowhere_but_under_diagnosis_and_differential(tmp_path, prepare, write):
@@ -114,13 +119,16 @@ def test_the_target_says_what_the_pictures_can_show(tmp_path, prepare, write, ca
         "CT: Nodule in the right upper lobe (Figure 1, arrow). CXR: Opacity. It is round. New effusion. No mass."
     )
     assert row.target.findings == "CT: Nodule in the right upper lobe. No mass."
+    assert row.labels["nodule"] is Status.PRESENT
+    assert row.labels["mass"] is Status.ABSENT
+    assert row.labels["lung_opacity"] is None, "said of the radiograph"
     said = " ".join(capsys.readouterr().out.split())
     assert "2 sentences on images that are not there, not in target" in said
     assert "1 sentences that compare with a prior, not in target" in said
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("given", "shown"),
     [
         ("Radiographs and CT show a fracture.", "Radiographs and CT show a fracture."),
         ("T2 signal is high.\nA mass is seen.", "A mass is seen."),
@@ -128,15 +136,15 @@ def test_the_target_says_what_the_pictures_can_show(tmp_path, prepare, write, ca
         ("Biopsy showed a carcinoma.", None),
         ("Large mass (not shown).", None),
         ("Figure 2: A mass.", "A mass."),
-        (None, None),
+        ("", None),
     ],
 )
-def test_sentences_on_what_is_no_picture_of_the_case(prepare, text, shown):
-    assert prepare.shown_text(text or "", {"CT"}, Counter()) == shown
+def test_sentences_on_what_is_no_picture_of_the_case(prepare, given, shown):
+    assert prepare.shown_text(given, {"CT"}, Counter()) == shown
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
+    ("given", "names"),
     [
         ("•  Stroke\n» Tumour, benign\n-  Abscess.", ("Stroke", "Tumour, benign", "Abscess")),
         ("DDx: A1 cyst, tumour (benign, malignant), or abscess", ("A1 cyst", "tumour (benign, malignant)", "abscess")),
@@ -149,8 +157,8 @@ def test_sentences_on_what_is_no_picture_of_the_case(prepare, text, shown):
         ("TB\ntb\nTB", ("TB", "tb")),
     ],
 )  # fmt: skip
-def test_a_differential_diagnosis_becomes_a_list(prepare, text, names):
-    assert prepare.differential(text, Counter()) == names
+def test_a_differential_diagnosis_becomes_a_list(prepare, given, names):
+    assert prepare.differential(given, Counter()) == names
 
 
 def test_marks_are_covered_and_the_middle_stays(tmp_path, prepare, write):
@@ -200,6 +208,7 @@ def test_the_region_follows_the_part_of_the_body(tmp_path, prepare, write, kind,
     images = [IMAGE | {"type": kind, "location_category": part, "age": "0", "sex": ""}]
     (row,) = _manifest(prepare, write(images=images), tmp_path / "out").rows
     assert row.region == region
+    assert set(row.labels) == set(() if region == "other" else text.observations(region))
     assert (row.patient.sex, row.patient.age) == (None, None), "0 is written where nobody said"
 
 

@@ -159,8 +159,8 @@ class _Writer:
                 self.pick(f"{size} {noun} in the {place}.", f"{noun} in the {place}, {size}."),
             )
             return
-        nouns = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-        many = f"{_NUMBERS[len(lesions)]} {nouns}"
+        plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+        many = f"{_NUMBERS[len(lesions)]} {plural}"
         start = self.pick(f"There are {many}", f"{many} are present", f"{many} are seen")
         among = "larger" if len(lesions) == 2 else "largest"
         shown = range(min(len(lesions), _DESCRIBED))
@@ -177,7 +177,7 @@ class _Writer:
             )
         if more := len(lesions) - len(shown):
             one = more == 1
-            rest = f"{_NUMBERS[more]} further {noun if one else nouns} {'measures' if one else 'measure up to'} "
+            rest = f"{_NUMBERS[more]} further {noun if one else plural} {'measures' if one else 'measure up to'} "
             text += f"; {rest}{sizes[len(shown)]}"
         self.state(
             name,
@@ -203,8 +203,8 @@ def _chest(report: _Writer) -> None:
             pick(f"There is {grade} emphysema.", f"{grade} diffuse emphysema.", f"{grade} emphysema is present."),
             pick(f"{grade} emphysema.", f"Emphysema, {grade}."),
         )
-    lungs = {"nodule": "pulmonary nodule", "consolidation": "focal consolidation"}
-    if not found.keys() & {*lungs, "emphysema", "pneumothorax", "pleural_effusion"}:
+    lungs = {"nodule": "pulmonary nodule", "consolidation": "focal consolidation", "emphysema": "emphysema"}
+    if not found.keys() & {*lungs, "pneumothorax", "pleural_effusion"}:
         report.say("The lungs are clear.", "Lungs are clear bilaterally.", "The lungs are clear without nodule.")
     report.deny(lungs)
     _pleura(report)
@@ -256,22 +256,25 @@ def _consolidation(report: _Writer) -> None:
 
 def _pleura(report: _Writer) -> None:
     pick, found = report.pick, report.found
-    for name, noun in (("pleural_effusion", "pleural effusion"), ("pneumothorax", "pneumothorax")):
+    nouns = {
+        "pleural_effusion": ("pleural effusion", "pleural effusions"),
+        "pneumothorax": ("pneumothorax", "pneumothoraces"),
+    }
+    for name, (one, both) in nouns.items():
         if not (finding := found.get(name)):
             continue
-        side, grade, be, article, nouns = finding.laterality, finding.severity, "is", "a ", noun
-        if side is Side.BILATERAL:
-            be, article, nouns = "are", "", "pneumothoraces" if name == "pneumothorax" else f"{noun}s"
+        side, grade = finding.laterality, finding.severity
+        be, article, noun = ("are", "", both) if side is Side.BILATERAL else ("is", "a ", one)
         report.state(
             name,
             pick(
-                f"There {be} {article}{grade} {side} {nouns}.",
-                f"{grade} {side} {nouns} {be} present.",
-                f"{article}{grade} {side} {nouns} {be} seen.",
+                f"There {be} {article}{grade} {side} {noun}.",
+                f"{grade} {side} {noun} {be} present.",
+                f"{article}{grade} {side} {noun} {be} seen.",
             ),
-            pick(f"{grade} {side} {nouns}.", f"{side} {nouns}, {grade}."),
+            pick(f"{grade} {side} {noun}.", f"{side} {noun}, {grade}."),
         )
-    report.deny({"pleural_effusion": "pleural effusion", "pneumothorax": "pneumothorax"})
+    report.deny({name: one for name, (one, _) in nouns.items()})
 
 
 def _fractures(report: _Writer) -> None:
