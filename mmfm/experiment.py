@@ -175,7 +175,8 @@ class Experiment:
     def tiny(self, manifest: Path) -> Experiment:
         """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps.
 
-        Where volumes are drawn, it is one patient of each source and the mirror twin, on grids that are as large in mm and have few voxels.
+        Where volumes are drawn, it is a patient of each source and the mirror twin, on grids that are as large in mm
+        and have few voxels.
         """
         kind = self.model.connector.kind if self.model is not None else "mlp"
         return replace(
