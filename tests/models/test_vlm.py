@@ -14,7 +14,7 @@ def _batch(processor, study, uids=("a",)):
 def test_vision_tokens_stand_in_the_places_of_the_image_tokens(tiny_model, tiny_processor, two_pictures):
     (study,) = read_studies(two_pictures)
     encoded = tiny_model.encode(_batch(tiny_processor, study))
-    ids = torch.tensor([tiny_processor.prompt_ids(2, None, ())])
+    ids = torch.tensor([tiny_processor.prompt_ids(2 * 4, None, ())])
     embedded = tiny_model.embed(ids, encoded.tokens_VE)
     places = ids == tiny_processor.image_token_id
     torch.testing.assert_close(embedded[places], encoded.tokens_VE)
@@ -24,7 +24,7 @@ def test_a_prompt_for_another_number_of_pictures_is_refused(tiny_model, tiny_pro
     (study,) = read_studies(two_pictures)
     encoded = tiny_model.encode(_batch(tiny_processor, study))
     with pytest.raises(ValueError, match="expected 8"):
-        tiny_model.embed(torch.tensor([tiny_processor.prompt_ids(1, None, ())]), encoded.tokens_VE)
+        tiny_model.embed(torch.tensor([tiny_processor.prompt_ids(4, None, ())]), encoded.tokens_VE)
 
 
 def test_a_study_is_encoded_the_same_in_any_batch(tiny_model, tiny_processor, two_pictures):
