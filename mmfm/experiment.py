@@ -53,6 +53,7 @@ from mmfm.models.checkpoint import (
     Facts,
     Scope,
     Sensitivity,
+    VolumeFacts,
     load_checkpoint,
     resolve_checkpoint,
     round_as_saved,
@@ -619,7 +620,7 @@ def _measure(
         studies, batch_size=experiment.data.batch_size, num_workers=experiment.data.num_workers,
         collate_fn=partial(collate, pad_token_id=pad),
     )  # fmt: skip
-    present, known, regions = [], [], []
+    present, known, regions, volumes = [], [], [], []
     found: dict[str, list[Match]] = {name: [] for name in processor.config.lesions}
     with torch.inference_mode():
         for batch in loader:
@@ -627,30 +628,79 @@ def _measure(
             present.append(encoded.heads.present_BO.float().sigmoid().cpu().numpy())
             known.append(batch.states_BO.numpy())
             regions += batch.regions
+            volumes.append(np.isin(np.arange(len(batch.regions)), batch.volume_study_N.numpy()))
             for name, match in _matches(batch, encoded, model, processor):
                 found[name].append(match)
-    probabilities, states = np.concatenate(present), np.concatenate(known)
-    drawn_counts = not experiment.data.measured_on
-    places = _measured_places(experiment, apart.rows)
-    measured = np.array([i in places if i < len(apart) else drawn_counts for i in range(len(states))])
+    places, drawn_counts = _measured_places(experiment, apart.rows), not experiment.data.measured_on
+    measured = np.array([i in places if i < len(apart) else drawn_counts for i in range(len(regions))])
+    scores = _Scores(
+        names=processor.config.observations,
+        regions=tuple(regions),
+        probabilities=np.concatenate(present),
+        present=np.concatenate(known) == 1,
+        measured=measured,
+    )
+    is_volume = np.concatenate(volumes)
+    points, sensitivity = _points(scores, ~is_volume)
+    volume_points, volume_sensitivity = _points(scores, is_volume)
+    lesion_points = {name: point for name, all_of in found.items() if (point := lesion_threshold(all_of)) is not None}
+    if drawn_counts:
+        volume_sensitivity |= {name: s for name, point in lesion_points.items() if (s := _found(found[name], point))}
+    counted = processor.config.lesions
+    return Facts(
+        scope=experiment.scope,
+        operating_points=points,
+        sensitivity=sensitivity,
+        volumes=VolumeFacts(
+            operating_points={name: point for name, point in volume_points.items() if name not in counted},
+            lesion_points=lesion_points,
+            sensitivity=volume_sensitivity,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """What the heads say of the studies set apart (N), and what is there."""
+
+    names: tuple[str, ...]
+    regions: tuple[str, ...]
+    probabilities: np.ndarray
+    """(N, O)."""
+    present: np.ndarray
+    """bool (N, O); a state that nobody gave counts as not present."""
+    measured: np.ndarray
+    """bool (N,): of ``measured_on``."""
+
+
+def _points(scores: _Scores, among: np.ndarray) -> tuple[dict[str, float], dict[str, Sensitivity]]:
+    """Returns operating points and sensitivities by observation on the studies ``among`` all."""
     points, sensitivity = {}, {}
-    for column, name in enumerate(processor.config.observations):
+    for column, name in enumerate(scores.names):
         if name == NORMAL:
             continue
-        able = np.array([region in REGIONS and name in observations(region) for region in regions])
-        truth, scores = states[:, column] == 1, probabilities[:, column]
-        own = measured & truth & able
-        rows = able & measured if own.sum() >= MIN_POINT_POSITIVES else able
-        if (truth & rows).sum() < MIN_POINT_POSITIVES or truth[rows].all():
+        able = among & np.array([region in REGIONS and name in observations(region) for region in scores.regions])
+        truth, p = scores.present[:, column], scores.probabilities[:, column]
+        own = scores.measured & truth & able
+        rows = able & scores.measured if own.sum() >= MIN_POINT_POSITIVES else able
+        if truth[rows].sum() < MIN_POINT_POSITIVES or truth[rows].all():
             continue
-        if roc_auc_score(truth[rows], scores[rows]) < MIN_AUROC:
+        if roc_auc_score(truth[rows], p[rows]) < MIN_AUROC:
             continue
-        points[name] = best_f1_threshold(truth[rows], scores[rows])
+        points[name] = best_f1_threshold(truth[rows], p[rows])
         if own.sum() >= MIN_POSITIVES:
-            share = float((scores[own] >= points[name]).mean())
+            share = float((p[own] >= points[name]).mean())
             sensitivity[name] = Sensitivity(value=round(share, 4), positives=int(own.sum()))
-    lesion_points = {name: point for name, all_of in found.items() if (point := lesion_threshold(all_of)) is not None}
-    return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity, lesion_points=lesion_points)
+    return points, sensitivity
+
+
+def _found(matches: Sequence[Match], point: float) -> Sensitivity | None:
+    """Returns the share of volumes with lesions in which at least one was found; None where they are too few."""
+    shown = [match for match in matches if match.hits or match.missed]
+    if len(shown) < MIN_POSITIVES:
+        return None
+    found = [any((stated.probability or 0) >= point for _, stated in match.hits) for match in shown]
+    return Sensitivity(value=round(sum(found) / len(found), 4), positives=len(found))
 
 
 def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
@@ -725,11 +775,31 @@ def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
-    sources = "\n".join(f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train)
+    sources = "\n".join(
+        [f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train]
+        + [f"- drawn volumes of {d.region}: {d.count}, seed {d.seed}" for d in experiment.data.drawn]
+    )
     rows = "\n".join(
         f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
         for name, point in facts.operating_points.items()
     )
+    if facts.volumes.lesion_points or facts.volumes.operating_points:
+        of_volumes = facts.volumes.lesion_points | facts.volumes.operating_points
+        volume_rows = "\n".join(
+            f"| {name} | {'lesions' if name in facts.volumes.lesion_points else 'whole study'} | {point:.3f} | "
+            f"{_measured(facts.volumes.sensitivity.get(name))} |"
+            for name, point in of_volumes.items()
+        )
+        volume_part = f"""
+Of volumes; what is counted is stated lesion by lesion, with at most {MOST_FALSE_LESIONS} false ones of an observation
+in a volume of those set apart:
+
+| observation | stated by | operating point | sensitivity (studies with it) |
+| --- | --- | --- | --- |
+{volume_rows}
+"""
+    else:
+        volume_part = ""
     scope, measured = facts.scope, ", ".join(experiment.data.measured_on) or "all sources"
     caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
@@ -761,7 +831,7 @@ it is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 | observation | operating point | sensitivity (studies with it) |
 | --- | --- | --- |
 {rows}
-
+{volume_part}
 ## Numbers
 
 {SUMMARY_BEGIN}
