@@ -53,6 +53,7 @@ from mmfm.models.checkpoint import (
     Facts,
     Scope,
     Sensitivity,
+    VolumeFacts,
     load_checkpoint,
     resolve_checkpoint,
     round_as_saved,
@@ -60,10 +61,11 @@ from mmfm.models.checkpoint import (
 )
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
+from mmfm.models.encoder3d import Encoder3D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
 from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import Processor
-from mmfm.models.recipes import RECIPES, Jitter
+from mmfm.models.recipes import RECIPES, Jitter, Recipe
 from mmfm.models.vlm import VLM, Encoded
 from mmfm.report import NOTICE, Lesion, Sections, Status
 from mmfm.text import REGIONS, observations
@@ -78,6 +80,8 @@ LEAST_LESION_POINT = 4 / 64
 """Peaks below it are not weighed as lesions."""
 MOST_FALSE_LESIONS = 0.05
 """Of one observation in a volume, at its operating point: of the three or four that a region counts, 0.2 together."""
+TINY_MM = 8.0
+"""Between the voxels of volumes in ``Experiment.tiny``."""
 MIN_AUROC = 0.75
 """Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
 F1 is to state the finding always."""
@@ -109,6 +113,8 @@ class Data:
     """Volumes that are drawn for training, beside the studies of ``train``."""
     drawn_folder: str = "runs/drawn"
     """Keeps them once they are drawn, about 10 MB a volume."""
+    recipes: tuple[Recipe, ...] = RECIPES
+    """How volumes are read, where the model has a ``volume_encoder``. With ``init_from``, its recipes are kept."""
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
@@ -168,14 +174,29 @@ class Experiment:
             )  # fmt: skip
 
     def tiny(self, manifest: Path) -> Experiment:
-        """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps."""
+        """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps.
+
+        Where volumes are drawn, it is a patient of each source and the mirror twin, on grids that are as large in mm
+        and have few voxels.
+        """
         kind = self.model.connector.kind if self.model is not None else "mlp"
         return replace(
             self,
-            data=replace(self.data, train=(Source(name=str(manifest)),), batch_size=2, num_workers=0, measured_on=()),
+            data=replace(
+                self.data,
+                train=(Source(name=str(manifest)),),
+                drawn=tuple(replace(source, count=2, spacing_mm=(TINY_MM,) * 3) for source in self.data.drawn),
+                drawn_folder=str(manifest.parent / "drawn"),
+                recipes=tuple(recipe.coarser(TINY_MM) for recipe in self.data.recipes),
+                batch_size=2,
+                num_workers=0,
+                measured_on=(),
+            ),
             model=VLM.Config(
                 encoder=Encoder2D.Config(name="test_efficientnet", image_size=64, weights=None),
                 connector=Connector.Config(kind=kind, num_tokens=4),
+                volume_encoder=Encoder3D.Config(width=8) if self.data.drawn else None,
+                tokens_per_slab=8,
                 language=LanguageModelConfig(
                     name=SCRATCH, hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512
                 ),
@@ -491,7 +512,7 @@ def _build(
         Processor.Config(
             image_size=0 if config.encoder is None else config.encoder.image_size,
             tokens_per_image=0 if config.encoder is None else config.connector.num_tokens,
-            recipes=RECIPES if volumes else (),
+            recipes=experiment.data.recipes if volumes else (),
             tokens_per_slab=config.tokens_per_slab if volumes else 0,
             max_length=config.language.max_length,
             prompt=experiment.data.prompt,
@@ -599,7 +620,7 @@ def _measure(
         studies, batch_size=experiment.data.batch_size, num_workers=experiment.data.num_workers,
         collate_fn=partial(collate, pad_token_id=pad),
     )  # fmt: skip
-    present, known, regions = [], [], []
+    present, known, regions, volumes = [], [], [], []
     found: dict[str, list[Match]] = {name: [] for name in processor.config.lesions}
     with torch.inference_mode():
         for batch in loader:
@@ -607,30 +628,79 @@ def _measure(
             present.append(encoded.heads.present_BO.float().sigmoid().cpu().numpy())
             known.append(batch.states_BO.numpy())
             regions += batch.regions
+            volumes.append(np.isin(np.arange(len(batch.regions)), batch.volume_study_N.numpy()))
             for name, match in _matches(batch, encoded, model, processor):
                 found[name].append(match)
-    probabilities, states = np.concatenate(present), np.concatenate(known)
-    drawn_counts = not experiment.data.measured_on
-    places = _measured_places(experiment, apart.rows)
-    measured = np.array([i in places if i < len(apart) else drawn_counts for i in range(len(states))])
+    places, drawn_counts = _measured_places(experiment, apart.rows), not experiment.data.measured_on
+    measured = np.array([i in places if i < len(apart) else drawn_counts for i in range(len(regions))])
+    scores = _Scores(
+        names=processor.config.observations,
+        regions=tuple(regions),
+        probabilities=np.concatenate(present),
+        present=np.concatenate(known) == 1,
+        measured=measured,
+    )
+    is_volume = np.concatenate(volumes)
+    points, sensitivity = _points(scores, ~is_volume)
+    volume_points, volume_sensitivity = _points(scores, is_volume)
+    lesion_points = {name: point for name, all_of in found.items() if (point := lesion_threshold(all_of)) is not None}
+    if drawn_counts:
+        volume_sensitivity |= {name: s for name, point in lesion_points.items() if (s := _found(found[name], point))}
+    counted = processor.config.lesions
+    return Facts(
+        scope=experiment.scope,
+        operating_points=points,
+        sensitivity=sensitivity,
+        volumes=VolumeFacts(
+            operating_points={name: point for name, point in volume_points.items() if name not in counted},
+            lesion_points=lesion_points,
+            sensitivity=volume_sensitivity,
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """What the heads say of the studies set apart (N), and what is there."""
+
+    names: tuple[str, ...]
+    regions: tuple[str, ...]
+    probabilities: np.ndarray
+    """(N, O)."""
+    present: np.ndarray
+    """bool (N, O); a state that nobody gave counts as not present."""
+    measured: np.ndarray
+    """bool (N,): of ``measured_on``."""
+
+
+def _points(scores: _Scores, among: np.ndarray) -> tuple[dict[str, float], dict[str, Sensitivity]]:
+    """Returns operating points and sensitivities by observation on the studies ``among`` all."""
     points, sensitivity = {}, {}
-    for column, name in enumerate(processor.config.observations):
+    for column, name in enumerate(scores.names):
         if name == NORMAL:
             continue
-        able = np.array([region in REGIONS and name in observations(region) for region in regions])
-        truth, scores = states[:, column] == 1, probabilities[:, column]
-        own = measured & truth & able
-        rows = able & measured if own.sum() >= MIN_POINT_POSITIVES else able
-        if (truth & rows).sum() < MIN_POINT_POSITIVES or truth[rows].all():
+        able = among & np.array([region in REGIONS and name in observations(region) for region in scores.regions])
+        truth, p = scores.present[:, column], scores.probabilities[:, column]
+        own = scores.measured & truth & able
+        rows = able & scores.measured if own.sum() >= MIN_POINT_POSITIVES else able
+        if truth[rows].sum() < MIN_POINT_POSITIVES or truth[rows].all():
             continue
-        if roc_auc_score(truth[rows], scores[rows]) < MIN_AUROC:
+        if roc_auc_score(truth[rows], p[rows]) < MIN_AUROC:
             continue
-        points[name] = best_f1_threshold(truth[rows], scores[rows])
+        points[name] = best_f1_threshold(truth[rows], p[rows])
         if own.sum() >= MIN_POSITIVES:
-            share = float((scores[own] >= points[name]).mean())
+            share = float((p[own] >= points[name]).mean())
             sensitivity[name] = Sensitivity(value=round(share, 4), positives=int(own.sum()))
-    lesion_points = {name: point for name, all_of in found.items() if (point := lesion_threshold(all_of)) is not None}
-    return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity, lesion_points=lesion_points)
+    return points, sensitivity
+
+
+def _found(matches: Sequence[Match], point: float) -> Sensitivity | None:
+    """Returns the share of volumes with lesions in which at least one was found; None where they are too few."""
+    shown = [match for match in matches if match.hits or match.missed]
+    if len(shown) < MIN_POSITIVES:
+        return None
+    found = [any((stated.probability or 0) >= point for _, stated in match.hits) for match in shown]
+    return Sensitivity(value=round(sum(found) / len(found), 4), positives=len(found))
 
 
 def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
@@ -705,11 +775,31 @@ def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
-    sources = "\n".join(f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train)
+    sources = "\n".join(
+        [f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train]
+        + [f"- drawn volumes of {d.region}: {d.count}, seed {d.seed}" for d in experiment.data.drawn]
+    )
     rows = "\n".join(
         f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
         for name, point in facts.operating_points.items()
     )
+    if facts.volumes.lesion_points or facts.volumes.operating_points:
+        of_volumes = facts.volumes.lesion_points | facts.volumes.operating_points
+        volume_rows = "\n".join(
+            f"| {name} | {'lesions' if name in facts.volumes.lesion_points else 'whole study'} | {point:.3f} | "
+            f"{_measured(facts.volumes.sensitivity.get(name))} |"
+            for name, point in of_volumes.items()
+        )
+        volume_part = f"""
+Of volumes; what is counted is stated lesion by lesion, with at most {MOST_FALSE_LESIONS} false ones of an observation
+in a volume of those set apart:
+
+| observation | stated by | operating point | sensitivity (studies with it) |
+| --- | --- | --- | --- |
+{volume_rows}
+"""
+    else:
+        volume_part = ""
     scope, measured = facts.scope, ", ".join(experiment.data.measured_on) or "all sources"
     caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
@@ -741,7 +831,7 @@ it is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 | observation | operating point | sensitivity (studies with it) |
 | --- | --- | --- |
 {rows}
-
+{volume_part}
 ## Numbers
 
 {SUMMARY_BEGIN}
