@@ -74,7 +74,8 @@ def _read(processor, drawn) -> StudyPixels:
 def test_the_lesions_of_four_volumes_are_learned_by_heart(tmp_path, monkeypatch):
     monkeypatch.setattr(Jitter, "draw", classmethod(lambda cls, rng: cls()))
     sources = tuple(
-        Drawn(region=region, count=2, seed=seed, spacing_mm=(4.0,) * 3) for region, seed in (("head", 0), ("abdomen", 1))
+        Drawn(region=region, count=2, seed=seed, spacing_mm=(4.0,) * 3)
+        for region, seed in (("head", 0), ("abdomen", 1))
     )
     experiment = Experiment(
         data=Data(
@@ -97,7 +98,9 @@ def test_the_lesions_of_four_volumes_are_learned_by_heart(tmp_path, monkeypatch)
     counted = {finding.observation for drawn in volumes for finding in drawn.findings}
     assert counted == {"intracranial_hemorrhage", "liver_lesion", "pancreas_lesion"}
     config = checkpoint.processor.config
-    facts = replace(checkpoint.facts, lesion_points=dict.fromkeys(config.lesions, 0.5), operating_points={"free_fluid": 0.5})
+    facts = replace(
+        checkpoint.facts, lesion_points=dict.fromkeys(config.lesions, 0.5), operating_points={"free_fluid": 0.5}
+    )
     checkpoint = replace(checkpoint, facts=facts)
     read = [_read(checkpoint.processor, drawn) for drawn in volumes]
     drafts = draft(checkpoint, [(str(i), pixels, None) for i, pixels in enumerate(read)])

@@ -78,7 +78,11 @@ def _dataset(folder, **changes):
 def test_without_variation_a_study_is_always_the_same(folder):
     studies = _dataset(folder, vary=False)
     first = [studies[i].study_uid for i in range(4)]
-    assert first == [studies[i].study_uid for i in range(4)] == [_dataset(folder, vary=False)[i].study_uid for i in range(4)]
+    assert (
+        first
+        == [studies[i].study_uid for i in range(4)]
+        == [_dataset(folder, vary=False)[i].study_uid for i in range(4)]
+    )
     assert all("straight" in uid for uid in first) and len(set(first)) == 4
 
 

@@ -149,7 +149,9 @@ def test_the_prompt_of_a_volume_names_what_it_is_of_and_each_lesion(volume_proce
     (liver,) = [f for f in drawn_abdomen.findings if f.observation == "liver_lesion"]
     (fluid,) = [f for f in drawn_abdomen.findings if f.observation == "free_fluid"]
     first = liver.lesions[0]
-    assert f"{first.location} liver lesion {first.diameter_mm:.0f} mm" in text and f"{fluid.severity} free fluid" in text
+    assert (
+        f"{first.location} liver lesion {first.diameter_mm:.0f} mm" in text and f"{fluid.severity} free fluid" in text
+    )
     assert "Study: MR of the head with T1, T2, FLAIR, DWI\n" in _prompt(
         volume_processor, volume_processor.drawn(drawn_head, REPORT)
     )
@@ -222,13 +224,9 @@ def test_slices_with_a_place_are_a_volume_and_pictures_of_them_are_not(modality,
 
 def test_a_few_lesions_are_named_one_by_one_and_more_are_summed():
     def at(diameter):
-        return Lesion(
-            center_mm=(0.0, 0.0, 0.0), diameter_mm=diameter, laterality=Side.RIGHT, location="upper lobe"
-        )
+        return Lesion(center_mm=(0.0, 0.0, 0.0), diameter_mm=diameter, laterality=Side.RIGHT, location="upper lobe")
 
-    nodules = Finding(
-        observation="nodule", status=Status.PRESENT, lesions=tuple(at(d) for d in (20.4, 9.0, 7.0, 5.0))
-    )
+    nodules = Finding(observation="nodule", status=Status.PRESENT, lesions=tuple(at(d) for d in (20.4, 9.0, 7.0, 5.0)))
     heart = Finding(observation="cardiomegaly", status=Status.PRESENT, severity="mild")
     named = "right upper lobe nodule"
     assert decisions_text([nodules, heart], detailed=True) == (
