@@ -190,12 +190,12 @@ def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encode
 
 def _counted(name: str, lesions: tuple[Lesion, ...], probability: float | None) -> Finding:
     """Returns the finding of a study's lesions of one observation; what differs between them stands with each."""
-    sides = {lesion.laterality for lesion in lesions} - {None}
+    sides = {lesion.laterality for lesion in lesions}
     places = {(lesion.laterality, lesion.location) for lesion in lesions}
     return Finding(
         observation=name,
         status=Status.PRESENT,
-        laterality=Side.BILATERAL if len(sides) > 1 else next(iter(sides), None),
+        laterality=None if None in sides else Side.BILATERAL if len(sides) > 1 else next(iter(sides)),
         location=lesions[0].location if len(places) == 1 else None,
         count=len(lesions),
         measurement=Measurement(value=float(round(lesions[0].diameter_mm)), unit="mm"),

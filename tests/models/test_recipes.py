@@ -66,7 +66,7 @@ def _sampled(columns, recipe=CT, **changes):
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_tensor_does_not_depend_on_how_the_patient_was_stored(name):
     wanted, found = _sampled(STRAIGHT), _sampled(GRIDS[name])
-    # Where the body is found to a few mm, another grid lies a little elsewhere: it is asked what both show at one place.
+    # Where the body is found to a few mm, another grid lies a little elsewhere: what both show at one place counts.
     np.testing.assert_allclose(found.affine, wanted.affine, atol=6)
     again = torch.stack(
         [resampled(c.numpy(), found.affine, wanted.affine, CT.shape, fill=0) for c in found.pixels_CDHW]
