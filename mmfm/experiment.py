@@ -537,14 +537,16 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
         for number in range(source.count):
             (train if number < first_apart else apart).append((source, number))
 
-    def process(drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None) -> Inputs:
-        return processor.drawn(drawn, report, None if rng is None else Jitter.draw(rng))
-
+    process = partial(_laid, processor)  # no closure: workers get it pickled where they are not forked
     folder = Path(experiment.data.drawn_folder)
     return (
         DrawnDataset(train, process, folder=folder, seed=experiment.seed),
         DrawnDataset(apart, process, folder=folder, seed=experiment.seed, vary=False),
     )
+
+
+def _laid(processor: Processor, drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None) -> Inputs:
+    return processor.drawn(drawn, report, None if rng is None else Jitter.draw(rng))
 
 
 def _codes(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> tuple[str, ...]:

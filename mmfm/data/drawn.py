@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import Dataset
@@ -93,7 +94,6 @@ class DrawnDataset(Dataset[Inputs]):
         """
         self.studies, self._process, self._folder = studies, process, folder
         self._seed, self._vary = seed, vary
-        self._times = [0] * len(studies)
 
     def labels(self) -> Iterator[tuple[str, Status]]:
         """Yields what is known of the observations of every volume; those not drawn yet are drawn."""
@@ -104,8 +104,10 @@ class DrawnDataset(Dataset[Inputs]):
         return len(self.studies)
 
     def __getitem__(self, index: int) -> Inputs:
-        rng = np.random.default_rng([self._seed, index, self._times[index]])
-        self._times[index] += self._vary
+        # Of torch's generator, which each worker has its own of and a resumed run takes back: a count of the times
+        # that a volume was given would begin again in every worker.
+        times = [int(torch.randint(1 << 31, ()))] if self._vary else []
+        rng = np.random.default_rng([self._seed, index, *times])
         drawn = kept_volume(*self.studies[index], self._folder)
         report, findings = write_report(drawn, rng)
         return self._process(replace(drawn, findings=findings), report, rng if self._vary else None)

@@ -191,12 +191,12 @@ def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encode
 
 def _counted(name: str, lesions: tuple[Lesion, ...], probability: float | None) -> Finding:
     """Returns the finding of a study's lesions of one observation; what differs between them stands with each."""
-    sides = {lesion.laterality for lesion in lesions} - {None}
+    sides = {lesion.laterality for lesion in lesions}
     places = {(lesion.laterality, lesion.location) for lesion in lesions}
     return Finding(
         observation=name,
         status=Status.PRESENT,
-        laterality=Side.BILATERAL if len(sides) > 1 else next(iter(sides), None),
+        laterality=None if None in sides else Side.BILATERAL if len(sides) > 1 else next(iter(sides)),
         location=lesions[0].location if len(places) == 1 else None,
         count=len(lesions),
         measurement=Measurement(value=float(round(lesions[0].diameter_mm)), unit="mm"),
@@ -359,7 +359,8 @@ def _fits(sentence: str, decisions: Sequence[Finding], region: str) -> bool:
         if not decision.lesions and not _fits_whole(found, decision, region):
             return False
         if found.observation not in SIDELESS:
-            sides.append(decision.laterality)
+            # "The right hepatic lobe" names a side, and is a place without one.
+            sides += [decision.laterality, *_named_sides(" ".join(x.location or "" for x in decision.lesions))]
     # The labeller gives a finding one side; a sentence may name another one besides, or one that nobody decided.
     return not sides or _named_sides(sentence) <= {one for side in sides for one in _SINGLE[side]}
 
@@ -372,15 +373,18 @@ def _fits_whole(found: Finding, decision: Finding, region: str) -> bool:
 
 
 def _fits_lesions(found: Finding, decision: Finding) -> bool:
-    """Whether a mention of something counted names only places, sizes and a number that its lesions have."""
-    sides = {lesion.laterality for lesion in decision.lesions}
-    places = {lesion.location for lesion in decision.lesions}
-    sizes = {float(round(lesion.diameter_mm)) for lesion in decision.lesions}
+    """Whether lesions are where a mention of something counted places them, with its size and as many as it names."""
+    named = _SINGLE[found.laterality]
+    shown = [
+        lesion
+        for lesion in decision.lesions
+        if found.location in (None, lesion.location) and (not named or lesion.laterality in named)
+    ]
     return (
-        found.laterality in (None, decision.laterality, *sides)
-        and found.location in (None, *places)
-        and found.count in (None, 1, decision.count)
-        and (found.measurement is None or round(found.measurement.value) in sizes)
+        set(named) <= {lesion.laterality for lesion in shown}
+        and found.count in (None, 1, len(shown))
+        and (found.measurement is None or round(found.measurement.value) in {round(x.diameter_mm) for x in shown})
+        and bool(shown)
     )
 
 

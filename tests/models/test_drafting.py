@@ -6,12 +6,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmfm.data.drawn import COUNTED, PLACES
+from mmfm.data.synthetic_volumes import DRAWN
 from mmfm.io import read_studies
 from mmfm.models import Draft, draft, load_checkpoint
-from mmfm.models.drafting import MAX_NEW_TOKENS, draft_text_only, encode_features, hold_to_decisions, stream_draft
-from mmfm.models.processor import Drafted
-from mmfm.report import Finding, Side, Status
-from mmfm.text import OBSERVATIONS, describe, label_report
+from mmfm.models.checkpoint import Checkpoint, Facts
+from mmfm.models.drafting import (
+    MAX_NEW_TOKENS,
+    SIDELESS,
+    _counted,
+    _severity,
+    draft_text_only,
+    encode_features,
+    hold_to_decisions,
+    stream_draft,
+)
+from mmfm.models.processor import MOST_LESIONS_NAMED, Drafted
+from mmfm.models.recipes import sample
+from mmfm.report import Finding, Lesion, Side, Status
+from mmfm.text import OBSERVATIONS, describe, label_report, mentions
 
 
 def _present(observation, side=None):
@@ -189,3 +202,169 @@ def test_features_are_one_vector_a_study(study):
     checkpoint, (_, pixels, _) = study
     features = encode_features(checkpoint, pixels)
     assert features.shape == (checkpoint.model.encoder.num_features,) and features.dtype == torch.float32
+
+
+def _lesions(*some):
+    return tuple(
+        Lesion(center_mm=(float(10 * i), 0.0, 0.0), diameter_mm=mm, laterality=side, location=location)
+        for i, (side, location, mm) in enumerate(some)
+    )
+
+
+NODULES = _counted("nodule", _lesions((Side.RIGHT, "upper lobe", 12.3), (Side.LEFT, "lower lobe", 6.0)), 0.9)
+
+
+def _held(written, decisions, region):
+    return hold_to_decisions(_text(written, written), decisions, region=region)
+
+
+def test_what_is_counted_is_summed_up_and_told_one_by_one():
+    assert (NODULES.count, NODULES.laterality, NODULES.location) == (2, Side.BILATERAL, None)
+    assert NODULES.measurement.value == 12
+    one = _counted("infarct", _lesions((None, "brainstem", 7.6)), 0.5)
+    assert (one.count, one.laterality, one.location, one.measurement.value) == (1, None, "brainstem", 8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "There is a 12 mm nodule in the left upper lobe.",
+        "There is a 12 mm nodule in the right middle lobe.",
+        "There is a 6 mm nodule in the right upper lobe.",
+        "There are two nodules in the right upper lobe.",
+        "There is a 9 mm nodule in the right upper lobe.",
+        "There are three nodules.",
+        "No pulmonary nodule.",
+        "There is consolidation in the right lower lobe.",
+        "There is a large left pleural effusion.",
+    ],
+)
+def test_a_sentence_with_another_place_size_side_or_number_is_taken_out(wrong):
+    findings, impression, _ = _held(f"{wrong} The aorta is tortuous.", [NODULES], "chest_ct")
+    assert wrong not in findings and wrong not in impression
+
+
+def test_lesions_that_the_text_leaves_out_are_written():
+    right = "There is a 12 mm nodule in the right upper lobe."
+    findings, impression, changed = _held(right, [NODULES], "chest_ct")
+    assert right in findings and right in impression
+    for section in (findings, impression):
+        told = {
+            (m.laterality, m.location, m.measurement.value)
+            for m in mentions(section, region="chest_ct")
+            if m.measurement
+        }
+        assert {(Side.RIGHT, "upper lobe", 12.0), (Side.LEFT, "lower lobe", 6.0)} <= told
+        assert {m.count for m in mentions(section, region="chest_ct")} & {2}
+    assert changed.endswith("0 sentence(s) out, 4 in")
+
+
+def test_a_severity_that_was_not_decided_is_taken_out_of_a_volume():
+    decided = [Finding(observation="pleural_effusion", status=Status.PRESENT, laterality=Side.LEFT, severity="small")]
+    findings, _, _ = _held("There is a large left pleural effusion.", decided, "chest_ct")
+    (found,) = label_report(findings, region="chest_ct")
+    assert (found.severity, found.laterality) == ("small", Side.LEFT)
+
+
+def test_without_a_vocabulary_the_text_is_left_and_said_to_be_unheld():
+    findings, impression, changed = _held("A lesion of the knee.", [], None)
+    assert findings == impression == "A lesion of the knee." and "no vocabulary" in changed
+
+
+def _places(region, name):
+    """Returns the places that a drawn lesion of an observation may have."""
+    parts = {
+        "kidney_lesion": ("upper pole", "interpolar region", "lower pole"),
+        "liver_lesion": ("right hepatic lobe", "left hepatic lobe"),
+        "pancreas_lesion": ("pancreatic head", "pancreatic body", "pancreatic tail"),
+        "fracture": ("ribs",),
+    }.get(name)
+    if parts is None:
+        wanted = ("upper lobe", "middle lobe", "lower lobe") if region == "chest_ct" else (
+            "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "cerebellum", "brainstem",
+        )  # fmt: skip
+        parts = wanted
+    return [(p.laterality, p.location) for p in PLACES if p.location in parts]
+
+
+@st.composite
+def _decisions(draw, region):
+    decided = []
+    for name in draw(st.lists(st.sampled_from(DRAWN[region]), max_size=4, unique=True)):
+        if name in COUNTED:
+            sizes = st.integers(3, 45).map(float)
+            one = st.tuples(st.sampled_from(_places(region, name)), sizes).map(lambda x: (*x[0], x[1]))
+            lesions = draw(st.lists(one, min_size=1, max_size=5, unique=True))
+            decided.append(_counted(name, _lesions(*sorted(lesions, key=lambda x: -x[2])), 0.9))
+        else:
+            side = None if name in SIDELESS else draw(st.sampled_from(list(Side)))
+            severity = _severity(name, draw(st.integers(0, 2)))
+            decided.append(Finding(observation=name, status=Status.PRESENT, laterality=side, severity=severity))
+    return decided
+
+
+@st.composite
+def _studies(draw):
+    region = draw(st.sampled_from(sorted(DRAWN)))
+    written = [draw(_decisions(region)) for _ in range(2)]
+    sections = [" ".join(describe(some, region=region)[i] for some in written) for i in range(2)]
+    return region, draw(_decisions(region)), _text(*sections)
+
+
+@given(study=_studies())
+def test_held_text_of_a_volume_reads_back_to_the_decisions(study):
+    region, decisions, text = study
+    findings, impression, _ = hold_to_decisions(text, decisions, region=region)
+    for section in (findings, impression):
+        present = [f for f in label_report(section, region=region) if f.status is not Status.ABSENT]
+        assert {f.observation for f in present} == {d.observation for d in decisions}, section
+        for decision in decisions:
+            told = [m for m in mentions(section, region=region) if m.observation == decision.observation]
+            assert all(m.status is Status.PRESENT for m in told)
+            if not decision.lesions:
+                (found,) = [f for f in present if f.observation == decision.observation]
+                assert (found.laterality, found.severity) == (decision.laterality, decision.severity), section
+                continue
+            single = {(m.laterality, m.location, m.measurement.value) for m in told if m.measurement and m.location}
+            named = decision.lesions[:MOST_LESIONS_NAMED]
+            assert {(one.laterality, one.location, float(round(one.diameter_mm))) for one in named} <= single, section
+            assert {m.count for m in told} - {None, 1} <= {decision.count}, section
+            if decision.count > 1:
+                assert decision.count in {m.count for m in told}, section
+    again = hold_to_decisions(_text(findings, impression), decisions, region=region)
+    assert again == (findings, impression, "held to the finding heads: 0 sentence(s) out, 0 in")
+
+
+def test_volumes_are_drafted_alone_as_in_a_batch(
+    volume_config, volume_model, volume_processor, drawn_abdomen, drawn_head
+):
+    config = volume_processor.config
+    facts = Facts(
+        operating_points={"free_fluid": 0.0, "hydrocephalus": 0.0, "infarct": 0.0},
+        sensitivity={},
+        lesion_points={name: 0.0 if name == "liver_lesion" else 1.0 for name in config.lesions},
+    )
+    checkpoint = Checkpoint(
+        name="volumes", model=volume_model, processor=volume_processor, facts=facts, sha256="0" * 64,
+        config=volume_config, card="",
+    )  # fmt: skip
+    studies = []
+    for drawn in (drawn_abdomen, drawn_head):
+        recipe = volume_processor.recipe(drawn.region)
+        slabs, _ = sample({name: (array, drawn.affine) for name, array in drawn.images.items()}, recipe)
+        studies.append((drawn.region, volume_processor._volume(slabs, recipe, drawn.images), None))
+    abdomen, head = draft(checkpoint, studies)
+    (alone,) = draft(checkpoint, studies[1:])
+    assert (head.findings, head.decisions, head.prompt_sha256) == (alone.findings, alone.decisions, alone.prompt_sha256)
+    assert (abdomen.kind, abdomen.region, abdomen.views) == ("CT of the abdomen", "abdomen", ())
+    assert set(head.probabilities) == {"infarct", "brain_mass", "hydrocephalus", "normal"}, "its region's, and no other"
+    decided = {finding.observation: finding for finding in abdomen.decisions}
+    # What has a point for its lesions is stated by them alone: no infarct, whatever the whole study looks like.
+    assert set(decided) == {"liver_lesion", "free_fluid"}
+    assert [finding.observation for finding in head.decisions] == ["hydrocephalus"]
+    assert decided["liver_lesion"].count == len(decided["liver_lesion"].lesions) > 0
+    assert decided["free_fluid"].laterality is None
+    assert decided["free_fluid"].severity in ("small", "moderate", "large")
+    assert head.decisions[0].severity in ("mild", "moderate", "severe")
+    stated = {f.observation for f in label_report(abdomen.findings, region="abdomen") if f.status is Status.PRESENT}
+    assert stated == set(decided)

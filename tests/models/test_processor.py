@@ -9,9 +9,10 @@ from mmfm.batch import IGNORE_INDEX
 from mmfm.data.example import Example
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.io import read_studies
-from mmfm.models.processor import Processor, decisions_text
-from mmfm.report import Finding, Sections, Side, Status
-from mmfm.study import Study
+from mmfm.models.processor import Processor, decisions_text, is_volume, kind_of, kind_of_codes
+from mmfm.models.recipes import Jitter
+from mmfm.report import Finding, Lesion, Sections, Side, Status
+from mmfm.study import Instance, PixelHeader, Series, Study
 
 
 def _example(study: Study) -> Example:
@@ -131,3 +132,113 @@ def test_decisions_are_named_in_a_fixed_order():
     absent = Finding(observation="edema", status=Status.ABSENT)
     assert decisions_text([effusion, absent, heart]) == "cardiomegaly; right pleural effusion"
     assert decisions_text([absent]) == "nothing"
+
+
+REPORT = Sections(indication="pain", findings="There is a lesion.", impression="Lesion.")
+
+
+def _prompt(processor, inputs):
+    return processor.tokenizer.decode(inputs.input_ids_T[inputs.labels_T == IGNORE_INDEX])
+
+
+def test_the_prompt_of_a_volume_names_what_it_is_of_and_each_lesion(volume_processor, drawn_abdomen, drawn_head):
+    inputs = volume_processor.drawn(drawn_abdomen, REPORT)
+    assert int((inputs.input_ids_T == volume_processor.image_token_id).sum()) == volume_processor.config.tokens_per_slab
+    text = _prompt(volume_processor, inputs)
+    assert "Study: CT of the abdomen\n" in text and "Indication:" in text and inputs.region == "abdomen"
+    (liver,) = [f for f in drawn_abdomen.findings if f.observation == "liver_lesion"]
+    (fluid,) = [f for f in drawn_abdomen.findings if f.observation == "free_fluid"]
+    first = liver.lesions[0]
+    assert (
+        f"{first.location} liver lesion {first.diameter_mm:.0f} mm" in text and f"{fluid.severity} free fluid" in text
+    )
+    assert "Study: MR of the head with T1, T2, FLAIR, DWI\n" in _prompt(
+        volume_processor, volume_processor.drawn(drawn_head, REPORT)
+    )
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+def test_the_lesions_of_a_drawn_volume_stand_at_their_voxels(volume_processor, drawn_abdomen, drawn_head, seed):
+    for drawn, channel in ((drawn_abdomen, 3), (drawn_head, 3)):  # the liver window, DWI
+        jitter = None if seed is None else Jitter.draw(np.random.default_rng(seed))
+        inputs = volume_processor.drawn(drawn, REPORT, jitter)
+        (volume,) = inputs.volumes
+        known = [(f.observation, one) for f in drawn.findings for one in f.lesions]
+        assert len(volume.lesions_X6) == len(known)
+        for row, (observation, lesion) in zip(volume.lesions_X6.double().numpy(), known, strict=True):
+            place = volume_processor.config.places[int(row[5])]
+            assert volume_processor.config.lesions[int(row[4])] == observation
+            assert (place.laterality, place.location) == (lesion.laterality, lesion.location)
+            np.testing.assert_allclose((volume.affine_44.numpy() @ [*row[:3], 1.0])[:3], lesion.center_mm, atol=1e-3)
+            assert row[3] == pytest.approx(lesion.diameter_mm / (1 if jitter is None else jitter.scale), rel=1e-4)
+        largest = volume.lesions_X6[volume.lesions_X6[:, 3].argmax()]
+        d, h, w = largest[:3].round().int().tolist()
+        here = volume.pixels_CDHW[channel, d, h, w]
+        around = volume.pixels_CDHW[channel, d - 3 : d + 4, h - 3 : h + 4, w - 3 : w + 4].median()
+        assert abs(here - around) > 0.15, "the lesion is seen where it is said to be"
+
+
+def test_masks_are_where_the_segments_are(volume_processor, drawn_abdomen):
+    (volume,) = volume_processor.drawn(drawn_abdomen, REPORT).volumes
+    fluid = [1 + i for i, segment in enumerate(drawn_abdomen.segments) if segment.observation == "free_fluid"]
+    wanted = np.argwhere(np.isin(drawn_abdomen.segmentation, fluid))
+    found = np.argwhere(volume.mask_DHW.numpy() == 1)
+    assert set(volume.mask_DHW.unique().tolist()) == {0, 1} and len(found) == pytest.approx(len(wanted), rel=0.15)
+    centers = [
+        (affine @ [*points.mean(0), 1.0])[:3]
+        for affine, points in ((drawn_abdomen.affine, wanted), (volume.affine_44.numpy(), found))
+    ]
+    np.testing.assert_allclose(centers[1], centers[0], atol=4)
+
+
+def test_states_grades_and_codes_of_a_volume(volume_processor, drawn_abdomen):
+    inputs = volume_processor.drawn(drawn_abdomen, REPORT)
+    at = volume_processor.config.observations.index
+    assert inputs.states_O[at("liver_lesion")] == 1 and inputs.states_O[at("kidney_lesion")] == 0
+    assert inputs.states_O[at("infarct")].isnan(), "the abdomen says nothing of it"
+    assert inputs.states_O[at("normal")] == 0 and inputs.codes_K.isnan().all()
+    (fluid,) = [f for f in drawn_abdomen.findings if f.observation == "free_fluid"]
+    assert inputs.severity_O[at("free_fluid")] == ["small", "moderate", "large"].index(fluid.severity)
+    assert inputs.severity_O[at("liver_lesion")].isnan()
+
+
+def test_a_region_without_a_recipe_is_out_of_scope(volume_processor, tiny_processor):
+    with pytest.raises(ScopeError, match="volume of abdomen, head.*chest_ct"):
+        volume_processor.recipe("chest_ct")
+    with pytest.raises(ScopeError, match="pictures of one frame"):
+        tiny_processor.recipe("chest_ct")
+
+
+@pytest.mark.parametrize(
+    ("modality", "source_format", "wanted"),
+    [
+        ("CT", "DICOM", True), ("MR", "DICOM", True), (None, "NIFTI", True), ("CT", "NIFTI", True),
+        ("DX", "DICOM", False), ("CR", "DICOM", False), ("CT", "PNG", False), (None, "JPEG", False),
+    ],
+)  # fmt: skip
+def test_slices_with_a_place_are_a_volume_and_pictures_of_them_are_not(modality, source_format, wanted):
+    one = Instance(sop_instance_uid="1.2.1.1", pixels=PixelHeader(rows=8, columns=8, frames=1))
+    series = Series(series_uid="1.2.1", modality=modality, source_format=source_format, instances=(one,))
+    assert is_volume(Study(study_uid="1.2", series=(series,))) is wanted
+
+
+def test_a_few_lesions_are_named_one_by_one_and_more_are_summed():
+    def at(diameter):
+        return Lesion(center_mm=(0.0, 0.0, 0.0), diameter_mm=diameter, laterality=Side.RIGHT, location="upper lobe")
+
+    nodules = Finding(observation="nodule", status=Status.PRESENT, lesions=tuple(at(d) for d in (20.4, 9.0, 7.0, 5.0)))
+    heart = Finding(observation="cardiomegaly", status=Status.PRESENT, severity="mild")
+    named = "right upper lobe nodule"
+    assert decisions_text([nodules, heart], detailed=True) == (
+        f"mild cardiomegaly; {named} 20 mm; {named} 9 mm; {named} 7 mm; 4 nodule in all"
+    )
+    assert decisions_text([heart]) == "cardiomegaly", "the words of a checkpoint of pictures alone stay"
+
+
+def test_what_was_examined_is_read_from_codes():
+    assert kind_of(["modality/CT", "body_part/Head", "Lung"]) == "CT of the head"
+    assert kind_of(["modality/CT"]) is None and kind_of([]) is None
+    logits = {"modality/CT": -1.0, "modality/MR": -2.0, "body_part/Head": 2.0, "body_part/Thorax": 1.0, "Lung": 9.0}
+    assert kind_of_codes(logits) == ("CT of the head", "head")
+    assert kind_of_codes(logits | {"body_part/Spine": 3.0}) == ("CT of the spine", None)
+    assert kind_of_codes({}) == (None, None)

@@ -14,7 +14,9 @@ from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.errors import ConfigError, ScopeError
 from mmfm.models.recipes import OVERLAP_MM, RECIPES, Jitter, Recipe, grid_affine, resampled, sample
 
-CT = Recipe(region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36))
+CT = Recipe(
+    region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36)
+)
 MR = Recipe(region="head", modality="MR", channels=("T1", "T2"), spacing_mm=(8.0,) * 3, shape=(24, 28, 26), max_slabs=1)
 MIDDLE = np.array([12.0, -30.0, 140.0])
 """Of the patient, LPS mm."""
@@ -64,7 +66,7 @@ def _sampled(columns, recipe=CT, **changes):
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_tensor_does_not_depend_on_how_the_patient_was_stored(name):
     wanted, found = _sampled(STRAIGHT), _sampled(GRIDS[name])
-    # Where the body is found to a few mm, another grid lies a little elsewhere: it is asked what both show at one place.
+    # Where the body is found to a few mm, another grid lies a little elsewhere: what both show at one place counts.
     np.testing.assert_allclose(found.affine, wanted.affine, atol=6)
     again = torch.stack(
         [resampled(c.numpy(), found.affine, wanted.affine, CT.shape, fill=0) for c in found.pixels_CDHW]
