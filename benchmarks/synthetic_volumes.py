@@ -4,7 +4,8 @@
 
 Each study is drawn finer than the checkpoint reads, written as DICOM, read back and drafted, as `mmfm report` does it.
 Seeds are those of the test split of ``datasets/synthetic``. The first studies are written a second time in other
-planes, order, tilt and spacing. "Without looking" are the same scores where drafts are exchanged between studies of a region.
+planes, order, tilt and spacing. "Without looking" are the same scores where drafts are exchanged between studies of a
+region.
 What was drafted stands as lines of JSON in ``--out``, and an interrupted run goes on there: its file is named by the
 checkpoint and by the code that draws, reads and drafts.
 """
