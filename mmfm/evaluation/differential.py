@@ -11,7 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-SMALL_WORDS = frozenset("a an and as at by due for from in of on or other secondary the to type versus vs with".split())
+SMALL_WORDS = frozenset(
+    ("a", "an", "and", "as", "at", "by", "due", "for", "from", "in", "of", "on", "or", "the", "to", "vs", "with")
+)
 SAME = 0.5
 """Jaccard index of the words of two terms, from which on they are the same."""
 FIRST = (1, 3, 5)
