@@ -1,10 +1,11 @@
 """What does a volume checkpoint find on drawn volumes that nobody trained on? One table a region, and one over all.
 
-    python benchmarks/synthetic_volumes.py --checkpoint mmfm-volume-small --studies 200 --rewritten 40 --out runs/volumes
+    python benchmarks/synthetic_volumes.py --checkpoint mmfm-volume-small --studies 200 --rewritten 40
 
 Each study is drawn finer than the checkpoint reads, written as DICOM, read back and drafted, as `mmfm report` does it.
-Seeds are those of the test split of ``datasets/synthetic``. The first studies are written a second time in other planes,
-order, tilt and spacing. "Without looking" are the same scores where drafts are exchanged between studies of a region.
+Seeds are those of the test split of ``datasets/synthetic``. The first studies are written a second time in other
+planes, order, tilt and spacing. "Without looking" are the same scores where drafts are exchanged between studies of a
+region.
 What was drafted stands as lines of JSON in ``--out``, and an interrupted run goes on there: its file is named by the
 checkpoint and by the code that draws, reads and drafts.
 """
@@ -57,8 +58,8 @@ SPACING = {"chest_ct": (1.6, 1.25, 1.25), "abdomen": (1.6, 1.25, 1.25), "head": 
 REGIONS = tuple(SPACING)
 CODE = ("data", "imaging", "io", "models", "text")
 """Folders of mmfm that decide what is drawn, read and drafted."""
-FEW_DIFFERENCES = 10
-"""Of those between two writings, that are printed one by one."""
+FEW_DIFFERENCES, FEW_LESIONS = 10, 4
+"""Studies that differ between two writings and refusals that are printed one by one, and lesions of a finding."""
 
 Task = tuple[str, int, bool]
 """Checkpoint, number of the study, and whether it is written otherwise."""
@@ -229,8 +230,11 @@ def summary(result: dict[str, Any]) -> str:
     """Returns the findings of a draft in a line."""
     parts = []
     for finding in draft_of(result).findings:
-        lesions = [f"{x.laterality or ''} {x.location} {x.diameter_mm:.0f} mm".strip() for x in finding.lesions]
-        parts.append(f"{finding.observation} {finding.laterality or ''} ({'; '.join(lesions)})")
+        lesions = [
+            f"{x.laterality or ''} {x.location} {x.diameter_mm:.0f} mm".strip() for x in finding.lesions[:FEW_LESIONS]
+        ]
+        what = " ".join(filter(None, (finding.laterality, finding.severity, finding.observation)))
+        parts.append(f"{finding.count or ''} {what} {'; '.join(lesions)}".strip())
     return ", ".join(parts) or "nothing"
 
 

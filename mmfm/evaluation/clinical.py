@@ -8,13 +8,13 @@ as positive; absent, uncertain and not mentioned count as not positive. ``no_fin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmfm.report import Finding, Side, Status
-from mmfm.text import OBSERVATIONS
+from mmfm.text import CHEST_RADIOGRAPH, REGIONS, label_report, observations
 
 OPENI_LABELS = (
     "atelectasis",
@@ -41,6 +41,36 @@ FIVE = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural_effusi
 _OPPOSITE = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
 
 
+def label_text(findings: str | None, impression: str | None, region: str) -> tuple[Finding, ...]:
+    """Returns what a text states in the words of a region; nothing where the region has no vocabulary."""
+    return label_report(findings, impression, region=region) if region in REGIONS else ()
+
+
+def observations_of(region: str) -> tuple[str, ...]:
+    """Returns what is scored of texts of a region; nothing where it has no vocabulary."""
+    return observations(region) if region in REGIONS else ()
+
+
+def labels_of(region: str) -> tuple[str, ...]:
+    """Returns what is scored of labels of a region."""
+    return OPENI_LABELS if region == CHEST_RADIOGRAPH else observations_of(region)
+
+
+def all_observations(regions: Iterable[str]) -> tuple[str, ...]:
+    """Returns what is scored of texts of several regions, each once."""
+    return _each_once(regions, observations_of)
+
+
+def all_labels(regions: Iterable[str]) -> tuple[str, ...]:
+    """Returns what is scored of labels of several regions, each once."""
+    return _each_once(regions, labels_of)
+
+
+def _each_once(regions: Iterable[str], names_of: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    there = set(regions)
+    return tuple(dict.fromkeys(name for region in REGIONS if region in there for name in names_of(region)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FindingScores:
     """Present findings of N drafts against their references, over O observations."""
@@ -57,30 +87,51 @@ class FindingScores:
 
     @classmethod
     def against_text(
-        cls, drafts: Sequence[Sequence[Finding]], references: Sequence[Sequence[Finding]]
+        cls,
+        drafts: Sequence[Sequence[Finding]],
+        references: Sequence[Sequence[Finding]],
+        regions: Sequence[str] | None = None,
     ) -> FindingScores:
-        """Returns the statistics against labelled reference texts. A study whose reference names nothing counts."""
-        reference = _present(references, OBSERVATIONS)
+        """Returns the statistics against labelled reference texts. A study whose reference names nothing counts.
+
+        Args:
+            drafts: findings of each draft.
+            references: findings of each reference, read with the words of its region.
+            regions: of each study; chest radiographs where ``None``. An observation takes part in the studies of the
+                regions that have it.
+        """
+        within = [observations_of(region) for region in regions or [CHEST_RADIOGRAPH] * len(references)]
+        names = all_observations(regions or [CHEST_RADIOGRAPH])
         return cls(
             prefix="finding",
-            observations=OBSERVATIONS,
-            drafted_NO=_present(drafts, OBSERVATIONS),
-            reference_NO=reference,
-            known_NO=np.ones_like(reference),
+            observations=names,
+            drafted_NO=_present(drafts, names),
+            reference_NO=_present(references, names),
+            known_NO=_table([[name in own for name in names] for own in within], names),
         )
 
     @classmethod
     def against_labels(
-        cls, drafts: Sequence[Sequence[Finding]], labels: Sequence[Mapping[str, Status | None]]
+        cls,
+        drafts: Sequence[Sequence[Finding]],
+        labels: Sequence[Mapping[str, Status | None]],
+        regions: Sequence[str] | None = None,
     ) -> FindingScores:
-        """Returns the statistics against the labels of the manifest; null and uncertain ones are left out."""
-        states = [[row.get(name) for name in OPENI_LABELS] for row in labels]
+        """Returns the statistics against the labels of the manifest; null and uncertain ones are left out.
+
+        Of chest radiographs ``OPENI_LABELS`` are scored, of other regions all that are labelled.
+        """
+        within = [labels_of(region) for region in regions or [CHEST_RADIOGRAPH] * len(labels)]
+        names = all_labels(regions or [CHEST_RADIOGRAPH])
+        states = [
+            [row.get(name) if name in own else None for name in names] for row, own in zip(labels, within, strict=True)
+        ]
         return cls(
             prefix="label",
-            observations=OPENI_LABELS,
-            drafted_NO=_present(drafts, OPENI_LABELS),
-            reference_NO=np.array([[s == Status.PRESENT for s in row] for row in states], dtype=bool),
-            known_NO=np.array([[s in (Status.PRESENT, Status.ABSENT) for s in row] for row in states], dtype=bool),
+            observations=names,
+            drafted_NO=_present(drafts, names),
+            reference_NO=_table([[s == Status.PRESENT for s in row] for row in states], names),
+            known_NO=_table([[s in (Status.PRESENT, Status.ABSENT) for s in row] for row in states], names),
         )
 
     def take(self, index: np.ndarray) -> FindingScores:
@@ -106,9 +157,10 @@ class FindingScores:
         drafted_NO, reference_NO = self.drafted_NO & self.known_NO, self.reference_NO & self.known_NO
         true_RO, drafted_RO, reference_RO = weights_RN @ true_NO, weights_RN @ drafted_NO, weights_RN @ reference_NO
         known_RO = weights_RN @ self.known_NO
-        five = [self.observations.index(name) for name in FIVE]
+        has_five = set(FIVE) <= set(self.observations)
+        five = [self.observations.index(name) for name in FIVE] if has_five else []
         scores: dict[str, np.ndarray] = {}
-        for suffix, chosen in (("micro", slice(None)), ("micro_5", five)):
+        for suffix, chosen in (("micro", slice(None)), ("micro_5", five))[: 1 + has_five]:
             sums = (counts[:, chosen].sum(axis=1) for counts in (true_RO, drafted_RO, reference_RO))
             for kind, values in zip(("precision", "recall", "f1"), _precision_recall_f1(*sums), strict=True):
                 scores[f"{self.prefix}_{kind}_{suffix}"] = values
@@ -118,7 +170,7 @@ class FindingScores:
         neither_RO = known_RO - drafted_RO - reference_RO + true_RO
         each["specificity"] = _divide(neither_RO, known_RO - reference_RO)
         each["npv"] = _divide(neither_RO, known_RO - drafted_RO)
-        for suffix, among in (("macro", range(len(self.observations))), ("macro_5", five)):
+        for suffix, among in (("macro", range(len(self.observations))), ("macro_5", five))[: 1 + has_five]:
             f1_RO = each["f1"][:, [o for o in among if positive_O[o]]]
             defined_RO = ~np.isnan(f1_RO)  # a resample may hold none of a rare observation
             scores[f"{self.prefix}_f1_{suffix}"] = _divide(np.nansum(f1_RO, axis=1), defined_RO.sum(axis=1))
@@ -221,7 +273,11 @@ class WrongDetails:
 
 def _present(reports: Sequence[Sequence[Finding]], observations: Sequence[str]) -> np.ndarray:
     named = [{f.observation for f in findings if f.status == Status.PRESENT} for findings in reports]
-    return np.array([[name in present for name in observations] for present in named], dtype=bool)
+    return _table([[name in present for name in observations] for present in named], observations)
+
+
+def _table(rows: Sequence[Sequence[bool]], names: Sequence[str]) -> np.ndarray:
+    return np.array(rows, dtype=bool).reshape(len(rows), len(names))
 
 
 def _precision_recall_f1(true: np.ndarray, drafted: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, ...]:

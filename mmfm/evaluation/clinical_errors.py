@@ -76,16 +76,19 @@ def clinical_errors(draft: Sections, reference: Reference) -> tuple[ClinicalErro
 
     Args:
         draft: the drafted text.
-        reference: the study's report, and what is known of a prior study.
+        reference: the study's report, its region, and what is known of a prior study. Of a region without a vocabulary
+            no error is looked for.
     """
-    return _errors(draft, reference.report, reference.prior_study_uid is not None)
+    if not reference.has_vocabulary:
+        return ()
+    return _errors(draft, reference.report, reference.prior_study_uid is not None, reference.region)
 
 
 @lru_cache(maxsize=1 << 13)  # what is scored is also written out and shown
-def _errors(draft: Sections, report: Sections, has_prior: bool) -> tuple[ClinicalError, ...]:
-    both = _Comparison(draft, report, has_prior)
+def _errors(draft: Sections, report: Sections, has_prior: bool, region: str) -> tuple[ClinicalError, ...]:
+    both = _Comparison(draft, report, has_prior, region)
     contradictions = _contradictions(list(dict.fromkeys(both.draft)))
-    errors = [*_first_of_each(dict.fromkeys([*both.errors(), *contradictions])), *_repeats(draft)]
+    errors = [*_first_of_each(dict.fromkeys([*both.errors(), *contradictions])), *_repeats(draft, region)]
     return tuple(sorted(errors, key=lambda error: _KINDS.index(error.kind)))
 
 
@@ -103,23 +106,27 @@ class ErrorRates:
 
     counts_NK: np.ndarray
     """float64, errors of each draft of each ``ErrorKind``."""
+    looked_N: np.ndarray
+    """bool, whether errors were looked for; the rest takes no part."""
 
     @classmethod
-    def of(cls, errors: Iterable[Sequence[ClinicalError]]) -> ErrorRates:
-        """Returns the counts of what ``clinical_errors`` found in each study."""
-        counts = [Counter(error.kind for error in each) for each in errors]
+    def of(cls, errors: Iterable[Sequence[ClinicalError] | None]) -> ErrorRates:
+        """Returns the counts of what ``clinical_errors`` found in each study; None where nobody looked."""
+        found = list(errors)
+        counts = [Counter(error.kind for error in each or ()) for each in found]
         counts_NK = np.array([[count[kind] for kind in _KINDS] for count in counts], dtype=float)
-        return cls(counts_NK=counts_NK.reshape(-1, len(_KINDS)))
+        looked_N = np.array([each is not None for each in found], dtype=bool)
+        return cls(counts_NK=counts_NK.reshape(-1, len(_KINDS)), looked_N=looked_N)
 
     def take(self, index: np.ndarray) -> ErrorRates:
         """Returns the counts of the studies at ``index``."""
-        return ErrorRates(counts_NK=self.counts_NK[index])
+        return ErrorRates(counts_NK=self.counts_NK[index], looked_N=self.looked_N[index])
 
     def scores(self, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         """Returns errors per report by kind and of all kinds, and the share of reports with any, each (R,)."""
-        if not len(self.counts_NK):
+        if not self.looked_N.any():
             return {}
-        drawn_R1 = weights_RN.sum(axis=1, keepdims=True)
+        drawn_R1 = (weights_RN @ self.looked_N)[:, None]
         rates_RK = weights_RN @ self._columns() / np.where(drawn_R1 > 0, drawn_R1, np.nan)
         return dict(zip(_SCORES, rates_RK.T, strict=True))
 
@@ -129,7 +136,7 @@ class ErrorRates:
 
     def counts(self) -> dict[str, tuple[int, int | None]]:
         """Returns of each score the number of studies, and of errors or of reports with any."""
-        N = len(self.counts_NK)
+        N = int(self.looked_N.sum())
         totals = self._columns().sum(axis=0)
         return {name: (N, int(total)) for name, total in zip(_SCORES, totals, strict=True)} if N else {}
 
@@ -180,6 +187,7 @@ class _Sentence:
     """A sentence as sets of words; ``finding words`` tell what it is about, without places and small words."""
 
     text: str
+    region: str
     tokens: tuple[str, ...]
     """Its words and what parts them, in singular."""
     words: tuple[str, ...]
@@ -207,7 +215,7 @@ class _Sentence:
 
     @cached_property
     def labels(self) -> tuple[Finding, ...]:
-        return label_report(self.text)
+        return label_report(self.text, region=self.region)
 
     @cached_property
     def compares(self) -> bool:
@@ -242,7 +250,7 @@ class _Sentence:
 
 
 @lru_cache(maxsize=2**16)
-def _sentence(text: str) -> _Sentence:
+def _sentence(text: str, region: str) -> _Sentence:
     number = _NUMBER.match(text)
     tokens: list[str] = []
     plain = text[number.end() if number else 0 :].lower().replace("n't", " not")
@@ -266,6 +274,7 @@ def _sentence(text: str) -> _Sentence:
         sides = tuple(_SIDES[w] for w in both if w in _SIDES)
     return _Sentence(
         text=text,
+        region=region,
         tokens=tuple(tokens),
         words=words,
         content=frozenset(content),
@@ -310,14 +319,14 @@ _CLAUSE = [[word] for word in ("the", "there", "a", "an", "it", "this", "with", 
 _CLAUSE_END = re.compile(r"(?<=;)\s+")
 
 
-def _sentences(sections: Sections) -> list[_Sentence]:
-    return [s for text in (sections.findings, sections.impression) if text for s in _sentences_of(text)]
+def _sentences(sections: Sections, region: str) -> list[_Sentence]:
+    return [s for text in (sections.findings, sections.impression) if text for s in _sentences_of(text, region)]
 
 
 @lru_cache(maxsize=1 << 14)  # a reference is compared with the drafts and with every control
-def _sentences_of(section: str) -> tuple[_Sentence, ...]:
+def _sentences_of(section: str, region: str) -> tuple[_Sentence, ...]:
     texts = (text for whole in split_sentences(section) for text in _CLAUSE_END.split(whole))
-    return tuple(sentence for sentence in map(_sentence, texts) if sentence.words)
+    return tuple(sentence for sentence in (_sentence(text, region) for text in texts) if sentence.words)
 
 
 def _names_prior(comparison: str | None) -> bool:
@@ -328,11 +337,13 @@ def _names_prior(comparison: str | None) -> bool:
 class _Comparison:
     """A draft beside its reference: which sentences are the same, which belong together, and what is left."""
 
-    def __init__(self, draft: Sections, report: Sections, has_prior: bool) -> None:
-        self.reference = _sentences(report)
+    def __init__(self, draft: Sections, report: Sections, has_prior: bool, region: str) -> None:
+        self.reference = _sentences(report, region)
         known = {s.words for s in self.reference}
         self.draft = [
-            part for d in _sentences(draft) for part in ([d] if d.words in known else _parted(d, self.reference))
+            part
+            for d in _sentences(draft, region)
+            for part in ([d] if d.words in known else _parted(d, self.reference))
         ]
         shared = Counter(s.words for s in self.draft) & Counter(s.words for s in self.reference)
         self.free_draft, self.free_reference = _without(self.draft, shared), _without(self.reference, shared)
@@ -483,10 +494,10 @@ def _parted(d: _Sentence, reference: list[_Sentence]) -> list[_Sentence]:
         text = r.text.rstrip(" .")
         rest = d.text.removeprefix(text).strip() if len(r.words) > 2 else d.text
         if rest != d.text and rest[:1].isupper():
-            return [_sentence(text), _sentence(rest)]
+            return [_sentence(text, d.region), _sentence(rest, d.region)]
         rest = d.text.removesuffix(r.text).strip()
         if len(r.words) > 2 and rest != d.text and rest and r.text[0].isupper():
-            return [_sentence(rest), r]
+            return [_sentence(rest, d.region), r]
     return [d]
 
 
@@ -623,11 +634,11 @@ def _contradictions(sentences: list[_Sentence]) -> list[ClinicalError]:
     return _once(errors)
 
 
-def _repeats(draft: Sections) -> list[ClinicalError]:
+def _repeats(draft: Sections, region: str) -> list[ClinicalError]:
     errors = []
     for section in (draft.findings, draft.impression):
         seen: set[tuple[str, ...]] = set()
-        for sentence in map(_sentence, split_sentences(section) if section else ()):
+        for sentence in (_sentence(text, region) for text in (split_sentences(section) if section else ())):
             if len(sentence.words) > 1 and sentence.words in seen:
                 errors.append(_error(ErrorKind.REPEAT, draft=sentence))
             seen.add(sentence.words)

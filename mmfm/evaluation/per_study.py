@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from mmfm.evaluation.clinical import FindingScores, WrongDetails
+from mmfm.evaluation.clinical import FindingScores, WrongDetails, label_text
 from mmfm.evaluation.clinical_errors import ErrorRates, clinical_errors
 from mmfm.evaluation.predictions import Prediction, have_text
 from mmfm.evaluation.probabilities import Probabilities
@@ -14,7 +14,6 @@ from mmfm.evaluation.references import Reference
 from mmfm.evaluation.resampling import Statistics
 from mmfm.evaluation.wording import Wording, text_of
 from mmfm.report import Finding, Sections, Status
-from mmfm.text import label_report
 
 FAMILIES = ("findings", "errors", "probabilities", "wording", "external")
 """Kinds of scores, which may be asked for alone."""
@@ -33,7 +32,8 @@ class Compared:
     texts: list[str]
     """Normalised, of ``sections``."""
     findings: list[tuple[Finding, ...]]
-    label: Callable[[str | None, str | None], tuple[Finding, ...]]
+    label: Callable[[str | None, str | None, str], tuple[Finding, ...]]
+    """Findings section, impression and region to what they state."""
 
     @classmethod
     def of(
@@ -45,16 +45,21 @@ class Compared:
         thresholds: Mapping[str, float] | None = None,
     ) -> Compared:
         """Returns the references, labelled and normalised."""
-        label = cache(label_report)  # a constant report is labelled once
+        label = cache(label_text)  # a constant report is labelled once
         return cls(
             references=tuple(references),
             sections=tuple(sections),
             families=tuple(families),
             thresholds=dict(thresholds or {}),
             texts=[text_of(reference.report, sections) for reference in references],
-            findings=[label(reference.report.findings, reference.report.impression) for reference in references],
+            findings=[label(r.report.findings, r.report.impression, r.region) for r in references],
             label=label,
         )
+
+    @property
+    def regions(self) -> list[str]:
+        """Of each study."""
+        return [reference.region for reference in self.references]
 
     def statistics(self, drafts: Sequence[Prediction | None]) -> list[Statistics]:
         """Returns what the drafts can be scored on: their text and their probabilities, where they have any.
@@ -65,16 +70,18 @@ class Compared:
         statistics: list[Statistics] = []
         if have_text(drafts):
             sections = [p.sections if p else Sections() for p in drafts]
-            found = [self.label(each.findings, each.impression) for each in sections]
+            pieces = zip(sections, self.regions, strict=True)
+            found = [self.label(each.findings, each.impression, region) for each, region in pieces]
             if "findings" in self.families:
                 statistics += [
-                    FindingScores.against_text(found, self.findings),
-                    FindingScores.against_labels(found, [r.labels for r in self.references]),
+                    FindingScores.against_text(found, self.findings, self.regions),
+                    FindingScores.against_labels(found, [r.labels for r in self.references], self.regions),
                     WrongDetails.of(found, self.findings),
                 ]
             if "errors" in self.families:
                 pairs = zip(sections, self.references, strict=True)
-                statistics.append(ErrorRates.of(clinical_errors(draft, reference) for draft, reference in pairs))
+                errors = [clinical_errors(draft, r) if r.has_vocabulary else None for draft, r in pairs]
+                statistics.append(ErrorRates.of(errors))
             if "wording" in self.families:
                 statistics.append(Wording.of([text_of(each, self.sections) for each in sections], self.texts))
         if "probabilities" in self.families:
@@ -84,8 +91,9 @@ class Compared:
 
     def present(self, drafts: Sequence[Prediction | None]) -> FindingScores:
         """Returns the present findings of the drafts against those of the reference texts."""
-        found = [self.label(p.findings, p.impression) if p else () for p in drafts]
-        return FindingScores.against_text(found, self.findings)
+        pairs = zip(drafts, self.regions, strict=True)
+        found = [self.label(p.findings, p.impression, region) if p else () for p, region in pairs]
+        return FindingScores.against_text(found, self.findings, self.regions)
 
     def probabilities(self, drafts: Sequence[Prediction | None]) -> Probabilities | None:
         """Returns the probabilities of the drafts against the labels; None where they have none."""

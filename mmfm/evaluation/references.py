@@ -5,7 +5,8 @@ References come from the split of a manifest, or from a file, one study a line:
     {"study_uid": "s1", "findings": "...", "impression": null, "labels": {"edema": "absent"}, "patient_id": "p1"}
 
 ``labels``, ``patient_id``, ``indication``, ``comparison``, ``prior_study_uid``, ``sex``, ``age`` (years), ``view``,
-``scanner`` and ``source`` may be left out. Messages name lines and counts, never a study or a patient.
+``scanner``, ``source`` and ``region`` (of ``mmfm.text.REGIONS``, or ``other``; ``chest_radiograph`` where it is not
+stated) may be left out. Messages name lines and counts, never a study or a patient.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mmfm.errors import ManifestError
 from mmfm.files import write_whole
 from mmfm.report import Sections, Status
+from mmfm.text import CHEST_RADIOGRAPH, REGIONS
 
 if TYPE_CHECKING:
     from mmfm.data.manifest import ManifestRow
@@ -34,7 +36,7 @@ GROUPINGS = ("sex", "age", "view", "scanner", "source")
 """By what studies can be told apart in subgroups."""
 
 _TEXTS = ("findings", "impression", "indication", "comparison")
-_NAMES = ("patient_id", "prior_study_uid", "sex", "view", "scanner", "source")
+_NAMES = ("patient_id", "prior_study_uid", "sex", "view", "scanner", "source", "region")
 _FIELDS = {"study_uid", "labels", "age", *_TEXTS, *_NAMES}
 
 _LONGEST = 300
@@ -57,6 +59,13 @@ class Reference:
     view: str | None = None
     scanner: str | None = None
     source: str | None = None
+    region: str = CHEST_RADIOGRAPH
+    """With whose words its texts are read; of a region without a vocabulary, they are scored by their wording alone."""
+
+    @property
+    def has_vocabulary(self) -> bool:
+        """Whether findings can be read from its texts."""
+        return self.region in REGIONS
 
     @property
     def patient(self) -> str:
@@ -86,6 +95,7 @@ class Reference:
             age=row.patient.age,
             view=", ".join(views) or None,
             source=row.source,
+            region=row.region,
         )
 
 
@@ -105,6 +115,7 @@ def write_references(references: Iterable[Reference], path: str | Path) -> None:
         values: dict[str, Any] = {"study_uid": reference.study_uid, "patient_id": reference.patient_id}
         values |= {name: getattr(reference.report, name) for name in _TEXTS}
         values |= {name: getattr(reference, name) for name in ("prior_study_uid", *GROUPINGS)}
+        values["region"] = None if reference.region == CHEST_RADIOGRAPH else reference.region
         values["labels"] = dict(reference.labels)
         kept = {n: v for n, v in values.items() if n in ("findings", "impression") or v not in (None, {})}
         lines.append(json.dumps(kept) + "\n")
@@ -160,6 +171,8 @@ def read_lines(
 
 
 def _reference(value: Any) -> Reference:
+    from mmfm.data.manifest import OTHER_REGION
+
     if not isinstance(value, dict):
         raise ValueError(f"a line of type {type(value).__name__}")
     # in this order: keys may be studies where a whole file is one object, and a message names no study
@@ -175,6 +188,9 @@ def _reference(value: Any) -> Reference:
     age = value.get("age")
     if age is not None and (type(age) not in (int, float) or not 0 <= age <= 150):
         raise ValueError("age: expected years, 0 to 150, or null")
+    region = value.get("region") or CHEST_RADIOGRAPH
+    if region not in (*REGIONS, OTHER_REGION):
+        raise ValueError(f"region: expected one of {', '.join((*REGIONS, OTHER_REGION))}")
     return Reference(
         study_uid=value["study_uid"],
         patient_id=value.get("patient_id") or None,
@@ -182,6 +198,7 @@ def _reference(value: Any) -> Reference:
         labels=_labels(value.get("labels") or {}),
         prior_study_uid=value.get("prior_study_uid"),
         **{name: value.get(name) for name in GROUPINGS},
+        region=region,
     )
 
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mmfm.evaluation.clinical import FindingScores
+from mmfm.evaluation.clinical import FindingScores, label_text
 from mmfm.evaluation.intervals import Estimate, patient_resamples, wilson_interval
 from mmfm.evaluation.predictions import Prediction
 from mmfm.evaluation.probabilities import Probabilities
 from mmfm.evaluation.references import Reference
-from mmfm.report import Finding, Side, Status
-from mmfm.text import label_report
+from mmfm.report import Finding, Sections, Side, Status
 
 SCORED = ("auroc_macro", "finding_f1_micro", "label_f1_micro")
 
@@ -98,7 +97,7 @@ def _compare(
 ) -> tuple[dict[str, Estimate], dict[str, Estimate], dict[str, Estimate]]:
     references = [reference for reference, _, _ in kept]
     before, after = [draft for _, draft, _ in kept], [draft for _, _, draft in kept]
-    found_before, found_after = _findings(before), _findings(after)
+    found_before, found_after = _findings(before, references), _findings(after, references)
     values, draws, counts = _scores(references, after, found_after, weights_RN)
     old_values, old_draws, _ = _scores(references, before, found_before, weights_RN)
     scores, changes = {}, {}
@@ -136,10 +135,10 @@ def _scores(
     weights_RN: np.ndarray,
 ) -> tuple[dict[str, float], dict[str, np.ndarray], dict[str, tuple[int, int | None]]]:
     """Returns value, bootstrap rounds and counts of each of ``SCORED`` that these studies allow."""
-    labels = [reference.labels for reference in references]
+    labels, regions = [r.labels for r in references], [r.region for r in references]
     statistics: list[FindingScores | Probabilities] = [
-        FindingScores.against_text(found, [label_report(r.report.findings, r.report.impression) for r in references]),
-        FindingScores.against_labels(found, labels),
+        FindingScores.against_text(found, _findings([r.report for r in references], references), regions),
+        FindingScores.against_labels(found, labels, regions),
     ]
     predicted = [draft.finding_probabilities for draft in drafts if draft.finding_probabilities]
     if predicted:
@@ -173,8 +172,10 @@ def _shares(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], weights_RN: np.n
     return estimates
 
 
-def _findings(drafts: Sequence[Prediction]) -> list[tuple[Finding, ...]]:
-    return [label_report(draft.findings, draft.impression) for draft in drafts]
+def _findings(
+    texts: Sequence[Prediction] | Sequence[Sections], references: Sequence[Reference]
+) -> list[tuple[Finding, ...]]:
+    return [label_text(t.findings, t.impression, r.region) for t, r in zip(texts, references, strict=True)]
 
 
 def _present(found: Sequence[Sequence[Finding]]) -> list[dict[str, Side | None]]:

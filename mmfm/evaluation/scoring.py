@@ -17,7 +17,7 @@ import numpy as np
 
 from mmfm.errors import ManifestError
 from mmfm.evaluation.calibration import calibration_scores
-from mmfm.evaluation.clinical import OPENI_LABELS
+from mmfm.evaluation.clinical import all_labels, all_observations
 from mmfm.evaluation.conformal import conformal_scores
 from mmfm.evaluation.controls import CEILING, CONTROLS, constant_report, nearest_neighbour, reference_text
 from mmfm.evaluation.curves import Curves
@@ -42,7 +42,6 @@ from mmfm.evaluation.scorecard import (
 from mmfm.evaluation.subgroups import Grouping, subgroup_scores
 from mmfm.evaluation.wording import normalise
 from mmfm.report import Status
-from mmfm.text import OBSERVATIONS
 
 CALIBRATION_ROUNDS = 200
 """Of the bootstrap: three sets of probabilities with a slope each are refitted in every round."""
@@ -305,12 +304,15 @@ def _untold(references: Sequence[Reference], groupings: Sequence[str]) -> dict[s
 
 def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict[str, str]:
     few = {}
+    if unread := sum(not reference.has_vocabulary for reference in compared.references):
+        why = f"{unread} of {len(compared.references)} studies are of a part of the body without a vocabulary"
+        few["findings and errors of some studies"] = f"{why}; their texts are scored by wording alone"
     if "findings" in compared.families:
         named = {f.observation for found in compared.findings for f in found if f.status is Status.PRESENT}
         labelled = {name for r in compared.references for name, state in r.labels.items() if state is Status.PRESENT}
-        if lacking := [name for name in OBSERVATIONS if name not in named]:
+        if lacking := [name for name in all_observations(compared.regions) if name not in named]:
             few["findings against the reference text"] = f"no reference names {', '.join(lacking)}"
-        if lacking := [name for name in OPENI_LABELS if name not in labelled]:
+        if lacking := [name for name in all_labels(compared.regions) if name not in labelled]:
             few["findings against the labels"] = f"no study is labelled present for {', '.join(lacking)}"
     if "probabilities" not in compared.families:
         return few

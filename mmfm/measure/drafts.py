@@ -21,11 +21,17 @@ from mmfm.study import Study
 T = TypeVar("T")
 
 
-def in_scope(checkpoint: Checkpoint, study: Study) -> StudyPixels | ScopeError:
-    """Returns the pictures of a study, or why the checkpoint drafts nothing from it: the rules of the ``Reporter``."""
+def in_scope(checkpoint: Checkpoint, study: Study, region: str) -> StudyPixels | ScopeError:
+    """Returns what a checkpoint reads of a study, or why it drafts nothing from it: the rules of the ``Reporter``.
+
+    Args:
+        checkpoint: whose scope decides.
+        study: with pixels at hand.
+        region: of the manifest, by which a volume is read.
+    """
     try:
         check_study(study, checkpoint.facts.scope, checkpoint=checkpoint.name)
-        pixels = checkpoint.processor.pixels(study)
+        pixels = checkpoint.processor.pixels(study, region=region)
         for place, picture in enumerate(pixels.pixels_SCHW, start=1):
             check_contrast(picture[0].numpy(), where=f"picture {place} of the study")
         return pixels

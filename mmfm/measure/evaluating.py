@@ -286,7 +286,7 @@ def _read(
     studies, read = [], []
     for row in track(rows, description="reading"):
         studies.append(manifest.study(row))
-        read.append(in_scope(opened, studies[-1]))
+        read.append(in_scope(opened, studies[-1], row.region))
     return studies, read
 
 

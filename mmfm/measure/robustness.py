@@ -60,7 +60,7 @@ def measure_robustness(
     found = []
     for change in _changes(checkpoint.facts.scope):
         read = [
-            in_scope(checkpoint, change.apply(manifest.study(row), generator))
+            in_scope(checkpoint, change.apply(manifest.study(row), generator), row.region)
             for row in track(some, description=change.name)
         ]
         inside = [(row, item) for row, item in zip(some, read, strict=True) if isinstance(item, StudyPixels)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongDetails
+from mmfm.evaluation.clinical import OPENI_LABELS, FindingScores, WrongDetails, label_text
 from mmfm.evaluation.intervals import patient_resamples, wilson_interval
 from mmfm.evaluation.resampling import Resampled
 from mmfm.report import Finding, Side, Status
@@ -134,3 +134,20 @@ def test_a_share_at_0_or_1_has_the_interval_of_as_many_findings():
         low, high = wilson_interval(value, trials)
         assert (found[name].value, found[name].low, found[name].high) == (value, round(low, 6), round(high, 6)), name
     assert found["finding_precision.mass"].low is None  # no draft names one
+
+
+def test_observations_take_part_in_the_studies_of_their_region() -> None:
+    found = [
+        label_text("There is a 12 mm lesion in the right hepatic lobe.", None, "abdomen"),
+        label_text("There is a small left pleural effusion.", None, "chest_radiograph"),
+        label_text("There is a small left pleural effusion.", None, "other"),
+    ]
+    scores = FindingScores.against_text(found, found, ["abdomen", "chest_radiograph", "other"])
+    known = {name: scores.known_NO[:, i].tolist() for i, name in enumerate(scores.observations)}
+    assert known["liver_lesion"] == [True, False, False]
+    assert known["edema"] == [False, True, False]
+    assert scores.counts()["finding_f1_micro"] == (2, 2)
+    only_volumes = FindingScores.against_text(found[:1], found[:1], ["abdomen"])
+    assert "finding_f1_micro_5" not in only_volumes.scores(np.ones((1, 1)))
+    nothing = FindingScores.against_text(found[2:], found[2:], ["other"])
+    assert nothing.scores(np.ones((1, 1))) == {}

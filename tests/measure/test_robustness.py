@@ -11,6 +11,7 @@ from mmfm.measure.drafts import draft_all, in_scope, predictions_of
 from mmfm.measure.robustness import alter_study, measure_robustness
 from mmfm.models import load_checkpoint
 from mmfm.models.processor import StudyPixels
+from mmfm.text import CHEST_RADIOGRAPH
 
 BY_NAME = {alteration.name: alteration for alteration in ALTERATIONS}
 UNTOUCHED = Alteration(name="none", amount="nothing", expected=SAME, alter=lambda picture, _: picture)
@@ -27,7 +28,7 @@ def manifest(tiny_manifest):
 
 
 def read(opened, study) -> StudyPixels:
-    found = in_scope(opened, study)
+    found = in_scope(opened, study, CHEST_RADIOGRAPH)
     assert isinstance(found, StudyPixels)
     return found
 
@@ -53,8 +54,9 @@ def test_a_mirrored_study_reaches_the_model_mirrored(opened, manifest):
 def test_noise_instead_of_a_picture_is_refused(opened, manifest):
     larger = replace(UNTOUCHED, alter=lambda picture, _: np.kron(picture, np.ones((4, 4))))
     study = alter_study(manifest.study(manifest.rows[0]), larger, np.random.default_rng(0))
-    assert isinstance(in_scope(opened, study), StudyPixels)
-    assert isinstance(in_scope(opened, alter_study(study, BY_NAME["even_noise"], np.random.default_rng(0))), ScopeError)
+    assert isinstance(in_scope(opened, study, CHEST_RADIOGRAPH), StudyPixels)
+    noise = alter_study(study, BY_NAME["even_noise"], np.random.default_rng(0))
+    assert isinstance(in_scope(opened, noise, CHEST_RADIOGRAPH), ScopeError)
 
 
 def test_the_panel_refuses_by_header_and_drafts_the_rest(opened, manifest):

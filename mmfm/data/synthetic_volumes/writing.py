@@ -118,7 +118,7 @@ def another_writing(drawn: DrawnVolume) -> Writing:
     return Writing(
         orientation=orientation,
         oblique_degrees=0.0 if tilted else round(rng.uniform(-15, 15), 1),
-        tilt_degrees=round(rng.choice((-1, 1)) * rng.uniform(6, 18), 1) if tilted else 0.0,
+        tilt_degrees=round(float(rng.choice((-1, 1)) * rng.uniform(6, 18)), 1) if tilted else 0.0,
         spacing=(between, within, within),
         reverse=True,
     )
