@@ -535,7 +535,10 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
     for source in experiment.data.drawn:
         first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
         for number in range(source.count):
-            (train if number < first_apart else apart).append((source, number))
+            if number < first_apart:
+                train.append((source, number))
+            else:
+                apart.append((replace(source, share=None), number))
 
     def process(drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None) -> Inputs:
         return processor.drawn(drawn, report, None if rng is None else Jitter.draw(rng))
