@@ -16,9 +16,9 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=240),
-            Drawn(region="abdomen", count=200),
-            Drawn(region="head", count=160, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=300, share=0.4),
+            Drawn(region="abdomen", count=240, share=0.5),
+            Drawn(region="head", count=200, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         measured_on=("medpix2",),
         batch_size=3,

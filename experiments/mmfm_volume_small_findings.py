@@ -19,9 +19,9 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=240),
-            Drawn(region="abdomen", count=200),
-            Drawn(region="head", count=160, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=300, share=0.4),
+            Drawn(region="abdomen", count=240, share=0.5),
+            Drawn(region="head", count=200, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         min_code_studies=20,
         measured_on=("medpix2",),
@@ -44,7 +44,7 @@ experiment = Experiment(
         ),
         report_weight=0.0,
     ),
-    trainer=Trainer(max_epochs=6),
+    trainer=Trainer(max_epochs=4),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, first part: findings and lesions",
     license="MedPix terms (non-commercial, attribution): research only",

@@ -535,7 +535,10 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
     for source in experiment.data.drawn:
         first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
         for number in range(source.count):
-            (train if number < first_apart else apart).append((source, number))
+            if number < first_apart:
+                train.append((source, number))
+            else:
+                apart.append((replace(source, share=None), number))
 
     process = partial(_laid, processor)  # no closure: workers get it pickled where they are not forked
     folder = Path(experiment.data.drawn_folder)

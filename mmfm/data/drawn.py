@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from mmfm.batch import Inputs
 from mmfm.data.seeds import study_seed
-from mmfm.data.synthetic_volumes import ANATOMIES, draw_volume, drawing
+from mmfm.data.synthetic_volumes import ANATOMIES, DRAWN, draw_volume, drawing
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
 from mmfm.data.synthetic_volumes.wording import write_report
 from mmfm.files import sha256_of
@@ -54,6 +54,8 @@ PLACES = (
     Place(location="brainstem"),
 )  # fmt: skip
 """Where the lesions of drawn volumes are; a left middle lobe is that of a mirror twin."""
+SHARE_STREAM = 2_000
+"""Of random numbers, beside those that ``draw_volume`` draws from the same seed."""
 TOKENIZER_VOLUMES = 60
 """Of a source, whose reports a tokenizer learns from: their words repeat."""
 _IMAGE = "image "
@@ -67,8 +69,11 @@ class Drawn:
     count: int
     seed: int = 0
     """Another seed, other patients."""
-    spacing_mm: tuple[float, float, float] = (2.0, 2.0, 2.0)
+    spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
     """Between slices, rows and columns: that of the recipe of the region."""
+    share: float | None = None
+    """P of each observation to be present, so that a volume teaches more than patients as they come would; ``None``
+    draws them as they come. Volumes set apart are always drawn as they come."""
 
 
 class DrawnDataset(Dataset[Inputs]):
@@ -132,10 +137,11 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
     """Returns volume ``number`` of a source, drawn where ``folder`` does not hold it yet; in whole HU or units."""
     seed = study_seed(source.seed, "train", number // 2, region=source.region)
     mirror = bool(number % 2)
-    known = [source.region, source.spacing_mm, seed, mirror, _code(source.region)]
+    findings = _findings(source, seed)
+    known = [source.region, source.spacing_mm, seed, mirror, findings, _code(source.region)]
     place = folder / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.safetensors"
     if not place.is_file():
-        _write(draw_volume(source.region, seed, spacing=source.spacing_mm, mirror=mirror), place)
+        _write(draw_volume(source.region, seed, spacing=source.spacing_mm, findings=findings, mirror=mirror), place)
     with safe_open(place, framework="np") as opened:
         truth = json.loads(opened.metadata()["truth"])
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
@@ -150,6 +156,13 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
         findings=tuple(from_json(Finding, finding) for finding in truth["findings"]),
         labels={name: Status(status) for name, status in truth["labels"].items()},
     )
+
+
+def _findings(source: Drawn, seed: int) -> tuple[str, ...] | None:
+    if source.share is None:
+        return None
+    chosen = np.random.default_rng([seed, SHARE_STREAM]).random(len(DRAWN[source.region])) < source.share
+    return tuple(name for name, wanted in zip(DRAWN[source.region], chosen, strict=True) if wanted)
 
 
 def _write(drawn: DrawnVolume, place: Path) -> None:

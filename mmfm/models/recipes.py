@@ -71,8 +71,8 @@ class Recipe:
 
 _WINDOWS = ("lung", "mediastinum", "bone", "liver")
 RECIPES = (
-    Recipe(region="chest_ct", modality="CT", channels=_WINDOWS, spacing_mm=(2.0, 2.0, 2.0), shape=(160, 128, 176)),
-    Recipe(region="abdomen", modality="CT", channels=_WINDOWS, spacing_mm=(2.0, 2.0, 2.0), shape=(160, 128, 176)),
+    Recipe(region="chest_ct", modality="CT", channels=_WINDOWS, spacing_mm=(2.5, 2.5, 2.5), shape=(144, 112, 144)),
+    Recipe(region="abdomen", modality="CT", channels=_WINDOWS, spacing_mm=(2.5, 2.5, 2.5), shape=(144, 112, 144)),
     Recipe(
         region="head",
         modality="MR",
