@@ -175,7 +175,8 @@ def _shares(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], weights_RN: np.n
 def _findings(
     texts: Sequence[Prediction] | Sequence[Sections], references: Sequence[Reference]
 ) -> list[tuple[Finding, ...]]:
-    return [label_text(t.findings, t.impression, r.region) for t, r in zip(texts, references, strict=True)]
+    regions = [reference.region for reference in references]
+    return [label_text(t.findings, t.impression, region) for t, region in zip(texts, regions, strict=True)]
 
 
 def _present(found: Sequence[Sequence[Finding]]) -> list[dict[str, Side | None]]:

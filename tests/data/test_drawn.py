@@ -22,11 +22,13 @@ def folder(tmp_path_factory):
 def _made(drawn, report, rng):
     """Stands for the processor: keeps what it was given, as a study_uid that tells them apart."""
     empty = torch.zeros(0)
+    tensors = ("pixels_SCHW", "views_S", "input_ids_T", "labels_T", "states_O", "sides_O2", "severity_O", "codes_K")
     word = "straight" if rng is None else f"{rng.random():.12f}"
     return Inputs(
-        study_uid=f"{drawn.seed} {float(drawn.affine[0, 3])} {word} {report.findings}", region=drawn.region, pixels_SCHW=empty,
-        views_S=empty, input_ids_T=empty, labels_T=empty, states_O=empty, sides_O2=empty, severity_O=empty, codes_K=empty,
-    )  # fmt: skip
+        study_uid=f"{drawn.seed} {float(drawn.affine[0, 3])} {word} {report.findings}",
+        region=drawn.region,
+        **dict.fromkeys(tensors, empty),
+    )
 
 
 def _same(one, other):

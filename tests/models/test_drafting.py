@@ -281,7 +281,8 @@ def _places(region, name):
     }.get(name)
     if parts is None:
         wanted = ("upper lobe", "middle lobe", "lower lobe") if region == "chest_ct" else (
-            "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "cerebellum", "brainstem",
+            "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "cerebellum",
+            "brainstem",
         )  # fmt: skip
         parts = wanted
     return [(p.laterality, p.location) for p in PLACES if p.location in parts]

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ def found():
         num_fine=4, num_coarse=4, observations=NAMES, lesions=NAMES, masks=(), num_places=2, dropout=0.0
     )
 
-    def find(slabs, *, log_mm=np.log(10.0), points=None, place=0):
+    def find(slabs, *, log_mm=math.log(10.0), points=None, place=0):
         with torch.no_grad():
             heads.detail[-1].weight.zero_()
             heads.detail[-1].bias.copy_(torch.tensor([log_mm, 0, 0, 0, *(5.0 * (i == place) for i in (0, 1))]))
@@ -39,7 +40,7 @@ def found():
                     present_NO=empty,
                     sides_NO2=empty,
                     severity_NOG=empty,
-                )  # fmt: skip
+                )
             )
             affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, 30], [2.0, 0, 0, feet], [0, 0, 0, 1]])
             affines.append(affine)

@@ -203,7 +203,7 @@ def test_states_grades_and_codes_of_a_volume(volume_processor, drawn_abdomen):
 
 
 def test_a_region_without_a_recipe_is_out_of_scope(volume_processor, tiny_processor):
-    with pytest.raises(ScopeError, match="volume of abdomen, head.*chest_ct"):
+    with pytest.raises(ScopeError, match=r"volume of abdomen, head.*chest_ct"):
         volume_processor.recipe("chest_ct")
     with pytest.raises(ScopeError, match="pictures of one frame"):
         tiny_processor.recipe("chest_ct")

@@ -20,7 +20,7 @@ CT = Recipe(
 MR = Recipe(region="head", modality="MR", channels=("T1", "T2"), spacing_mm=(8.0,) * 3, shape=(24, 28, 26), max_slabs=1)
 MIDDLE = np.array([12.0, -30.0, 140.0])
 """Of the patient, LPS mm."""
-MARK = MIDDLE + [44.0, 10.0, -38.0]
+MARK = MIDDLE + np.array([44.0, 10.0, -38.0])
 """Of something bright in the patient's left."""
 
 
