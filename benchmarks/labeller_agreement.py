@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from mmfm.report import Finding, Side, Status
-from mmfm.text import OBSERVATIONS, certainty_of, label_report
+from mmfm.text import OBSERVATIONS, label_report
+from mmfm.text.certainty import certainty_of
 from mmfm.text.labeller import words_of
 
 MARK = "<!-- everything below is written by benchmarks/labeller_agreement.py -->"

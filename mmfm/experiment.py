@@ -60,10 +60,11 @@ from mmfm.models.checkpoint import (
 )
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
+from mmfm.models.encoder3d import Encoder3D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
 from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import Processor
-from mmfm.models.recipes import RECIPES, Jitter
+from mmfm.models.recipes import RECIPES, Jitter, Recipe
 from mmfm.models.vlm import VLM, Encoded
 from mmfm.report import NOTICE, Lesion, Sections, Status
 from mmfm.text import REGIONS, observations
@@ -78,6 +79,8 @@ LEAST_LESION_POINT = 4 / 64
 """Peaks below it are not weighed as lesions."""
 MOST_FALSE_LESIONS = 0.05
 """Of one observation in a volume, at its operating point: of the three or four that a region counts, 0.2 together."""
+TINY_MM = 8.0
+"""Between the voxels of volumes in ``Experiment.tiny``."""
 MIN_AUROC = 0.75
 """Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
 F1 is to state the finding always."""
@@ -109,6 +112,8 @@ class Data:
     """Volumes that are drawn for training, beside the studies of ``train``."""
     drawn_folder: str = "runs/drawn"
     """Keeps them once they are drawn, about 10 MB a volume."""
+    recipes: tuple[Recipe, ...] = RECIPES
+    """How volumes are read, where the model has a ``volume_encoder``. With ``init_from``, its recipes are kept."""
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
@@ -168,14 +173,29 @@ class Experiment:
             )  # fmt: skip
 
     def tiny(self, manifest: Path) -> Experiment:
-        """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps."""
+        """Returns the same recipe with random two-layer weights, the studies of ``manifest`` and two CPU steps.
+
+        Where volumes are drawn, it is a patient of each source and the mirror twin, on grids that are as large in mm
+        and have few voxels.
+        """
         kind = self.model.connector.kind if self.model is not None else "mlp"
         return replace(
             self,
-            data=replace(self.data, train=(Source(name=str(manifest)),), batch_size=2, num_workers=0, measured_on=()),
+            data=replace(
+                self.data,
+                train=(Source(name=str(manifest)),),
+                drawn=tuple(replace(source, count=2, spacing_mm=(TINY_MM,) * 3) for source in self.data.drawn),
+                drawn_folder=str(manifest.parent / "drawn"),
+                recipes=tuple(recipe.coarser(TINY_MM) for recipe in self.data.recipes),
+                batch_size=2,
+                num_workers=0,
+                measured_on=(),
+            ),
             model=VLM.Config(
                 encoder=Encoder2D.Config(name="test_efficientnet", image_size=64, weights=None),
                 connector=Connector.Config(kind=kind, num_tokens=4),
+                volume_encoder=Encoder3D.Config(width=8) if self.data.drawn else None,
+                tokens_per_slab=8,
                 language=LanguageModelConfig(
                     name=SCRATCH, hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512
                 ),
@@ -491,7 +511,7 @@ def _build(
         Processor.Config(
             image_size=0 if config.encoder is None else config.encoder.image_size,
             tokens_per_image=0 if config.encoder is None else config.connector.num_tokens,
-            recipes=RECIPES if volumes else (),
+            recipes=experiment.data.recipes if volumes else (),
             tokens_per_slab=config.tokens_per_slab if volumes else 0,
             max_length=config.language.max_length,
             prompt=experiment.data.prompt,

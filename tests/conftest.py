@@ -53,7 +53,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         language=LanguageModelConfig(hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512),
     )
     tokenizer = config.language.build_tokenizer(["Findings: There is a left pleural effusion.\nImpression: Effusion."])
-    model = config.build(tokenizer, num_observations=len(observations))
+    processor = Processor(Processor.Config(image_size=64, tokens_per_image=4, observations=observations), tokenizer)
+    model = config.build(processor)
     with torch.no_grad():
         table = model.language.get_input_embeddings().weight
         table[:, 0] = 5
@@ -63,7 +64,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         model=model,
         config=config,
-        processor=Processor(Processor.Config(image_size=64, tokens_per_image=4, observations=observations), tokenizer),
+        processor=processor,
         facts=Facts(
             operating_points={"pleural_effusion": 0.0, "cardiomegaly": 1.0},
             sensitivity={"cardiomegaly": Sensitivity(value=0.95, positives=32)},

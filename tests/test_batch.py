@@ -3,12 +3,13 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from mmfm.batch import IGNORE_INDEX, Batch
+from mmfm.batch import IGNORE_INDEX, Batch, VolumeInputs
 
 
 def batch(B: int = 2, S: int = 2, T: int = 6, O: int = 3) -> Batch:
     return Batch(
         study_uids=tuple(str(b) for b in range(B)),
+        regions=("chest_radiograph",) * B,
         pixels_BSCHW=torch.zeros(B, S, 3, 8, 8),
         image_mask_BS=torch.ones(B, S, dtype=torch.bool),
         views_BS=torch.zeros(B, S, dtype=torch.int64),
@@ -17,7 +18,10 @@ def batch(B: int = 2, S: int = 2, T: int = 6, O: int = 3) -> Batch:
         labels_BT=torch.full((B, T), IGNORE_INDEX),
         states_BO=torch.zeros(B, O),
         sides_BO2=torch.zeros(B, O, 2),
+        severity_BO=torch.full((B, O), float("nan")),
         codes_BK=torch.zeros(B, 0),
+        volumes=(VolumeInputs(pixels_CDHW=torch.zeros(1, 2, 2, 2), affine_44=torch.eye(4)),),
+        volume_study_N=torch.tensor([B - 1]),
     )
 
 
@@ -38,6 +42,8 @@ def test_ignored_labels_carry_no_loss():
         ("attention_mask_BT", torch.ones(1, 6, dtype=torch.bool)),
         ("states_BO", torch.zeros(3, 3)),
         ("sides_BO2", torch.zeros(2, 3, 1)),
+        ("severity_BO", torch.zeros(2, 2)),
+        ("volume_study_N", torch.zeros(2, dtype=torch.int64)),
     ],
 )
 def test_shapes_that_disagree_are_refused_by_name(name, tensor):
@@ -53,4 +59,8 @@ def test_every_row_has_a_study_uid():
 def test_moving_moves_every_tensor_and_keeps_the_uids():
     moved = batch().to("meta")
     assert moved.study_uids == ("0", "1")
-    assert {getattr(moved, f.name).device.type for f in fields(moved) if f.name != "study_uids"} == {"meta"}
+    assert moved.regions == ("chest_radiograph",) * 2
+    tensors = [getattr(moved, f.name) for f in fields(moved) if isinstance(getattr(moved, f.name), torch.Tensor)]
+    assert len(tensors) == len(fields(moved)) - 3 and {tensor.device.type for tensor in tensors} == {"meta"}
+    (slab,) = moved.volumes
+    assert slab.pixels_CDHW.device.type == "meta" and slab.affine_44.device.type == "cpu"

@@ -20,7 +20,8 @@ from mmfm.errors import ManifestError
 from mmfm.io import read
 from mmfm.report import SECTION_NAMES, Sections
 from mmfm.study import Study
-from mmfm.text import label_report, states, without_comparisons
+from mmfm.text import label_report, states
+from mmfm.text.sections import without_comparisons
 
 
 def row(study: Study, report: dict[str, str], series: tuple[ManifestSeries, ...]) -> ManifestRow:

@@ -32,7 +32,8 @@ from mmfm.data.preparing import (
 from mmfm.errors import ManifestError
 from mmfm.report import Sections, Status
 from mmfm.study import ViewPosition
-from mmfm.text import label_report, split_sections, states
+from mmfm.text import label_report, states
+from mmfm.text.sections import split_sections
 
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 

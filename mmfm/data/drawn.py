@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from mmfm.batch import Inputs
 from mmfm.data import synthetic_volumes
+from mmfm.data.seeds import study_seed
 from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
 from mmfm.data.synthetic_volumes.wording import write_report
@@ -53,10 +54,6 @@ PLACES = (
     Place(location="brainstem"),
 )  # fmt: skip
 """Where the lesions of drawn volumes are; a left middle lobe is that of a mirror twin."""
-FIRST_SEED = 1 << 40
-"""Where the seeds of volumes drawn here begin: far above those of ``datasets/synthetic``, so that none is in both."""
-MOST = 1 << 20
-"""Volumes of one region and seed."""
 TOKENIZER_VOLUMES = 60
 """Of a source, whose reports a tokenizer learns from: their words repeat."""
 _IMAGE = "image "
@@ -121,7 +118,9 @@ def drawn_texts(sources: Sequence[Drawn]) -> list[str]:
     for source in sources:
         for number in range(min(source.count, TOKENIZER_VOLUMES)):
             rng = np.random.default_rng(number)
-            drawn = draw_volume(source.region, FIRST_SEED + source.seed * MOST + number, spacing=(8.0, 8.0, 8.0))
+            drawn = draw_volume(
+                source.region, study_seed(source.seed, "train", number, region=source.region), spacing=(8.0, 8.0, 8.0)
+            )
             for _ in range(8):
                 report, _ = write_report(drawn, rng)
                 texts += [report.indication or "", report.findings or "", report.impression or ""]
@@ -130,7 +129,7 @@ def drawn_texts(sources: Sequence[Drawn]) -> list[str]:
 
 def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
     """Returns volume ``number`` of a source, drawn where ``folder`` does not hold it yet; in whole HU or units."""
-    seed = FIRST_SEED + source.seed * MOST + number // 2
+    seed = study_seed(source.seed, "train", number // 2, region=source.region)
     mirror = bool(number % 2)
     known = [source.region, source.spacing_mm, seed, mirror, _code()]
     place = folder / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.safetensors"

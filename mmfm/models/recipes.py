@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,6 +62,11 @@ class Recipe:
     def series(self) -> tuple[str, ...]:
         """Series that it asks a study for: ``CT``, or its sequences."""
         return ("CT",) if self.modality == "CT" else self.channels
+
+    def coarser(self, mm: float) -> Recipe:
+        """Returns the recipe with the same grid in mm, of voxels of ``mm`` along every axis."""
+        slices, rows, columns = (math.ceil(n * s / mm) for n, s in zip(self.shape, self.spacing_mm, strict=True))
+        return replace(self, spacing_mm=(mm, mm, mm), shape=(slices, rows, columns))
 
 
 _WINDOWS = ("lung", "mediastinum", "bone", "liver")

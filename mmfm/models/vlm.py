@@ -189,7 +189,7 @@ class VLM(nn.Module):
             lateral_N=present_BO.new_zeros(0),
             sided_B=torch.ones(count, dtype=torch.bool, device=present_BO.device),
             views_N=study_N.new_zeros(0),
-            codes_BK=present_BO.new_zeros(count, 0),
+            codes_BK=present_BO.new_zeros(count, self.num_codes),
         )
         return Encoded(
             tokens_VE=torch.cat(tokens),

@@ -78,11 +78,12 @@ class VolumeHeads(nn.Module):
         # Patch by patch: the features have seen their neighbourhood, and wider layers here would cost what they did.
         self.mix = nn.Sequential(nn.Conv3d(num_fine + CONTEXT + 3, HIDDEN, 1), nn.ReLU())
         self.dense = nn.Conv3d(HIDDEN, self.num_lesions + self.num_masks, 1)
-        self.detail = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 4 + num_places))
+        last = nn.Linear(HIDDEN, 4 + num_places)
+        self.detail = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), last)
         with torch.no_grad():
             assert self.dense.bias is not None
             self.dense.bias.fill_(RARE)
-            self.detail[-1].bias[0] = math.log(10.0)
+            last.bias[0] = math.log(10.0)
         count = len(observations)
         self.dropout = nn.Dropout(dropout)
         self.present = nn.Linear(2 * num_coarse, count)

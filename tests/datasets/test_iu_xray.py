@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from mmfm.data.manifest import LABEL_NAMES, check_manifest, read_manifest
+from mmfm.data.manifest import NORMAL, check_manifest, read_manifest
 from mmfm.errors import ManifestError
 from mmfm.report import Status
 from mmfm.study import ViewPosition
@@ -95,7 +95,7 @@ def test_a_source_becomes_a_manifest(tmp_path, prepare, write, jpeg, capsys):
 def test_the_coding_of_open_i_wins_over_the_labeller(tmp_path, prepare, write):
     prepare.prepare(write(labels=[{"uid": "7", "Edema": 1}]), tmp_path / "out", expect=False)
     first, second, _ = read_manifest(tmp_path / "out" / "manifest.jsonl").rows
-    assert set(first.labels) == set(LABEL_NAMES)
+    assert set(first.labels) == {*OBSERVATIONS, NORMAL}
     assert first.labels["edema"] is Status.PRESENT
     assert first.labels["pleural_effusion"] is Status.ABSENT, "0 is absent, although the text has a small effusion"
     assert first.labels["normal"] is Status.ABSENT

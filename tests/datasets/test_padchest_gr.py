@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfm.data.manifest import LABEL_NAMES, check_manifest, read_manifest
+from mmfm.data.manifest import NORMAL, check_manifest, read_manifest
 from mmfm.errors import ManifestError
 from mmfm.report import Status
 from mmfm.study import Sex, ViewPosition
@@ -179,7 +179,7 @@ def test_a_source_becomes_a_manifest(tmp_path, prepare, write, capsys):
 def test_the_labels_of_people_win_and_the_rest_stays_a_code(tmp_path, prepare, write):
     prepare.prepare(write(), tmp_path / "out", expect=False)
     first, second, third = read_manifest(tmp_path / "out" / "manifest.jsonl").rows
-    assert set(first.labels) == set(LABEL_NAMES)
+    assert set(first.labels) == {*OBSERVATIONS, NORMAL}
     assert first.labels["pleural_effusion"] is Status.PRESENT
     assert first.labels["support_devices"] is Status.PRESENT, "NSG tube, which the sentence does not name"
     assert first.labels["pneumothorax"] is Status.ABSENT

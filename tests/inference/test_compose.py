@@ -20,6 +20,8 @@ def make_draft(findings, impression=None, *, finished=True, probabilities=None):
         study_uid="1.2",
         probabilities=LOW | (probabilities or {}),
         decisions=(),
+        region="chest_radiograph",
+        kind=None,
         views=("frontal",),
         findings=findings,
         impression=impression,

@@ -33,7 +33,7 @@ def tiny_processor(tiny_config: VLM.Config) -> Processor:
 @pytest.fixture
 def tiny_model(tiny_config: VLM.Config, tiny_processor: Processor) -> VLM:
     torch.manual_seed(0)
-    return tiny_config.build(tiny_processor.tokenizer, num_observations=len(OBSERVATIONS)).eval()
+    return tiny_config.build(tiny_processor).eval()
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from mmfm.study import Study
 def _example(study: Study) -> Example:
     effusion = Finding(observation="pleural_effusion", status=Status.PRESENT, laterality=Side.LEFT)
     return Example(
+        study_uid=study.study_uid,
         study=study,
+        region="chest_radiograph",
         indication="cough XXXX",
         target=Sections(findings="Small left pleural effusion.", impression="Effusion."),
         target_findings=(effusion,),

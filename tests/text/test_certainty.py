@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mmfm.report import Status
-from mmfm.text import certainty_of
+from mmfm.text.certainty import certainty_of
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mmfm.report import Finding, Side, Status
-from mmfm.text import OBSERVATIONS, label_report, no_finding, states
-from mmfm.text.labeller import label_sentences
+from mmfm.text import OBSERVATIONS, label_report, states
+from mmfm.text.labeller import label_sentences, no_finding
 
 IU_XRAY = Path(__file__).parents[3] / "shared" / "data" / "iu_xray"
 PRESENT, ABSENT, UNCERTAIN = Status.PRESENT, Status.ABSENT, Status.UNCERTAIN

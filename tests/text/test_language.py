@@ -8,16 +8,10 @@ import pytest
 
 from mmfm.errors import ConfigError
 from mmfm.report import Side, Status
-from mmfm.text import (
-    certainty_of,
-    compares_with_prior,
-    label_report,
-    phrases,
-    split_sections,
-    split_sentences,
-    without_comparisons,
-)
+from mmfm.text import compares_with_prior, label_report, phrases, split_sentences
+from mmfm.text.certainty import certainty_of
 from mmfm.text.labeller import label_sentences
+from mmfm.text.sections import split_sections, without_comparisons
 
 GERMAN = {
     "chest_radiograph": """

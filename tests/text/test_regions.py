@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mmfm.errors import ConfigError
 from mmfm.report import Finding, Measurement, Side, Status
-from mmfm.text import REGIONS, describe, label_report, mentions, no_finding, observations, states
+from mmfm.text import REGIONS, describe, label_report, mentions, observations, states
+from mmfm.text.labeller import no_finding
 from mmfm.text.phrases import spellings, vocabulary
 
 VOLUMES = ("chest_ct", "abdomen", "head")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmfm.text import compares_with_prior, split_sections, split_sentences, without_comparisons
+from mmfm.text import compares_with_prior, split_sentences
+from mmfm.text.sections import split_sections, without_comparisons
 
 
 def test_headings_in_any_case_split_a_report() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfm.report import Finding, Side, Status
-from mmfm.text import OBSERVATIONS, describe, label_report, no_finding
+from mmfm.text import OBSERVATIONS, describe, label_report
+from mmfm.text.labeller import no_finding
 from mmfm.text.phrases import vocabulary
 
 MIDLINE = {"cardiomegaly", "enlarged_cardiomediastinum"}

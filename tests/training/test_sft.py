@@ -23,7 +23,7 @@ def parts(tiny_checkpoint: Path, tiny_manifest: Path) -> tuple[VLM, Processor, l
 
 def _task(parts, **changes):
     model, processor, _ = parts
-    return SFTConfig(**changes).build(model, seed=0, observations=processor.config.observations)
+    return SFTConfig(**changes).build(model, seed=0, names=processor.config)
 
 
 def test_every_part_of_the_loss_teaches_something(parts):

@@ -8,6 +8,8 @@ write_dicom(drawn, Path("sample"))
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mmfm.data.synthetic_volumes import abdomen, chest, head
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
 from mmfm.data.synthetic_volumes.wording import write_report
@@ -45,6 +47,8 @@ def draw_volume(
         seed: everything follows from it.
         spacing: (slice, row, column) mm; another one shows the same patient.
         findings: exactly these observations; ``None`` draws them: about 30 % are normal, others have one to three.
-        mirror: the same patient with left and right exchanged, organs included.
+        mirror: the same patient with left and right exchanged, organs included: ``-mirrored`` in the Patient ID.
     """
-    return _ANATOMIES[region].draw(seed, spacing=spacing, findings=findings, mirror=mirror)
+    drawn = _ANATOMIES[region].draw(seed, spacing=spacing, findings=findings, mirror=mirror)
+    patient_id = f"synthetic-{region}-{seed}{'-mirrored' if mirror else ''}"
+    return replace(drawn, patient=replace(drawn.patient, patient_id=patient_id))

@@ -1105,4 +1105,5 @@ def draw(
         segments=tuple(segments),
         findings=truth,
         labels={name: Status.PRESENT if name in present else Status.ABSENT for name in DRAWN},
+        contrast=None if body.phase == "none" else body.phase,
     )

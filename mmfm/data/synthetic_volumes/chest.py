@@ -1294,6 +1294,7 @@ def _drawn(seed: int, canvas: Canvas, body: Body, plan: Plan, marks: list[Mark],
         segments=tuple(segments),
         findings=tuple(findings.values()),
         labels=_labels(findings),
+        contrast="arterial" if body.enhancement else None,
     )
 
 

@@ -46,3 +46,5 @@ class DrawnVolume:
     with ``count``, and the largest diameter as ``measurement`` in mm."""
     labels: dict[str, Status]
     """Of every observation that the anatomy can draw, and of those that it never shows."""
+    contrast: str | None = None
+    """Phase of the intravenous contrast agent of a CT, ``arterial`` or ``portal``; ``None`` without one, and of MR."""

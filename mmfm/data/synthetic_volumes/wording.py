@@ -47,23 +47,21 @@ _INDICATIONS = {
         "Follow-up.",
     ),
 }
-_TECHNIQUES = {
-    "chest_ct": (
-        "CT of the chest without intravenous contrast.",
-        "Noncontrast CT of the chest.",
-        "Axial CT images of the chest were obtained without intravenous contrast.",
-    ),
-    "abdomen": (
-        "CT of the abdomen with intravenous contrast in the portal venous phase.",
-        "Contrast-enhanced CT of the abdomen, portal venous phase.",
-        "Axial CT images of the abdomen were obtained with intravenous contrast.",
-    ),
-    "head": (
-        "MRI of the brain without contrast: T1, T2, FLAIR and diffusion-weighted images.",
-        "Noncontrast MRI of the brain with T1, T2, FLAIR and DWI sequences.",
-        "Multisequence MRI of the head without contrast, including T1, T2, FLAIR and DWI.",
-    ),
+_TECHNIQUES = (
+    "CT of the {part} {contrast}.",
+    "Axial CT images of the {part} were obtained {contrast}.",
+    "Helical CT of the {part} {contrast}.",
+)
+_CONTRAST = {
+    None: "without intravenous contrast",
+    "arterial": "with intravenous contrast in the arterial phase",
+    "portal": "with intravenous contrast in the portal venous phase",
 }
+_HEAD_TECHNIQUES = (
+    "MRI of the brain without contrast: T1, T2, FLAIR and diffusion-weighted images.",
+    "Noncontrast MRI of the brain with T1, T2, FLAIR and DWI sequences.",
+    "Multisequence MRI of the head without contrast, including T1, T2, FLAIR and DWI.",
+)
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DESCRIBED = 3
 """Lesions of a finding that have their own place and size in the report; further ones are summed."""
@@ -82,9 +80,11 @@ def write_report(drawn: DrawnVolume, rng: np.random.Generator) -> tuple[Sections
     """
     report = _Writer(drawn, rng)
     {"chest_ct": _chest, "abdomen": _abdomen, "head": _head}[drawn.region](report)
+    techniques = _HEAD_TECHNIQUES if drawn.region == "head" else _TECHNIQUES
+    part = "abdomen" if drawn.region == "abdomen" else "chest"
     sections = Sections(
         indication=report.pick(*_INDICATIONS[drawn.region]),
-        technique=report.pick(*_TECHNIQUES[drawn.region]),
+        technique=report.pick(*techniques).format(part=part, contrast=_CONTRAST[drawn.contrast]),
         comparison="None.",
         findings=" ".join(report.sentences),
         impression=report.impression(),
@@ -162,23 +162,19 @@ class _Writer:
         plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
         many = f"{_NUMBERS[len(lesions)]} {plural}"
         start = self.pick(f"There are {many}", f"{many} are present", f"{many} are seen")
-        among = "larger" if len(lesions) == 2 else "largest"
         shown = range(min(len(lesions), _DESCRIBED))
         if len(set(places)) == 1:
             measured = _listed([sizes[n] for n in shown], "and")
             text = f"{start} in the {places[0]}, measuring {measured}"
         else:
             each = [f"{sizes[n]} in the {places[n]}" for n in shown]
-            text = self.pick(
-                f"{start}: {_listed(each, 'and')}",
-                f"{start}, measuring {_listed(each, 'and')}",
-                f"{start}, the {among} measuring {each[0]}, the {'other' if len(each) == 2 else 'others'} "
-                f"{_listed(each[1:], 'and')}",
-            )
+            # Not "the largest in .., the others in ..": a labeller takes the first place for all of them.
+            text = f"{start}{self.pick(':', ', measuring')} {_listed(each, 'and')}"
         if more := len(lesions) - len(shown):
             one = more == 1
             rest = f"{_NUMBERS[more]} further {noun if one else plural} {'measures' if one else 'measure up to'} "
             text += f"; {rest}{sizes[len(shown)]}"
+        among = "larger" if len(lesions) == 2 else "largest"
         self.state(
             name,
             f"{text}.",

@@ -35,7 +35,7 @@ _STORED_PADDING, _INTERCEPT = -2000, -1024
 """CT, int16: what lies outside of the drawn volume has a value that no tissue has."""
 _STUDIES = {
     "chest_ct": ("CT", "CHEST", "CT chest", ([-600, 40], [1500, 400])),
-    "abdomen": ("CT", "ABDOMEN", "CT abdomen with contrast", ([40, 90], [400, 150])),
+    "abdomen": ("CT", "ABDOMEN", "CT abdomen", ([40, 90], [400, 150])),
     "head": ("MR", "HEAD", "MRI brain", None),
 }
 """Modality, BodyPartExamined, StudyDescription, windows."""
@@ -279,7 +279,7 @@ def _slice(header: _Header, stored: NDArray, affine: NDArray[np.float64], index:
             ds.add_new("PixelPaddingValue", "SS", _STORED_PADDING)
         if header.writing.tilt_degrees:
             ds.GantryDetectorTilt = _decimals([header.writing.tilt_degrees])[0]
-        if header.drawn.region == "abdomen":
+        if header.drawn.contrast:
             ds.ContrastBolusAgent = "iodinated contrast"
         assert windows is not None
         ds.WindowCenter, ds.WindowWidth = windows

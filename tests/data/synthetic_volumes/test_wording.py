@@ -167,6 +167,22 @@ def test_the_indication_and_technique_give_nothing_away(written):
         assert len(words) >= 5, region
 
 
+@pytest.mark.parametrize(
+    ("region", "contrast", "words"),
+    [
+        ("chest_ct", None, "CT .*chest .*without intravenous contrast"),
+        ("chest_ct", "arterial", "CT .*chest .*with intravenous contrast in the arterial phase"),
+        ("abdomen", "portal", "CT .*abdomen .*with intravenous contrast in the portal venous phase"),
+        ("head", None, "MRI .*without contrast.*T1, T2, FLAIR|Noncontrast MRI .*T1, T2, FLAIR"),
+    ],
+)
+def test_the_technique_names_modality_part_and_contrast_or_sequences(drawn_volume, region, contrast, words):
+    drawn = replace(drawn_volume(region), contrast=contrast)
+    for seed in range(12):
+        sections, _ = write_report(drawn, np.random.default_rng(seed))
+        assert re.search(words, sections.technique)
+
+
 def test_what_is_absent_is_said_and_nothing_that_is_present_is_denied(written):
     for seed in range(12):
         assert re.search(r"[Nn]o pulmonary nodule", written("airspace", seed)[0].findings)
