@@ -51,9 +51,7 @@ class _Shipped:
         return "; ".join(words for words in (volumes, pictures if self.pictures else "") if words)
 
 
-def choose_checkpoint(
-    study: Study, *, region: str | None = None, only: Sequence[str] = ()
-) -> ChosenCheckpoint:
+def choose_checkpoint(study: Study, *, region: str | None = None, only: Sequence[str] = ()) -> ChosenCheckpoint:
     """Chooses the shipped checkpoint whose declared scope a study lies in.
 
     Volumes go to one that reads volumes, pictures to one that reads pictures. Where several fit, as for pictures that
@@ -132,9 +130,7 @@ class AutoReporter:
         chosen = choose_checkpoint(study, region=region, only=only)
         if chosen.name not in self._opened:
             self._opened[chosen.name] = Reporter.from_pretrained(chosen.name, device=self._device)
-        drafted = self._opened[chosen.name].report(
-            study, indication=indication, region=region, only=only, prior=prior
-        )
+        drafted = self._opened[chosen.name].report(study, indication=indication, region=region, only=only, prior=prior)
         return replace(drafted, provenance=replace(drafted.provenance, chosen=chosen.reason))
 
 

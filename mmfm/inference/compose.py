@@ -37,8 +37,8 @@ LEAST_POSITIVES = 10
 """Positive studies, not trained on, that a sensitivity must rest on before a negative is shown."""
 
 NO_VOCABULARY = (
-    "No finding is stated: there is no vocabulary for this part of the body yet, so that the text of the model cannot be"
-    " checked. It stands in the provenance alone."
+    "No finding is stated: there is no vocabulary for this part of the body yet, so that the text of the model"
+    " cannot be checked. It stands in the provenance alone."
 )
 """What findings say where nothing can be stated."""
 

@@ -1,7 +1,7 @@
 """The differential of a draft: from its findings, by one rule file a region with its sources cited.
 
-The rules are in ``differential_REGION.toml``; ``differential_chest_radiograph.toml`` says how they are read. The words of likelihood order
-the list; no probability is given, because nothing of it was calibrated.
+The rules are in ``differential_REGION.toml``; ``differential_chest_radiograph.toml`` says how they are read. The words
+of likelihood order the list; no probability is given, because nothing of it was calibrated.
 """
 
 from __future__ import annotations

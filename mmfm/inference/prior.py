@@ -1,4 +1,4 @@
-"""A drafted study beside a prior one of the same patient, drafted by the same checkpoint: what changed, by stated rules.
+"""A study beside a prior one of the same patient, both drafted by one checkpoint: what changed, by stated rules.
 
 The two are not registered. Lesions of one observation are paired one to one within the same side and place, those of
 the nearest size first. A pair has increased or decreased where its longest diameter differs by ``LEAST_SHARE`` and by
@@ -19,10 +19,10 @@ from mmfm.study import Study
 from mmfm.text.regions import region_words
 
 LEAST_SHARE = 0.2
-"""Of the diameter before: RECIST 1.1 calls 20 % more progression (Eisenhauer EA et al. Eur J Cancer 2009;45:228-247)."""
+"""Of the diameter before: 20 % more is progression by RECIST 1.1 (Eisenhauer EA et al. Eur J Cancer 2009;45:228)."""
 LEAST_MM = 3.0
-"""More than readers of nodules differ by: 95 % limits of agreement of 1.73 mm (Revel MP et al. Radiology 2004;231:453-458),
-on voxels finer than the 2 mm that volumes are read at."""
+"""More than readers of nodules differ by: 95 % limits of agreement of 1.73 mm (Revel MP et al. Radiology
+2004;231:453-458), on voxels finer than the 2 mm that volumes are read at."""
 
 
 def check_prior(study: Study, prior: Study) -> None:
@@ -37,7 +37,10 @@ def check_prior(study: Study, prior: Study) -> None:
         )
     if study.study_uid == prior.study_uid:
         raise ScopeError(
-            "the prior study", expected="another study", found="the same one", fix="leave it out, or give an earlier one"
+            "the prior study",
+            expected="another study",
+            found="the same one",
+            fix="leave it out, or give an earlier one",
         )
 
 
@@ -74,8 +77,8 @@ def compare(report: Report, before: Report, *, region: str | None, assessed: Seq
     comparison = (
         f"A prior study of the same patient, drafted by the same checkpoint ({before.coverage}); its date is not read."
         " The two were not registered: lesions were paired by place and size, so that what the two drafts place"
-        f" otherwise counts as new. Increased or decreased means by {LEAST_SHARE:.0%} and {LEAST_MM:g} mm of the longest"
-        " diameter or more."
+        f" otherwise counts as new. Increased or decreased means by {LEAST_SHARE:.0%} and {LEAST_MM:g} mm of the"
+        " longest diameter or more."
     )
     notes = [f"prior study: {note}" for note in before.scope_notes if note not in report.scope_notes]
     sections = replace(
@@ -83,9 +86,7 @@ def compare(report: Report, before: Report, *, region: str | None, assessed: Seq
         comparison=comparison,
         findings=" ".join([report.sections.findings or "", *sentences]).strip(),
     )
-    return replace(
-        report, sections=sections, findings=tuple(findings), scope_notes=(*report.scope_notes, *notes)
-    )
+    return replace(report, sections=sections, findings=tuple(findings), scope_notes=(*report.scope_notes, *notes))
 
 
 def pairs(
@@ -134,9 +135,7 @@ def _changed(finding: Finding, old: Finding | None, name: str) -> tuple[Change |
     return _changed_whole(finding, old, name)
 
 
-def _changed_lesions(
-    now: Sequence[Lesion], before: Sequence[Lesion], name: str
-) -> tuple[Change, list[str]]:
+def _changed_lesions(now: Sequence[Lesion], before: Sequence[Lesion], name: str) -> tuple[Change, list[str]]:
     paired, new, gone = pairs(now, before)
     changes = [change_of(_mm(a), _mm(b)) for a, b in paired]
     told = [

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BODY_PART_SYNONYMS = {
     "CHEST": frozenset({"CHEST", "THORAX", "CXR", "LUNG", "LUNGS", "TORAX", "BRUST"}),
     "ABDOMEN": frozenset(
-        ["ABDOMEN", "ABD", "ABDO", "ABDOMINAL", "ABDOMENS", "BAUCH", "OBERBAUCH", "LIVER", "LEBER", "HEPATIC", "PANCREAS",
+        ["ABDOMEN", "ABD", "ABDO", "ABDOMINAL", "BAUCH", "OBERBAUCH", "LIVER", "LEBER", "HEPATIC", "PANCREAS",
          "PANKREAS", "KIDNEY", "KIDNEYS", "RENAL", "ADRENAL", "SPLEEN"]
     ),
     "HEAD": frozenset(

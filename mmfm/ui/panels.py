@@ -194,7 +194,8 @@ def probabilities_html(report: Report, operating_points: Mapping[str, float]) ->
 def details_html(report: Report) -> str:
     """Returns the preprocessing receipt of each picture and the provenance of the draft."""
     series = "".join(
-        f"<h4>{'picture' if receipt.shape[0] == 1 else 'series'} {place}</h4><ul>{''.join(f'<li>{escape(line)}</li>' for line in receipt_lines(receipt))}</ul>"
+        f"<h4>{'picture' if receipt.shape[0] == 1 else 'series'} {place}</h4>"
+        f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in receipt_lines(receipt))}</ul>"
         for place, receipt in enumerate(report.receipts, start=1)
     )
     raw = escape(report.provenance.raw_text or "")
