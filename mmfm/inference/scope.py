@@ -169,6 +169,10 @@ def _volume_notes(
     if not within or (found and not set(found) & set(within)):
         words = f"a volume ({' and '.join(found) or 'modality not stated'})"
         raise _refusal("modality", " or ".join(scope.modalities), words, checkpoint)
+    if not found and only:
+        raise ScopeError(
+            "--series", expected="a CT or MR with slices", found="a localiser or another modality", fix="name another"
+        )
     if not found:
         raise ScopeError(
             "modality",

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from mmfm.errors import ScopeError
 from mmfm.inference.compose import assessed, compose, shown_text
 from mmfm.models import Draft
 from mmfm.models.checkpoint import Facts, Sensitivity
+from mmfm.models.processor import StudyPixels
 from mmfm.report import Report, Side, Status
 from mmfm.study import ViewPosition
 from mmfm.text import OBSERVATIONS, label_report
@@ -39,7 +41,7 @@ def report(make_study, facts):
             make_study({"modality": "DX", "view": ViewPosition.PA, "body_part": "CHEST"}),
             make_draft(findings, impression, **more),
             SimpleNamespace(name="some-checkpoint", sha256="1" * 64, facts=facts),
-            receipts=(),
+            pixels=StudyPixels(pixels_SCHW=torch.zeros(1, 1, 8, 8), views_S=torch.tensor([0]), receipts=()),
             scope_notes=("age not verified: not stated",),
             indication="cough",
             seconds=0.5,
