@@ -184,7 +184,9 @@ def write_volume():
     from mmfm.data.synthetic_volumes.writing import Writing, write_dicom
     from mmfm.study import Patient
 
-    def write(folder: Path, region: str = "chest_ct", *, seed: int = 1, patient_id: str = "p1", age: float = 60) -> Path:
+    def write(
+        folder: Path, region: str = "chest_ct", *, seed: int = 1, patient_id: str = "p1", age: float = 60
+    ) -> Path:
         s, r, c = np.mgrid[-1:1:24j, -1:1:24j, -1:1:24j]
         body = (s**2 / 0.98 + r**2 / 0.8 + c**2 / 0.9) < 1
         noise = np.random.default_rng(seed).normal(0, 5, body.shape)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
+from mmfm.imaging import sequence_of
 from mmfm.inference import AutoReporter, Reporter, choose_checkpoint
 from mmfm.io import read_studies
 from mmfm.models import draft
@@ -91,11 +92,13 @@ def test_a_head_mr_says_which_sequences_it_lacks(reporter, head):
 
 
 def test_only_named_series_are_read(reporter, head):
-    assert reporter.report(head, only=("#3",)).sections.technique == "MR of the head with T1."
+    by_name = {sequence_of(series): place for place, series in enumerate(head.series, start=1)}
+    for name in (f"#{by_name['T1']}", head.series[by_name["T1"] - 1].series_uid):
+        assert reporter.report(head, only=(name,)).sections.technique == "MR of the head with T1."
     with pytest.raises(ConfigError, match="--series"):
         reporter.report(head, only=("#9",))
     with pytest.raises(ScopeError, match="--series: expected a CT or MR with slices"):
-        reporter.report(head, only=("#1",))
+        reporter.report(head, only=(f"#{by_name[None]}",))
 
 
 def test_a_region_has_to_be_stated_or_given(reporter, chest):
@@ -129,7 +132,10 @@ def test_a_picture_is_read_with_what_it_shows_by_itself(reporter, tmp_path):
 
 def test_without_a_vocabulary_nothing_is_stated(reporter, tmp_path, monkeypatch):
     def spine(checkpoint, studies):
-        return [replace(one, region=None, kind="MR of the spine", findings="Fracture.") for one in draft(checkpoint, studies)]
+        return [
+            replace(one, region=None, kind="MR of the spine", findings="Fracture.")
+            for one in draft(checkpoint, studies)
+        ]
 
     monkeypatch.setattr("mmfm.inference.reporter.draft", spine)
     report = reporter.report(picture(tmp_path / "a.png"))
