@@ -90,10 +90,10 @@ def choose_checkpoint(study: Study, *, region: str | None = None, only: Sequence
             "study", expected=f"one that a shipped checkpoint reads ({listed})",
             found="a volume" if volume else "a picture", fix="no draft is made; name another one with --checkpoint",
         )  # fmt: skip
-    error = refusals[0][1]
+    why = refusals[0][1]
     raise ScopeError(
-        error.where, expected=f"{error.expected} (shipped checkpoints: {listed})", found=error.found, fix=error.fix
-    ) from None
+        why.where, expected=f"{why.expected} (shipped checkpoints: {listed})", found=why.found, fix=why.fix
+    )
 
 
 class AutoReporter:

@@ -174,10 +174,10 @@ def _what_was_read(study: Study, draft: Draft, pixels: StudyPixels) -> tuple[str
     count, left_out = len(draft.views), len(study.series) - len(draft.views)
     coverage = f"{count} picture{'s' * (count != 1)}" + (f"; {left_out} further not read" if left_out else "")
     kind = draft.kind or "part of the body not told"
-    notes = [f"modality and part of the body were read from the pictures themselves: {kind}"]
+    told = [f"modality and part of the body were read from the pictures themselves: {kind}"]
     if (stated := modalities_of(study)) and not stated & set(re.findall(r"\b[A-Z]{2}\b", kind)):
-        notes.append(f"the header states {' and '.join(sorted(stated))}")
-    return f"{kind[0].upper()}{kind[1:]}, as read from the pictures.", coverage, tuple(notes)
+        told.append(f"the header states {' and '.join(sorted(stated))}")
+    return f"{kind[0].upper()}{kind[1:]}, as read from the pictures.", coverage, tuple(told)
 
 
 def _volume_read(study: Study, pixels: StudyPixels) -> tuple[str, tuple[str, ...]]:

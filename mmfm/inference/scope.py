@@ -99,7 +99,7 @@ def check_study(
         ConfigError: ``only`` names a series that is not there.
     """
     if is_volume(study):
-        notes = _volume_notes(study, scope, checkpoint, region, only)
+        notes = list(_volume_notes(study, scope, checkpoint, region, only))
     else:
         notes = _picture_notes(study, scope, checkpoint)
     return (*scope.caveats, *notes, *_age_notes(study.patient.age_years, scope, checkpoint))

@@ -166,7 +166,7 @@ def test_a_screenshot_of_a_ct_is_a_picture(make_study):
     assert not is_volume(make_study(shot))
     assert is_volume(make_study(shot, **SLICE))
     assert "body part not verified: not stated" in check_study(make_study(shot), VOLUMES, checkpoint="c")
-    with pytest.raises(ScopeError, match="CR or DX.*found CT"):
+    with pytest.raises(ScopeError, match=r"CR or DX.*found CT"):
         check(make_study(shot))
 
 

@@ -153,7 +153,7 @@ def test_a_prior_study_is_compared_and_only_of_the_same_patient(reporter, chest,
     assert "before" in report.sections.findings
     assert next(f for f in report.findings if f.observation == "nodule").change is not None
     [other] = read_studies(write_volume(tmp_path / "other", seed=2, patient_id="p2"))
-    with pytest.raises(ScopeError, match="prior study.*another one") as caught:
+    with pytest.raises(ScopeError, match=r"prior study.*another one") as caught:
         reporter.report(chest, prior=other)
     assert "p2" not in str(caught.value)
     with pytest.raises(ScopeError, match="same one"):
