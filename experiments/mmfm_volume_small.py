@@ -20,6 +20,7 @@ experiment = Experiment(
             Drawn(region="abdomen", count=200),
             Drawn(region="head", count=160, spacing_mm=(1.5, 1.5, 1.5)),
         ),
+        measured_on=("medpix2",),
         batch_size=3,
         num_workers=1,
     ),

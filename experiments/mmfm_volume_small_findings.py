@@ -24,6 +24,7 @@ experiment = Experiment(
             Drawn(region="head", count=160, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         min_code_studies=20,
+        measured_on=("medpix2",),
         batch_size=3,
         num_workers=1,
     ),

@@ -19,7 +19,7 @@ import sys
 import time
 import typing
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
@@ -33,10 +33,9 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from sklearn.metrics import roc_auc_score
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from mmfm.batch import Batch, Inputs
+from mmfm.batch import Inputs
 from mmfm.data.cache import VolumeCache
 from mmfm.data.collate import collate
 from mmfm.data.datamodule import StudyDataModule
@@ -46,7 +45,6 @@ from mmfm.data.manifest import LABEL_NAMES, NORMAL, Manifest, ManifestRow, prepa
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import ConfigError, MmfmError
 from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
-from mmfm.evaluation.lesions import Match, match_lesions
 from mmfm.jsonable import to_json
 from mmfm.models.checkpoint import (
     Checkpoint,
@@ -62,28 +60,23 @@ from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.encoder3d import Encoder3D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
-from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import Processor
 from mmfm.models.recipes import RECIPES, Jitter, Recipe
-from mmfm.models.vlm import VLM, Encoded
-from mmfm.report import NOTICE, Lesion, Sections, Status
+from mmfm.models.vlm import VLM
+from mmfm.report import NOTICE, Sections, Status
 from mmfm.text import REGIONS, observations
+from mmfm.training.operating_points import (
+    MIN_AUROC,
+    MIN_POINT_POSITIVES,
+    MIN_POSITIVES,
+    MOST_FALSE_LESIONS,
+    operating_points,
+)
 from mmfm.training.provenance import has_fast_bf16, provenance
 from mmfm.training.sft import SELECTION_SCORE, SFTConfig
 
-MIN_POINT_POSITIVES = 5
-"""Studies set apart with a finding that an operating point needs."""
-MIN_POSITIVES = 10
-"""Those that a sensitivity needs, on which a reader's trust in a negative rests."""
-LEAST_LESION_POINT = 4 / 64
-"""Peaks below it are not weighed as lesions."""
-MOST_FALSE_LESIONS = 0.05
-"""Of one observation in a volume, at its operating point: of the three or four that a region counts, 0.2 together."""
 TINY_MM = 8.0
 """Between the voxels of volumes in ``Experiment.tiny``."""
-MIN_AUROC = 0.75
-"""Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
-F1 is to state the finding always."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -603,89 +596,22 @@ def _precision(settings: Trainer) -> str:
 def _measure(
     experiment: Experiment, model: VLM, processor: Processor, apart: ManifestDataset, drawn_apart: DrawnDataset
 ) -> Facts:
-    """Returns operating points and sensitivities measured on the studies set apart.
-
-    The operating point of an observation is where its F1 is highest on the sources of ``measured_on``, or on all
-    studies set apart where those hold fewer than ``MIN_POINT_POSITIVES`` with it. What has too few even there, or a
-    head below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a text that does not
-    name a finding does not state it; studies of regions whose vocabulary lacks the observation do not count.
-    Sensitivity is measured on ``measured_on`` alone.
-    """
     studies: ConcatDataset[Inputs] = ConcatDataset([apart, drawn_apart])
     if not len(studies):
         return Facts(scope=experiment.scope, operating_points={}, sensitivity={})
-    device, pad = next(model.parameters()).device, processor.tokenizer.pad_token_id
+    places, by_all = _measured_places(experiment, apart.rows), not experiment.data.measured_on
     loader = DataLoader(
         studies, batch_size=experiment.data.batch_size, num_workers=experiment.data.num_workers,
-        collate_fn=partial(collate, pad_token_id=pad),
+        collate_fn=partial(collate, pad_token_id=processor.tokenizer.pad_token_id),
     )  # fmt: skip
-    present, known, regions = [], [], []
-    found: dict[str, list[Match]] = {name: [] for name in processor.config.lesions}
-    with torch.inference_mode():
-        for batch in loader:
-            encoded = model.encode(batch.to(device))
-            present.append(encoded.heads.present_BO.float().sigmoid().cpu().numpy())
-            known.append(batch.states_BO.numpy())
-            regions += batch.regions
-            for name, match in _matches(batch, encoded, model, processor):
-                found[name].append(match)
-    probabilities, states = np.concatenate(present), np.concatenate(known)
-    drawn_counts = not experiment.data.measured_on
-    places = _measured_places(experiment, apart.rows)
-    measured = np.array([i in places if i < len(apart) else drawn_counts for i in range(len(states))])
-    points, sensitivity = {}, {}
-    for column, name in enumerate(processor.config.observations):
-        if name == NORMAL:
-            continue
-        able = np.array([region in REGIONS and name in observations(region) for region in regions])
-        truth, scores = states[:, column] == 1, probabilities[:, column]
-        own = measured & truth & able
-        rows = able & measured if own.sum() >= MIN_POINT_POSITIVES else able
-        if (truth & rows).sum() < MIN_POINT_POSITIVES or truth[rows].all():
-            continue
-        if roc_auc_score(truth[rows], scores[rows]) < MIN_AUROC:
-            continue
-        points[name] = best_f1_threshold(truth[rows], scores[rows])
-        if own.sum() >= MIN_POSITIVES:
-            share = float((scores[own] >= points[name]).mean())
-            sensitivity[name] = Sensitivity(value=round(share, 4), positives=int(own.sum()))
-    lesion_points = {name: point for name, all_of in found.items() if (point := lesion_threshold(all_of)) is not None}
-    return Facts(scope=experiment.scope, operating_points=points, sensitivity=sensitivity, lesion_points=lesion_points)
-
-
-def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
-    """Yields how what is found in each slab fits what is known of it, for each observation of its region."""
-    for row, volume, logits in zip(batch.volume_study_N.tolist(), batch.volumes, encoded.volumes, strict=True):
-        if volume.lesions_X6 is None:
-            continue
-        affine = volume.affine_44.numpy()
-        own = [name for name in processor.config.lesions if name in observations(batch.regions[row])]
-        candidates = find_lesions(model, processor, [affine], [logits], dict.fromkeys(own, LEAST_LESION_POINT))
-        for name in own:
-            rows_X6 = volume.lesions_X6[volume.lesions_X6[:, 4] == processor.config.lesions.index(name)].cpu().double()
-            truth = [
-                Lesion(center_mm=tuple((affine @ [*lesion[:3], 1.0])[:3].tolist()), diameter_mm=float(lesion[3]))
-                for lesion in rows_X6.numpy()
-            ]
-            yield name, match_lesions(truth, candidates.get(name, ()))
-
-
-def lesion_threshold(matches: Sequence[Match]) -> float | None:
-    """Returns the P of the best F1 among those with few enough false lesions; None where no lesion was there.
-
-    Args:
-        matches: what was found in each volume that may show the observation.
-    """
-    hits = np.array([lesion.probability or 0.0 for match in matches for _, lesion in match.hits])
-    false = np.array([lesion.probability or 0.0 for match in matches for lesion in match.false])
-    total = sum(len(match.hits) + len(match.missed) for match in matches)
-    if total < MIN_POINT_POSITIVES:
-        return None
-    grid = np.arange(4, 64) / 64
-    found, wrong = ((scores[None, :] >= grid[:, None]).sum(1) for scores in (hits, false))
-    f1 = 2 * found / (found + wrong + total)
-    f1[wrong > MOST_FALSE_LESIONS * len(matches)] = -1
-    return float(grid[int(f1.argmax())]) if f1.max() > 0 else None
+    return operating_points(
+        model,
+        processor,
+        loader,
+        measured=np.array([i in places if i < len(apart) else by_all for i in range(len(studies))]),
+        scope=experiment.scope,
+        by_all=by_all,
+    )
 
 
 def _measured_places(experiment: Experiment, rows: Sequence[tuple[Manifest, ManifestRow]]) -> list[int]:
@@ -710,26 +636,32 @@ def _learned(
     return tuple(name for name in LABEL_NAMES if name in both or name in before)
 
 
-def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the middle of the thresholds whose F1 is within 2 % of the best, among 1/64 to 63/64.
-
-    Args:
-        truth: bool, one for each study.
-        scores: P(present), 0 to 1.
-    """
-    grid = np.arange(1, 64) / 64
-    stated = scores[None, :] >= grid[:, None]
-    hits = (stated & truth).sum(1)
-    f1 = 2 * hits / np.maximum(stated.sum(1) + truth.sum(), 1)
-    return float(np.median(grid[f1 >= 0.98 * f1.max()]))
-
-
 def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
-    sources = "\n".join(f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train)
+    sources = "\n".join(
+        [f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train]
+        + [f"- drawn volumes of {d.region}: {d.count}, seed {d.seed}" for d in experiment.data.drawn]
+    )
     rows = "\n".join(
         f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
         for name, point in facts.operating_points.items()
     )
+    if facts.volumes.lesion_points or facts.volumes.operating_points:
+        of_volumes = facts.volumes.lesion_points | facts.volumes.operating_points
+        volume_rows = "\n".join(
+            f"| {name} | {'lesions' if name in facts.volumes.lesion_points else 'whole study'} | {point:.3f} | "
+            f"{_measured(facts.volumes.sensitivity.get(name))} |"
+            for name, point in of_volumes.items()
+        )
+        volume_part = f"""
+Of volumes; what is counted is stated lesion by lesion, with at most {MOST_FALSE_LESIONS} false ones of an observation
+in a volume of those set apart:
+
+| observation | stated by | operating point | sensitivity (studies with it) |
+| --- | --- | --- | --- |
+{volume_rows}
+"""
+    else:
+        volume_part = ""
     scope, measured = facts.scope, ", ".join(experiment.data.measured_on) or "all sources"
     caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
@@ -761,7 +693,7 @@ it is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 | observation | operating point | sensitivity (studies with it) |
 | --- | --- | --- |
 {rows}
-
+{volume_part}
 ## Numbers
 
 {SUMMARY_BEGIN}

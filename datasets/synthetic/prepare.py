@@ -14,7 +14,6 @@ each split of each region.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections import Counter
@@ -32,6 +31,7 @@ from mmfm.data.preparing import fresh_folder, progress
 from mmfm.data.seeds import MOST, SPLITS, study_seed
 from mmfm.data.synthetic import SyntheticStudy, draw_study
 from mmfm.data.synthetic_volumes import DrawnVolume, Writing, draw_volume, write_report
+from mmfm.data.synthetic_volumes.writing import another_writing
 from mmfm.errors import ConfigError, MmfmError
 from mmfm.files import sha256_of
 from mmfm.jsonable import to_json
@@ -43,7 +43,7 @@ RADIOGRAPHS, VOLUMES = (400, 100, 100), (0, 0, 20)
 """Studies of each split where not said otherwise."""
 SPACING = {"chest_ct": (2.0, 1.25, 1.25), "abdomen": (2.0, 1.25, 1.25), "head": (1.5, 1.0, 1.0)}
 """(slice, row, column) mm."""
-MIRROR_STREAM, REPORT_STREAM, WRITING_STREAM = 1_000, 1_001, 1_002
+MIRROR_STREAM, REPORT_STREAM = 1_000, 1_001
 """Of random numbers, beside those that are drawn from the same seed."""
 
 
@@ -163,25 +163,6 @@ def volume_row(
         target=Sections(findings=report.findings, impression=report.impression),
         labels={**drawn.labels, NORMAL: Status.ABSENT if findings else Status.PRESENT},
         truth={**truth, "segmentation": segmentation},
-    )
-
-
-def another_writing(drawn: DrawnVolume) -> Writing:
-    """Returns other planes, order and spacing for a volume: never coarser than half of its smallest lesion."""
-    rng = np.random.default_rng([drawn.seed, WRITING_STREAM])
-    half = min((one.diameter_mm / 2 for finding in drawn.findings for one in finding.lesions), default=np.inf)
-    orientation = str(rng.choice(("axial", "coronal", "sagittal")))
-    # Only the gantry of a CT tilts, about axial slices.
-    tilted = orientation == "axial" and drawn.region != "head"
-    between, within = (
-        math.floor(100 * min(half, rng.uniform(low, high))) / 100 for low, high in ((1.8, 3), (1.2, 1.6))
-    )
-    return Writing(
-        orientation=orientation,
-        oblique_degrees=0.0 if tilted else round(rng.uniform(-15, 15), 1),
-        tilt_degrees=round(rng.choice((-1, 1)) * rng.uniform(6, 18), 1) if tilted else 0.0,
-        spacing=(between, within, within),
-        reverse=True,
     )
 
 

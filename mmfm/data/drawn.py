@@ -16,9 +16,8 @@ from safetensors.numpy import save_file
 from torch.utils.data import Dataset
 
 from mmfm.batch import Inputs
-from mmfm.data import synthetic_volumes
 from mmfm.data.seeds import study_seed
-from mmfm.data.synthetic_volumes import draw_volume
+from mmfm.data.synthetic_volumes import ANATOMIES, draw_volume, drawing
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume, Segment
 from mmfm.data.synthetic_volumes.wording import write_report
 from mmfm.files import sha256_of
@@ -131,7 +130,7 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
     """Returns volume ``number`` of a source, drawn where ``folder`` does not hold it yet; in whole HU or units."""
     seed = study_seed(source.seed, "train", number // 2, region=source.region)
     mirror = bool(number % 2)
-    known = [source.region, source.spacing_mm, seed, mirror, _code()]
+    known = [source.region, source.spacing_mm, seed, mirror, _code(source.region)]
     place = folder / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.safetensors"
     if not place.is_file():
         _write(draw_volume(source.region, seed, spacing=source.spacing_mm, mirror=mirror), place)
@@ -163,6 +162,6 @@ def _write(drawn: DrawnVolume, place: Path) -> None:
 
 
 @cache
-def _code() -> str:
-    """Returns the SHA-256 of the code that draws."""
-    return sha256_of(sorted(Path(synthetic_volumes.__file__).parent.glob("*.py")))
+def _code(region: str) -> str:
+    """Returns the SHA-256 of the code that draws a region."""
+    return sha256_of(Path(str(module.__file__)) for module in (drawing, ANATOMIES[region]))

@@ -65,15 +65,26 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeFacts:
+    """What was measured on volumes, whose heads are others than those of pictures."""
+
+    operating_points: dict[str, float] = field(default_factory=dict)
+    """As in ``Facts``, of observations that are not counted."""
+    lesion_points: dict[str, float] = field(default_factory=dict)
+    """P from which on a peak of a heat map is a lesion, by observation that is counted."""
+    sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known of a trained model besides its weights."""
 
     scope: Scope = Scope()
     operating_points: dict[str, float]
-    """P(present) from which on a finding is stated, by observation; those without one are never stated."""
+    """P(present) from which on a finding of pictures is stated, by observation; others are never stated."""
     sensitivity: dict[str, Sensitivity]
-    lesion_points: dict[str, float] = field(default_factory=dict)
-    """P from which on a peak of a heat map is a lesion, by observation that is counted on volumes."""
+    volumes: VolumeFacts = VolumeFacts()
+    """The same of volumes."""
     learned: tuple[str, ...] | None = None
     """Observations whose head saw both present and absent studies; the others get no probability. None: all did."""
     sensitivity_floor: float = 0.9

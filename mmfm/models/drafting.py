@@ -147,7 +147,7 @@ class _Decisions:
 
 def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded) -> list[_Decisions]:
     config, facts, heads = checkpoint.processor.config, checkpoint.facts, encoded.heads
-    points, learned = facts.operating_points, facts.learned
+    learned = facts.learned
     present_BO, sides_BO2 = heads.present_BO.sigmoid().tolist(), heads.sides_BO2.sigmoid().tolist()
     maps = iter(encoded.volumes)
     out = []
@@ -164,13 +164,14 @@ def _decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encode
         lesions = {}
         if pixels.slabs:
             own = [next(maps) for _ in pixels.slabs]
-            wanted = {o: p for o, p in facts.lesion_points.items() if o in within}
+            wanted = {o: p for o, p in facts.volumes.lesion_points.items() if o in within}
             affines = [slab.affine for slab in pixels.slabs]
             lesions = find_lesions(checkpoint.model, checkpoint.processor, affines, own, wanted)
+        points = facts.volumes.operating_points if pixels.slabs else facts.operating_points
         findings = []
         for column, name in enumerate(config.observations):
             p = probabilities.get(name)
-            if pixels.slabs and name in facts.lesion_points:
+            if pixels.slabs and name in facts.volumes.lesion_points:
                 if name in lesions:
                     findings.append(_counted(name, lesions[name], p))
             elif p is not None and name in points and p >= points[name]:

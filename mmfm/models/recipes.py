@@ -103,6 +103,7 @@ class Jitter:
     rotation_degrees: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """About the axes that run to head, back and left."""
     scale: float = 1.0
+    """Of the grid in mm: above 1 the patient looks smaller."""
     shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Along the same axes."""
 
@@ -254,7 +255,7 @@ def _body(array: np.ndarray, affine: np.ndarray, recipe: Recipe) -> tuple[np.nda
 
 
 def _bright_end(array: np.ndarray) -> float:
-    """Returns the 99.5th percentile of what is above a tenth of the maximum's scale; never 0."""
+    """Returns the 98th percentile of what is above a tenth of the 99.5th percentile, which air is not; never 0."""
     sampled = array[::2, ::2, ::2]
     level = float(np.percentile(sampled, 99.5))
     body = sampled[sampled > _BODY_SHARE * level]
@@ -278,7 +279,9 @@ def _slab_centers(low: np.ndarray, high: np.ndarray, recipe: Recipe) -> tuple[li
     count = min(wanted, recipe.max_slabs)
     # Where not all can be read, the slabs next to the middle are; else they share the extent evenly.
     step = (extent - height) / (wanted - 1) if wanted == count else height - OVERLAP_MM
-    start = middle[0] - step * (count - 1) / 2
+    # Above a head is nothing and below it the neck, so that one is read from the top.
+    center = high[0] - height / 2 if recipe.region == "head" else middle[0]
+    start = center - step * (count - 1) / 2
     centers = [np.array([start + i * step, middle[1], middle[2]]) for i in range(count)]
     steps.append(f"read in {count} slab(s) of {height:.0f} mm from foot to head that overlap")
     if wanted > count:

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mmfm.data.collate import collate
+from mmfm.data.example import Example
+from mmfm.errors import ConfigError
 from mmfm.io import read_studies
 from mmfm.models import VLM, Connector, LanguageModelConfig
+from mmfm.report import Sections
+from mmfm.training import SFTConfig
 
 
 def _batch(processor, study, uids=("a",)):
@@ -45,3 +51,109 @@ def test_every_connector_fits_between(tiny_config, tiny_processor, two_pictures,
     model = config.build(tiny_processor)
     (study,) = read_studies(two_pictures)
     assert model.encode(_batch(tiny_processor, study)).tokens_VE.shape == (2 * 4, 48)
+
+
+REPORT = Sections(findings="There is a lesion.", impression="Lesion.")
+
+
+@pytest.fixture
+def inputs(volume_processor, drawn_abdomen, drawn_head, two_pictures):
+    """One study of two pictures, one CT of the abdomen and one MR of the head, as they are trained on."""
+    (study,) = read_studies(two_pictures)
+    example = Example(
+        study_uid="pictures", study=study, region="chest_radiograph", indication=None, target=REPORT,
+        target_findings=(), states={}, report_findings=(), codes=("modality/CT",),
+    )  # fmt: skip
+    drawn = [volume_processor.drawn(one, REPORT) for one in (drawn_abdomen, drawn_head)]
+    return [volume_processor(example), *drawn]
+
+
+def _collated(processor, items):
+    return collate(items, pad_token_id=processor.tokenizer.pad_token_id)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2), (0, 0, 1)])
+def test_pictures_and_volumes_in_one_batch_are_read_as_each_alone(volume_model, volume_processor, inputs, order):
+    items = [inputs[i] for i in order]
+    with torch.no_grad():
+        together, logits = volume_model(_collated(volume_processor, items))
+        alone = [volume_model(_collated(volume_processor, [item])) for item in items]
+    close = {"atol": 2e-5, "rtol": 1e-4}
+    torch.testing.assert_close(together.tokens_VE, torch.cat([one.tokens_VE for one, _ in alone]), **close)
+    for row, (item, (one, own_logits)) in enumerate(zip(items, alone, strict=True)):
+        for name in ("present_BO", "sides_BO2", "sided_B"):
+            torch.testing.assert_close(getattr(together.heads, name)[row], getattr(one.heads, name)[0], **close)
+        if item.volumes:
+            torch.testing.assert_close(together.heads.severity_BOG[row], one.heads.severity_BOG[0], **close)
+        else:
+            torch.testing.assert_close(together.heads.codes_BK[row], one.heads.codes_BK[0], **close)
+        length = len(item.input_ids_T)
+        torch.testing.assert_close(logits[row, :length], own_logits[0, :length], atol=1e-4, rtol=1e-3)
+    maps = [part for one, _ in alone for part in one.volumes]
+    assert len(maps) == len(together.volumes)
+    for found, wanted in zip(together.volumes, maps, strict=True):
+        torch.testing.assert_close(found.heat_NLDHW, wanted.heat_NLDHW, **close)
+
+
+def test_what_any_slab_shows_the_study_has_and_its_side_is_read_there(volume_model, volume_processor, inputs):
+    _, abdomen, head = inputs
+    both = replace(abdomen, volumes=(*abdomen.volumes, *head.volumes))
+    with torch.no_grad():
+        study = volume_model.encode(_collated(volume_processor, [both])).heads
+        first, second = (volume_model.encode(_collated(volume_processor, [one])).heads for one in (abdomen, head))
+    assert first.present_BO.shape == study.present_BO.shape
+    higher = (first.present_BO >= second.present_BO)[0]
+    for column, own in enumerate(higher.tolist()):
+        shown = first if own else second
+        for name in ("present_BO", "sides_BO2", "severity_BOG"):
+            torch.testing.assert_close(
+                getattr(study, name)[0, column], getattr(shown, name)[0, column], atol=2e-5, rtol=1e-4
+            )
+
+
+def _step(model, processor, inputs, device="cpu"):
+    task = SFTConfig(augmentation=None).build(model.to(device).train(), seed=0, names=processor.config)
+    with torch.autocast(device, torch.bfloat16):
+        losses, _ = task.losses(_collated(processor, inputs).to(device))
+    losses["loss"].backward()
+    return losses, {name: p.grad for name, p in model.named_parameters()}
+
+
+def test_a_step_in_bf16_teaches_every_part_of_pictures_and_volumes(volume_model, volume_processor, inputs):
+    losses, gradients = _step(volume_model, volume_processor, inputs)
+    assert all(torch.isfinite(part) for part in losses.values())
+    assert all(losses[name] > 0 for name in ("report", "findings", "lesions", "masks", "severity"))
+    assert {name for name, grad in gradients.items() if grad is None} <= {"heads.missing_2E"}
+    assert all(torch.isfinite(grad).all() for grad in gradients.values() if grad is not None)
+    for part in ("volume_encoder.", "volume_heads.", "volume_connector.", "encoder.", "language."):
+        assert any(grad is not None and grad.any() for name, grad in gradients.items() if name.startswith(part)), part
+
+
+@pytest.mark.gpu
+def test_a_step_in_bf16_on_the_accelerator(volume_model, volume_processor, inputs):
+    losses, gradients = _step(volume_model, volume_processor, inputs, device="cuda")
+    assert all(torch.isfinite(part) for part in losses.values())
+    assert gradients["volume_encoder.network.convInit.conv.weight"].any()
+
+
+def test_a_batch_of_volumes_leaves_the_picture_encoder_alone(volume_model, volume_processor, inputs):
+    _, gradients = _step(volume_model, volume_processor, inputs[1:])
+    assert not [name for name, grad in gradients.items() if name.startswith(("encoder.", "heads.")) and grad is not None]
+
+
+def test_what_a_model_has_no_encoder_for_is_refused(tiny_model, volume_config, volume_processor, inputs):
+    with pytest.raises(ValueError, match="found volumes"):
+        tiny_model.encode(_collated(volume_processor, inputs[1:]))
+    blind = replace(volume_config, encoder=None).build(volume_processor)
+    with pytest.raises(ValueError, match="found pictures"):
+        blind.encode(_collated(volume_processor, inputs[:1]))
+    with pytest.raises(ConfigError, match="neither"):
+        VLM.Config(encoder=None)
+    with pytest.raises(ConfigError, match="tokens_per_slab"):
+        VLM.Config(tokens_per_slab=10)
+
+
+def test_the_names_of_the_weights_stay(tiny_model):
+    """A checkpoint of pictures opens by them."""
+    names = {name.partition(".")[0] for name in tiny_model.state_dict()}
+    assert names == {"encoder", "connector", "view_2E", "heads", "language"}

@@ -16,6 +16,7 @@ from mmfm.data.synthetic_volumes.wording import write_report
 from mmfm.data.synthetic_volumes.writing import Writing, WrittenSeries, WrittenStudy, write_dicom
 
 __all__ = [
+    "ANATOMIES",
     "DRAWN",
     "DrawnVolume",
     "Segment",
@@ -27,8 +28,9 @@ __all__ = [
     "write_report",
 ]
 
-_ANATOMIES = {"chest_ct": chest, "abdomen": abdomen, "head": head}
-DRAWN = {region: anatomy.DRAWN for region, anatomy in _ANATOMIES.items()}
+ANATOMIES = {"chest_ct": chest, "abdomen": abdomen, "head": head}
+"""The module that draws each region."""
+DRAWN = {region: anatomy.DRAWN for region, anatomy in ANATOMIES.items()}
 """Of each region, the observations that can be drawn."""
 
 
@@ -49,6 +51,6 @@ def draw_volume(
         findings: exactly these observations; ``None`` draws them: about 30 % are normal, others have one to three.
         mirror: the same patient with left and right exchanged, organs included: ``-mirrored`` in the Patient ID.
     """
-    drawn = _ANATOMIES[region].draw(seed, spacing=spacing, findings=findings, mirror=mirror)
+    drawn = ANATOMIES[region].draw(seed, spacing=spacing, findings=findings, mirror=mirror)
     patient_id = f"synthetic-{region}-{seed}{'-mirrored' if mirror else ''}"
     return replace(drawn, patient=replace(drawn.patient, patient_id=patient_id))

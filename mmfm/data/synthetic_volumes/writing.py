@@ -70,6 +70,8 @@ _CODES = {
     "hydrocephalus": ("230745008", "Hydrocephalus"),
 }
 """SNOMED CT; all others are a "Lesion", and the label of the segment says which."""
+_WRITING_STREAM = 1_002
+"""Of random numbers, beside those that are drawn from the same seed."""
 _DATE, _TIME = "20000101", "000000"
 """Where the standard wants one; the same files are written on every day."""
 
@@ -101,6 +103,25 @@ class Writing:
         ):
             if not holds:
                 raise ConfigError(name, expected=expected, found=str(getattr(self, name)), fix="give another value")
+
+
+def another_writing(drawn: DrawnVolume) -> Writing:
+    """Returns other planes, order and spacing for a volume: never coarser than half of its smallest lesion."""
+    rng = np.random.default_rng([drawn.seed, _WRITING_STREAM])
+    half = min((one.diameter_mm / 2 for finding in drawn.findings for one in finding.lesions), default=np.inf)
+    orientation = str(rng.choice(("axial", "coronal", "sagittal")))
+    # Only the gantry of a CT tilts, about axial slices.
+    tilted = orientation == "axial" and drawn.region != "head"
+    between, within = (
+        math.floor(100 * min(half, rng.uniform(low, high))) / 100 for low, high in ((1.8, 3), (1.2, 1.6))
+    )
+    return Writing(
+        orientation=orientation,
+        oblique_degrees=0.0 if tilted else round(rng.uniform(-15, 15), 1),
+        tilt_degrees=round(rng.choice((-1, 1)) * rng.uniform(6, 18), 1) if tilted else 0.0,
+        spacing=(between, within, within),
+        reverse=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

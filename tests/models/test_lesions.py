@@ -1,0 +1,88 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mmfm.models.lesions import LEAST_APART_MM, _each_once, find_lesions
+from mmfm.models.volume_heads import VolumeHeads, VolumeLogits
+from mmfm.report import Lesion, Place, Side
+
+PLACES = (Place(laterality=Side.LEFT, location="upper lobe"), Place(location="brainstem"))
+NAMES = ("nodule", "infarct")
+STRIDE = (2, 2, 2)
+
+
+@pytest.fixture
+def found():
+    """Finds lesions whose patches, values and details were planted, in slabs of 2 mm voxels from these feet."""
+    torch.manual_seed(0)
+    heads = VolumeHeads(
+        num_fine=4, num_coarse=4, observations=NAMES, lesions=NAMES, masks=(), num_places=2, dropout=0.0
+    )
+
+    def find(slabs, *, log_mm=np.log(10.0), points=None, place=0):
+        with torch.no_grad():
+            heads.detail[-1].weight.zero_()
+            heads.detail[-1].bias.copy_(torch.tensor([log_mm, 0, 0, 0, *(5.0 * (i == place) for i in (0, 1))]))
+        logits, affines = [], []
+        for feet, planted in slabs:
+            heat = torch.full((1, 2, 20, 10, 10), -9.0)
+            for row, patch, probability in planted:
+                heat[(0, row, *patch)] = torch.logit(torch.tensor(probability))
+            empty = torch.zeros(1, 0)
+            logits.append(
+                VolumeLogits(
+                    heat_NLDHW=heat, mask_NMDHW=torch.zeros(1, 0, 20, 10, 10), hidden_NFDHW=torch.zeros(1, 32, 20, 10, 10),
+                    present_NO=empty, sides_NO2=empty, severity_NOG=empty,
+                )  # fmt: skip
+            )
+            affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, 30], [2.0, 0, 0, feet], [0, 0, 0, 1]])
+            affines.append(affine)
+        model = SimpleNamespace(volume_heads=heads, fine_stride=STRIDE)
+        processor = SimpleNamespace(config=SimpleNamespace(lesions=NAMES, places=PLACES))
+        return find_lesions(model, processor, affines, logits, points or dict.fromkeys(NAMES, 0.5))
+
+    return find
+
+
+def test_planted_lesions_are_in_the_patients_millimetres(found):
+    (lesion,) = found([(100.0, [(0, (3, 4, 5), 0.9)])])["nodule"]
+    # The middle of patch (3, 4, 5) is voxel (6.5, 8.5, 10.5): columns run to the left, rows to the back.
+    assert lesion.center_mm == pytest.approx((-20 + 21, 30 + 17, 100 + 13))
+    assert lesion.diameter_mm == pytest.approx(10, abs=1e-3) and lesion.probability == pytest.approx(0.9)
+    assert (lesion.laterality, lesion.location) == (Side.LEFT, "upper lobe")
+    (other,) = found([(100.0, [(1, (3, 4, 5), 0.9)])], place=1)["infarct"]
+    assert (other.laterality, other.location) == (None, "brainstem")
+
+
+def test_a_lesion_in_two_overlapping_slabs_is_one_and_the_surer_one(found):
+    # Slabs of 80 mm whose feet are 48 mm apart: 12 patches of 4 mm.
+    (lesion,) = found([(0.0, [(0, (14, 4, 4), 0.8)]), (48.0, [(0, (2, 4, 4), 0.95)])])["nodule"]
+    assert lesion.probability == pytest.approx(0.95) and lesion.center_mm[2] == pytest.approx(48 + 9)
+    two = found([(0.0, [(0, (4, 4, 4), 0.8)]), (48.0, [(0, (2, 4, 4), 0.95)])])["nodule"]
+    assert len(two) == 2
+
+
+def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):
+    beside = [(0, (5, 5, 2), 0.9), (0, (5, 5, 5), 0.8)]  # 12 mm apart
+    assert LEAST_APART_MM < 12
+    assert len(found([(0.0, beside)])["nodule"]) == 2
+    assert len(found([(0.0, beside)], log_mm=np.log(30.0))["nodule"]) == 1
+    both = found([(0.0, [(0, (5, 5, 5), 0.9), (1, (5, 5, 5), 0.9)])])
+    assert {name: len(lesions) for name, lesions in both.items()} == {"nodule": 1, "infarct": 1}
+
+
+def test_each_observation_has_its_own_point_and_without_one_is_not_looked_for(found):
+    planted = [(0.0, [(0, (5, 5, 5), 0.6), (1, (9, 5, 5), 0.6)])]
+    assert set(found(planted, points={"nodule": 0.5, "infarct": 0.7})) == {"nodule"}
+    assert set(found(planted, points={"infarct": 0.5})) == {"infarct"}
+    assert found(planted, points={"hernia": 0.1}) == {}
+
+
+def test_the_largest_comes_first_and_of_two_at_one_place_the_surer_one_stays():
+    def at(x, diameter, probability):
+        return Lesion(center_mm=(float(x), 0.0, 0.0), diameter_mm=diameter, probability=probability)
+
+    small, large, again = at(0, 5.0, 0.9), at(50, 20.0, 0.6), at(53, 28.0, 0.5)
+    assert _each_once([small, again, large]) == (large, small)
