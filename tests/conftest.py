@@ -117,7 +117,7 @@ def tiny_volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from mmfm.models import VLM, Connector, Encoder2D, LanguageModelConfig, Processor, save_checkpoint
-    from mmfm.models.checkpoint import Facts, Scope, Sensitivity
+    from mmfm.models.checkpoint import Facts, Scope, Sensitivity, VolumeFacts
     from mmfm.models.encoder3d import Encoder3D
     from mmfm.models.recipes import Recipe
     from mmfm.report import Place, Side
@@ -163,10 +163,14 @@ def tiny_volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         processor=processor,
         facts=Facts(
             scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=()),
-            operating_points=dict.fromkeys(("pleural_effusion", "free_fluid", "hydrocephalus"), 0.0)
-            | {"cardiomegaly": 1.0, "nodule": 0.5},
-            sensitivity={"cardiomegaly": Sensitivity(value=0.95, positives=32)},
-            lesion_points={"nodule": 0.0},
+            operating_points={"hydrocephalus": 0.0},
+            sensitivity={},
+            volumes=VolumeFacts(
+                operating_points=dict.fromkeys(("pleural_effusion", "free_fluid", "hydrocephalus"), 0.0)
+                | {"cardiomegaly": 1.0},
+                lesion_points={"nodule": 0.0},
+                sensitivity={"cardiomegaly": Sensitivity(value=0.95, positives=32)},
+            ),
         ),
         provenance={"made_by": "tests/conftest.py"},
         card="A checkpoint for tests.\n",

@@ -86,9 +86,11 @@ def choose_checkpoint(study: Study, *, region: str | None = None, only: Sequence
     # The one made for this modality says best what is wrong.
     refusals.sort(key=lambda item: not modalities_of(study) & set(item[0].scope.modalities))
     if not refusals:
+        modalities = " and ".join(sorted(modalities_of(study) - {"SEG"})) or "modality not stated"
         raise ScopeError(
             "study", expected=f"one that a shipped checkpoint reads ({listed})",
-            found="a volume" if volume else "a picture", fix="no draft is made; name another one with --checkpoint",
+            found=f"a {'volume' if volume else 'picture'} ({modalities})",
+            fix="no draft is made; name another one with --checkpoint",
         )  # fmt: skip
     why = refusals[0][1]
     raise ScopeError(

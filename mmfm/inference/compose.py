@@ -96,6 +96,7 @@ def compose(
         findings_text, impression_text = NO_VOCABULARY, "No finding is stated."
         differential, differential_note = (), "empty: no vocabulary for this part of the body"
     stated = {f.observation for f in findings}
+    points = _points(checkpoint.facts, bool(pixels.slabs))
     within = observations(draft.region) if draft.region in REGIONS else ()
     return Report(
         study_uid=study.study_uid,
@@ -108,9 +109,7 @@ def compose(
         ),
         findings=findings,
         # Those of a head that was not measured to read pictures would only mislead: no operating point, not shown.
-        finding_probabilities={
-            o: p for o, p in draft.probabilities.items() if o in checkpoint.facts.operating_points or o == "normal"
-        },
+        finding_probabilities={o: p for o, p in draft.probabilities.items() if o in points or o == "normal"},
         differential=differential,
         differential_note=differential_note,
         not_assessed=tuple(o for o in within if o not in stated),
@@ -128,16 +127,22 @@ def compose(
     )
 
 
-def assessed(facts: Facts, region: str = CHEST_RADIOGRAPH) -> tuple[str, ...]:
+def assessed(facts: Facts, region: str = CHEST_RADIOGRAPH, *, volume: bool = False) -> tuple[str, ...]:
     """Returns the observations whose absence may be shown, in the order of the region's vocabulary."""
+    sensitivity = facts.volumes.sensitivity if volume else facts.sensitivity
     return tuple(
         o
         for o in observations(region)
-        if o in facts.operating_points
-        and (measured := facts.sensitivity.get(o)) is not None
+        if o in _points(facts, volume)
+        and (measured := sensitivity.get(o)) is not None
         and measured.positives >= LEAST_POSITIVES
         and measured.value > facts.sensitivity_floor
     )
+
+
+def _points(facts: Facts, volume: bool) -> dict[str, float]:
+    """Returns P from which on each observation is stated; of what is counted on volumes, P of one of its lesions."""
+    return facts.volumes.operating_points | facts.volumes.lesion_points if volume else facts.operating_points
 
 
 def shown_text(draft: Draft, facts: Facts) -> tuple[str, str]:
@@ -147,10 +152,12 @@ def shown_text(draft: Draft, facts: Facts) -> tuple[str, str]:
     findings, impression = _positive_part(draft.findings, region), _positive_part(draft.impression, region)
     present = _stated(findings or None, impression or None, region=region)
     said = {f.observation for f in present if f.status is not Status.ABSENT}
+    volume = not draft.views
+    counted = facts.volumes.lesion_points if volume else {}  # below where no lesion was found
     below = [
         o
-        for o in assessed(facts, region)
-        if o not in said and draft.probabilities.get(o, 1.0) < facts.operating_points[o]
+        for o in assessed(facts, region, volume=volume)
+        if o not in said and (o in counted or draft.probabilities.get(o, 1.0) < _points(facts, volume)[o])
     ]
     if below:
         negatives = f"{_listed(below, region)} above the operating point."

@@ -107,7 +107,8 @@ class Reporter:
         if prior is None:
             return report
         before = self._draft_prior(prior, region, written)
-        may_be_absent = () if written.region is None else assessed(self.checkpoint.facts, written.region)
+        volume = bool(pixels.slabs)
+        may_be_absent = () if written.region is None else assessed(self.checkpoint.facts, written.region, volume=volume)
         return compare(report, before, region=written.region, assessed=may_be_absent)
 
     def stream(

@@ -43,7 +43,15 @@ def tiny_model(tiny_config: VLM.Config, tiny_processor: Processor) -> VLM:
     return tiny_config.build(tiny_processor).eval()
 
 
-VOLUME_OBSERVATIONS = ("kidney_lesion", "liver_lesion", "free_fluid", "infarct", "brain_mass", "hydrocephalus", "normal")
+VOLUME_OBSERVATIONS = (
+    "kidney_lesion",
+    "liver_lesion",
+    "free_fluid",
+    "infarct",
+    "brain_mass",
+    "hydrocephalus",
+    "normal",
+)
 
 
 @pytest.fixture(scope="session")

@@ -33,8 +33,12 @@ def found():
             empty = torch.zeros(1, 0)
             logits.append(
                 VolumeLogits(
-                    heat_NLDHW=heat, mask_NMDHW=torch.zeros(1, 0, 20, 10, 10), hidden_NFDHW=torch.zeros(1, 32, 20, 10, 10),
-                    present_NO=empty, sides_NO2=empty, severity_NOG=empty,
+                    heat_NLDHW=heat,
+                    mask_NMDHW=torch.zeros(1, 0, 20, 10, 10),
+                    hidden_NFDHW=torch.zeros(1, 32, 20, 10, 10),
+                    present_NO=empty,
+                    sides_NO2=empty,
+                    severity_NOG=empty,
                 )  # fmt: skip
             )
             affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, 30], [2.0, 0, 0, feet], [0, 0, 0, 1]])

@@ -14,7 +14,9 @@ from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.errors import ConfigError, ScopeError
 from mmfm.models.recipes import OVERLAP_MM, RECIPES, Jitter, Recipe, grid_affine, resampled, sample
 
-CT = Recipe(region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36))
+CT = Recipe(
+    region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36)
+)
 MR = Recipe(region="head", modality="MR", channels=("T1", "T2"), spacing_mm=(8.0,) * 3, shape=(24, 28, 26), max_slabs=1)
 MIDDLE = np.array([12.0, -30.0, 140.0])
 """Of the patient, LPS mm."""

@@ -138,7 +138,9 @@ def test_a_step_in_bf16_on_the_accelerator(volume_model, volume_processor, input
 
 def test_a_batch_of_volumes_leaves_the_picture_encoder_alone(volume_model, volume_processor, inputs):
     _, gradients = _step(volume_model, volume_processor, inputs[1:])
-    assert not [name for name, grad in gradients.items() if name.startswith(("encoder.", "heads.")) and grad is not None]
+    assert not [
+        name for name, grad in gradients.items() if name.startswith(("encoder.", "heads.")) and grad is not None
+    ]
 
 
 def test_what_a_model_has_no_encoder_for_is_refused(tiny_model, volume_config, volume_processor, inputs):
