@@ -15,11 +15,14 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmfm.errors import ConfigError, MmfmError, ReadError, ScopeError
+
+if TYPE_CHECKING:
+    from mmfm.study import Study
 
 DEFAULT_CHECKPOINT = "mmfm-cxr-small"
 
@@ -42,13 +45,28 @@ class Format(StrEnum):
     MD = "md"
 
 
+class VolumeModality(StrEnum):
+    """What a NIfTI file may be of."""
+
+    CT = "CT"
+    MR = "MR"
+
+
+class VolumeRegion(StrEnum):
+    """What a CT or MR may be read as."""
+
+    CHEST_CT = "chest_ct"
+    ABDOMEN = "abdomen"
+    HEAD = "head"
+
+
 class Profile(StrEnum):
     """The profiles of PS3.15 Annex E that are built."""
 
     BASIC = "basic"
 
 
-StudyPath = Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file: DICOM, PNG or JPEG.")]
+StudyPath = Annotated[Path, typer.Argument(metavar="PATH", help="A folder, zip or file: DICOM, NIfTI, PNG or JPEG.")]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", help="Shipped name, folder, local-dir:PATH or hf-hub:ID.")]
 ManifestPath = Annotated[Path, typer.Option("--manifest", help="A manifest.jsonl.")]
 Split = Annotated[str, typer.Option("--split", help="Which split of the manifest.")]
@@ -100,28 +118,53 @@ def inspect(
 @app.command()
 def report(
     path: StudyPath,
-    checkpoint: CheckpointName = DEFAULT_CHECKPOINT,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Shipped name, folder, local-dir:PATH or hf-hub:ID; without, the shipped one that fits."),
+    ] = None,
     indication: Annotated[str | None, typer.Option(help="Why the study was made.")] = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(metavar="UID|#N", help="CT, MR: read only this series, as `mmfm inspect` lists it; repeatable."),
+    ] = None,
+    modality: Annotated[VolumeModality | None, typer.Option(help="What NIfTI files are of; they do not say.")] = None,
+    region: Annotated[
+        VolumeRegion | None, typer.Option(help="As what a CT or MR is read that does not say, or that shows several.")
+    ] = None,
+    prior: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="An earlier study of the same patient, to compare with.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="JSON is one object a line and study.")] = Format.TEXT,
     device: Device = "auto",
 ) -> None:
-    """Draft the report of each study under PATH."""
+    """Draft the report of each study under PATH: radiographs of the chest, CT, MR."""
     import json
 
     with _no_garbage_collection():
-        from mmfm.inference import Reporter
-        from mmfm.io import read
+        from mmfm.inference import AutoReporter, Reporter
+        from mmfm.io import read, with_modality
         from mmfm.ui.render import report_markdown, report_text
     reading = read(path)
     studies = reading.require_studies(str(path))
+    before = None if prior is None else _prior_study(prior, len(studies))
+    if modality is not None:
+        studies = tuple(with_modality(study, modality) for study in studies)
+        if before is not None and any(one.source_format == "NIFTI" for one in before.series):
+            before = with_modality(before, modality)
+    if series and len(studies) > 1:
+        raise ConfigError("--series", expected="one study", found=f"{len(studies)}", fix="give the path of one of them")
     if reading.refusals:
         print(reading.refusals, file=sys.stderr)
     with _no_garbage_collection():
-        reporter = Reporter.from_pretrained(checkpoint, device=device)
+        reporter: Reporter | AutoReporter = (
+            AutoReporter(device=device) if checkpoint is None else Reporter.from_pretrained(checkpoint, device=device)
+        )
     refused = 0
     for place, study in enumerate(studies, start=1):
         try:
-            drafted = reporter.report(study, indication=indication)
+            drafted = reporter.report(
+                study, indication=indication, region=region, only=tuple(series or ()), prior=before
+            )
         except (ScopeError, ReadError) as error:
             if len(studies) == 1:
                 raise
@@ -489,6 +532,21 @@ def main() -> None:
     except MmfmError as error:
         print(f"mmfm: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _prior_study(path: Path, studies: int) -> Study:
+    """Returns the one study under ``--prior``, where it is one study that it is compared with."""
+    from mmfm.io import read
+
+    found = read(path).require_studies("--prior")
+    if len(found) != 1 or studies != 1:
+        raise ConfigError(
+            "--prior",
+            expected="one study, beside one study",
+            found=f"{len(found)} beside {studies}",
+            fix="give the paths of one study each",
+        )
+    return found[0]
 
 
 def _needed(options: str, what: str) -> ConfigError:

@@ -148,6 +148,8 @@ class Provenance:
     checkpoint: str
     sha256: str
     """Of the checkpoint's weights."""
+    chosen: str | None = None
+    """Why this checkpoint, where it was chosen among those shipped and not named."""
     prompt_sha256: str | None = None
     decoding: str | None = None
     seed: int | None = None

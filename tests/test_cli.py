@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -104,6 +105,31 @@ def test_report_prints_for_people(run, tiny_checkpoint, tmp_path, format, words)
     assert code == 0
     assert NOTICE in out
     assert all(word in out for word in words)
+
+
+def test_report_picks_the_checkpoint_of_each_study(
+    run, tiny_checkpoint, tiny_volume_checkpoint, write_volume, tmp_path, monkeypatch
+):
+    shipped = tmp_path / "shipped"
+    shutil.copytree(tiny_checkpoint, shipped / "tiny")
+    shutil.copytree(tiny_volume_checkpoint, shipped / "tiny-volume")
+    monkeypatch.setattr("mmfm.inference.choosing.shipped_folders", lambda: [shipped])
+    monkeypatch.setenv("MMFM_CHECKPOINTS", str(shipped))
+    synthetic_study(1, tmp_path / "studies")
+    write_volume(tmp_path / "studies" / "ct")
+    code, out, err = run("report", tmp_path / "studies", "--format", "json")
+    assert (code, err) == (0, "")
+    provenances = [Report.from_json(json.loads(line)).provenance for line in out.splitlines()]
+    assert {p.checkpoint for p in provenances} == {"tiny", "tiny-volume"}
+    assert all("chosen by scope among 2" in p.chosen for p in provenances)
+    code, out, _ = run("report", tmp_path / "studies" / "ct", "--prior", write_volume(tmp_path / "prior", seed=2))
+    assert code == 0
+    assert "chosen by scope among 2: CT of the chest by its headers" in out
+    assert "before (" in out
+    assert one_line(*run("report", tmp_path / "studies", "--prior", tmp_path / "prior"))
+    assert one_line(*run("report", tmp_path / "studies", "--series", "#1"))
+    assert one_line(*run("report", tmp_path / "studies" / "ct", "--region", "abdomen"))
+    assert one_line(*run("report", tmp_path / "studies" / "ct", "--modality", "CT"))
 
 
 def one_line(code, out, err):

@@ -175,8 +175,9 @@ def _shares(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], weights_RN: np.n
 def _findings(
     texts: Sequence[Prediction] | Sequence[Sections], references: Sequence[Reference]
 ) -> list[tuple[Finding, ...]]:
-    regions = [reference.region for reference in references]
-    return [label_text(t.findings, t.impression, region) for t, region in zip(texts, regions, strict=True)]
+    return [
+        label_text(texts[i].findings, texts[i].impression, reference.region) for i, reference in enumerate(references)
+    ]
 
 
 def _present(found: Sequence[Sequence[Finding]]) -> list[dict[str, Side | None]]:

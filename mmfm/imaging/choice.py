@@ -189,8 +189,12 @@ def choose_series(study: Study, *, channels: tuple[str, ...], only: tuple[str, .
     return Choice(chosen=chosen, reasons=reasons)
 
 
-def _claim(study: Study, name: str, channels: tuple[str, ...]) -> tuple[set[int], str]:
-    """Returns the places in the study that a name stands for, and the channel that the user claims for it."""
+def named_places(study: Study, name: str) -> set[int]:
+    """Returns the places in the study, from 0, that a name stands for: a Series Instance UID, or "#3".
+
+    Raises:
+        ConfigError: no series of the study has that name.
+    """
     count = len(study.series)
     if (digits := name.removeprefix("#")).isdecimal():
         places = {int(digits) - 1} & set(range(count))
@@ -206,6 +210,12 @@ def _claim(study: Study, name: str, channels: tuple[str, ...]) -> tuple[set[int]
             found="another",
             fix="run `mmfm inspect` on the study to see its series",
         )
+    return places
+
+
+def _claim(study: Study, name: str, channels: tuple[str, ...]) -> tuple[set[int], str]:
+    """Returns the places in the study that a name stands for, and the channel that the user claims for it."""
+    places = named_places(study, name)
     usable = {place for place in places if _unusable(study.series[place]) is None}
     shown = f"series {min(places) + 1}: {_words(study.series[min(places)])}"
     if not usable:

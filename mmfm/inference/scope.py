@@ -2,7 +2,8 @@
 
 ``check_study`` reads headers only; ``check_contrast`` reads one picture. A tag that is missing is never filled in:
 a missing age is "age not verified", not adult. A study of which any image contradicts the scope is refused as a
-whole, since a draft on the rest would be read as a draft on all.
+whole, since a draft on the rest would be read as a draft on all. The series of a CT or MR study are chosen later
+(``mmfm.imaging.choose_series``); ``region_of`` says here which part of the body they state.
 """
 
 from __future__ import annotations
@@ -14,15 +15,43 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmfm.errors import ScopeError
+from mmfm.imaging.choice import named_places
+from mmfm.models.processor import REGION_WORDS, is_volume
 from mmfm.study import Series, Study, ViewPosition
 
 if TYPE_CHECKING:
     from mmfm.models.checkpoint import Scope
 
+# fmt: off
 BODY_PART_SYNONYMS = {
     "CHEST": frozenset({"CHEST", "THORAX", "CXR", "LUNG", "LUNGS", "TORAX", "BRUST"}),
+    "ABDOMEN": frozenset(
+        ["ABDOMEN", "ABD", "ABDO", "ABDOMINAL", "BAUCH", "OBERBAUCH", "LIVER", "LEBER", "HEPATIC", "PANCREAS",
+         "PANKREAS", "KIDNEY", "KIDNEYS", "RENAL", "ADRENAL", "SPLEEN"]
+    ),
+    "HEAD": frozenset(
+        ["HEAD", "BRAIN", "SKULL", "NEURO", "CRANIUM", "CRANIAL", "CEREBRUM", "CEREBRAL", "KOPF", "SCHAEDEL", "HIRN"]
+    ),
 }
 """Body part of a scope -> words that mean it in Body Part Examined (0018,0015), which sites fill in freely."""
+# fmt: on
+
+REGIONS_OF = {("CT", "CHEST"): "chest_ct", ("CT", "ABDOMEN"): "abdomen", ("MR", "HEAD"): "head"}
+"""What of the patient is read as a volume, by modality and body part."""
+
+_COMPOUNDS = {
+    "ABDPELVIS": "ABDOMEN PELVIS",
+    "ABDOMENPELVIS": "ABDOMEN PELVIS",
+    "CHESTABDOMEN": "CHEST ABDOMEN",
+    "CHESTABDPELVIS": "CHEST ABDOMEN PELVIS",
+    "HEADNECK": "HEAD NECK",
+    "NECKCHEST": "NECK CHEST",
+    "NECKCHESTABDOMEN": "NECK CHEST ABDOMEN",
+    "NECKCHESTABDPELV": "NECK CHEST ABDOMEN PELVIS",
+}
+"""Terms for several parts at once, DICOM PS3.16 Annex L."""
+_NEIGHBOURS = frozenset({"NECK", "PELVIS", "SPINE", "SINUS", "SINUSES"})
+"""Parts that a volume may show beside the one that it is of."""
 
 # fmt: off
 _WORDS_WITHOUT_PART = frozenset(
@@ -48,13 +77,17 @@ _LEAST_CONTRAST = 0.1
 and more; evenly exposed noise, stretched to the full range, has under 0.05 because the blocks average it out."""
 
 
-def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ...]:
+def check_study(
+    study: Study, scope: Scope, *, checkpoint: str, region: str | None = None, only: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Checks a study's headers against a scope.
 
     Args:
         study: what was read; its pixels are not touched.
         scope: of the checkpoint.
         checkpoint: its name, for the message.
+        region: as which a volume is to be read, where headers state no part of the body, or several.
+        only: series of a volume that may be read, as ``choose_series`` takes them; all where empty.
 
     Returns:
         The checkpoint's own caveats, and what the headers do not state and thus could not be verified, one sentence
@@ -62,8 +95,39 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
 
     Raises:
         ScopeError: modality, number of frames, presentation intent, body part, view, orientation or age contradict the
-            scope.
+            scope; or a volume does not state what it is of.
+        ConfigError: ``only`` names a series that is not there.
     """
+    if is_volume(study):
+        notes = list(_volume_notes(study, scope, checkpoint, region, only))
+    else:
+        notes = _picture_notes(study, scope, checkpoint)
+    return (*scope.caveats, *notes, *_age_notes(study.patient.age_years, scope, checkpoint))
+
+
+def region_of(study: Study, *, only: Sequence[str] = ()) -> str | None:
+    """Returns which region the headers of a CT or MR study state: ``chest_ct``, ``abdomen`` or ``head``.
+
+    Body Part Examined decides for each series; where it says nothing, the words of series description and protocol,
+    then those of the study description. Localisers are not asked.
+
+    Args:
+        study: headers alone are looked at.
+        only: series that count, as ``choose_series`` takes them; all where empty.
+
+    Returns:
+        The region; ``None`` where none is stated, several are, or the one stated has no recipe (CT of the head).
+    """
+    regions = {region for _, regions, _ in _stated(study, only) for region in regions}
+    return next(iter(regions)) if len(regions) == 1 else None
+
+
+def modalities_of(study: Study) -> set[str]:
+    """Returns the modalities that the series of a study state; "OT" states none."""
+    return {modality for series in study.series if (modality := _modality(series)) is not None}
+
+
+def _picture_notes(study: Study, scope: Scope, checkpoint: str) -> list[str]:
     notes: list[str] = []
     if any(_modality(series) is None for series in study.series):
         notes.append("scope not verified: a picture states no modality")
@@ -76,24 +140,127 @@ def check_study(study: Study, scope: Scope, *, checkpoint: str) -> tuple[str, ..
             raise _refusal("modality", " or ".join(scope.modalities), modality, checkpoint)
         frames = max(instance.pixels.frames for instance in series.instances)
         if frames > 1:
-            raise _refusal("number of frames", "radiographs of one frame", str(frames), checkpoint)
+            raise _refusal("number of frames", "pictures of one frame", str(frames), checkpoint)
         if any(instance.for_processing for instance in series.instances):
             raise _refusal("presentation intent", "FOR PRESENTATION", "FOR PROCESSING (raw detector data)", checkpoint)
         part = _contradicting_part(series, study, scope.body_parts)
         if part is not None:
             raise _refusal("body part", " or ".join(scope.body_parts), part, checkpoint)
-        if series.view is not None and view_name(series.view) not in scope.views:
+        if series.view is not None and scope.views and view_name(series.view) not in scope.views:
             raise _refusal("view", " or ".join(scope.views), str(series.view), checkpoint)
         for instance in series.instances:
-            if _is_mirrored_or_turned(series.view, instance.patient_orientation):
+            if scope.views and _is_mirrored_or_turned(series.view, instance.patient_orientation):
                 expected = "the patient's left on the picture's right, head up"
                 raise _refusal("orientation", expected, "/".join(instance.patient_orientation), checkpoint)
     if any(_stated_part(series.body_part) is None for series in study.series):
         notes.append("body part not verified: not stated")
     if any(series.view is ViewPosition.AP for series in study.series):
         notes.append("AP view: heart size, pleural effusion and pneumothorax are judged less surely than on PA")
-    notes += _age_notes(study.patient.age_years, scope, checkpoint)
-    return (*scope.caveats, *notes)
+    return notes
+
+
+def _volume_notes(
+    study: Study, scope: Scope, checkpoint: str, region: str | None, only: Sequence[str]
+) -> tuple[str, ...]:
+    """Returns what could not be verified of a volume; raises where it is none of the scope, or of no stated region."""
+    within = [m for m in ("CT", "MR") if m in scope.modalities]
+    stated = _stated(study, only)
+    found = sorted({modality for modality, _, _ in stated})
+    if not within or (found and not set(found) & set(within)):
+        words = f"a volume ({' and '.join(found) or 'modality not stated'})"
+        raise _refusal("modality", " or ".join(scope.modalities), words, checkpoint)
+    if not found and only:
+        raise ScopeError(
+            "--series", expected="a CT or MR with slices", found="a localiser or another modality", fix="name another"
+        )
+    if not found:
+        raise ScopeError(
+            "modality",
+            expected=" or ".join(within),
+            found="a volume that states none",
+            fix="say which it is with --modality",
+        )
+    readable = {r: (m, part) for (m, part), r in REGIONS_OF.items() if m in found and part in scope.body_parts}
+    if region is not None and region not in readable:
+        fix = "leave it out, or give one of them"
+        raise ScopeError("--region", expected=f"one of {', '.join(readable)} for {found[0]}", found="another", fix=fix)
+    named = sorted({r for _, regions, _ in stated for r in regions if r in readable})
+    wanted = region or (named[0] if len(named) == 1 else None)
+    # Of what is wanted; without that, of anything.
+    own = [(m, regions, parts) for m, regions, parts in stated if wanted is None or m == readable[wanted][0]]
+    if wanted is None and named:
+        fix = "name the series of one of them with --series; `mmfm inspect` lists them"
+        if any(len(regions) > 1 for _, regions, _ in stated):
+            fix = f"say which with --region {' or '.join(named)}"
+        found_words = " and ".join(map(region_words, named))
+        raise ScopeError("body part", expected="one part of the body to draft", found=found_words, fix=fix)
+    others = [f"{m} of the {' and '.join(sorted(parts)).lower()}" for m, regions, parts in own
+              if parts and wanted not in regions]  # fmt: skip
+    if wanted is not None and 0 < len(others) < len(own):
+        raise ScopeError(
+            "body part",
+            expected=f"series of the {REGION_WORDS[wanted]} alone",
+            found=", ".join(sorted(set(others))),
+            fix="name the series to read with --series; `mmfm inspect` lists them",
+        )
+    if others:
+        raise _refusal("study", volumes_read(scope), ", ".join(sorted(set(others))), checkpoint)
+    if wanted is None:
+        raise ScopeError(
+            "body part",
+            expected=f"{volumes_read(scope)}, the scope of {checkpoint}",
+            found=f"{' and '.join(found)} that states no part of the body",
+            fix=f"say which it is with --region {' or '.join(readable)}",
+        )
+    return () if named else (f"body part not verified: read as {region_words(wanted)}, as was asked",)
+
+
+def volumes_read(scope: Scope) -> str:
+    """Returns what is read as a volume within a scope, such as "CT of the chest, MR of the head"."""
+    within = [r for (m, part), r in REGIONS_OF.items() if m in scope.modalities and part in scope.body_parts]
+    return ", ".join(map(region_words, within))
+
+
+def region_words(region: str) -> str:
+    """Returns a region of volumes in words, such as ``CT of the chest``."""
+    modality = next(m for (m, _), name in REGIONS_OF.items() if name == region)
+    return f"{modality} of the {REGION_WORDS[region]}"
+
+
+def _stated(study: Study, only: Sequence[str]) -> list[tuple[str, set[str], set[str]]]:
+    """Returns modality, regions with a recipe, and body parts as stated, of each CT or MR series that counts."""
+    places = {place for name in only for place in named_places(study, name)} if only else set(range(len(study.series)))
+    out = []
+    for place in sorted(places):
+        series = study.series[place]
+        if series.modality in ("CT", "MR") and not any(i.is_localizer for i in series.instances):
+            parts = _parts(series, study)
+            regions = {REGIONS_OF[series.modality, part] for part in parts if (series.modality, part) in REGIONS_OF}
+            out.append((series.modality, regions, parts))
+    return out
+
+
+def _parts(series: Series, study: Study) -> set[str]:
+    """Returns the parts of the body that a series names: those of ``BODY_PART_SYNONYMS``, else others that are known.
+
+    Only words of our own lists are returned: descriptions are free text.
+    """
+    examined = _named_parts(series.body_part)
+    if examined:
+        return examined
+    own = _named_parts(f"{series.description or ''} {series.acquisition.protocol or ''}", free=True)
+    return own or _named_parts(study.description, free=True)
+
+
+def _named_parts(text: str | None, *, free: bool = False) -> set[str]:
+    words = re.findall(r"[A-Z]+", (text or "").upper())
+    words = [part for word in words for part in _COMPOUNDS.get(word, word).split()]
+    named = {part for part, synonyms in BODY_PART_SYNONYMS.items() if synonyms & set(words)}
+    others = set(words) & _OTHER_PARTS - frozenset().union(*BODY_PART_SYNONYMS.values())
+    if free and len(named) > 1 and not set(words) & BODY_PART_SYNONYMS["CHEST"] - {"LUNG", "LUNGS"}:
+        named.discard("CHEST")  # "abdomen, lung" names a kernel or a window
+    # "Femoral head" beside a hip is no head.
+    return others - _NEIGHBOURS if others - _NEIGHBOURS else named or others
 
 
 def check_contrast(pixels: np.ndarray, *, where: str) -> None:
@@ -111,7 +278,7 @@ def check_contrast(pixels: np.ndarray, *, where: str) -> None:
     if not high - low >= _LEAST_CONTRAST:  # NaN is refused too
         raise ScopeError(
             where,
-            expected="a radiograph",
+            expected="a picture that shows something",
             found=f"a blank picture (contrast {high - low:.3f} of the display range, under {_LEAST_CONTRAST})",
             fix="give another image; no draft is made",
         )

@@ -28,7 +28,7 @@ from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.files import sha256_of
 from mmfm.imaging import Volume, check_for_model
-from mmfm.imaging.choice import choose_series
+from mmfm.imaging.choice import choose_series, plane_of
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
 from mmfm.models.recipes import Jitter, Recipe, Slab, resampled, sample
@@ -438,12 +438,19 @@ def _place_row(places: Sequence[Place], lesion: Lesion) -> int:
 
 
 def is_volume(study: Study) -> bool:
-    """Whether a study has slices with a place in the patient, and is not read picture by picture."""
+    """Whether a study has slices with a place in the patient, and is not read picture by picture.
+
+    A series of one frame that states no place, such as a screenshot, is a picture whatever its modality.
+    """
     return any(
-        series.modality in ("CT", "MR") or series.source_format == "NIFTI"
+        series.source_format == "NIFTI" or (series.modality in ("CT", "MR") and not _is_picture(series))
         for series in study.series
         if series.source_format in ("DICOM", "NIFTI")
     )
+
+
+def _is_picture(series: Series) -> bool:
+    return len(series.instances) == 1 and series.instances[0].pixels.frames == 1 and plane_of(series) is None
 
 
 def kind_of(codes: Iterable[str]) -> str | None:

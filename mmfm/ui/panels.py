@@ -18,7 +18,7 @@ from PIL import Image
 from mmfm.imaging import NAMED_WINDOWS, Volume, apply_window
 from mmfm.report import NOTICE, Report
 from mmfm.study import Receipt, Series, Study
-from mmfm.ui.render import differential_line, finding_rows, provenance_line, readable, receipt_lines
+from mmfm.ui.render import differential_line, finding_rows, lesion_lines, provenance_line, readable, receipt_lines
 
 _LONGEST_SIDE = 1024
 """Pixels of a picture on the page: enough to recognise, and the badge says that it is not for diagnosis."""
@@ -153,6 +153,7 @@ def report_html(report: Report) -> str:
         "<table><thead><tr><th>finding</th><th>status</th><th>side</th><th>details</th><th>P(present)</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
+    lesions = "".join(f"<li>{escape(line)}</li>" for line in lesion_lines(report))
     suggested = "".join(f"<li>{escape(differential_line(entry))}</li>" for entry in report.differential)
     indication = (
         f'<p class="mm-quiet">Indication: {escape(report.sections.indication)}</p>'
@@ -168,6 +169,7 @@ def report_html(report: Report) -> str:
         + f"<h3>Findings</h3><p>{escape(report.sections.findings or '')}</p>"
         f"<h3>Impression</h3><p>{escape(report.sections.impression or '')}</p>"
         + (table if rows else "")
+        + (f"<h3>Lesions</h3><ul>{lesions}</ul>" if lesions else "")
         + f"<h3>Differential</h3>{f'<ol>{suggested}</ol>' if suggested else ''}"
         f'<p class="mm-quiet">{escape(report.differential_note)}</p>'
         f"<h3>Not assessed</h3><p>{escape(', '.join(map(readable, report.not_assessed)) or 'none')}</p></div>"
@@ -192,7 +194,8 @@ def probabilities_html(report: Report, operating_points: Mapping[str, float]) ->
 def details_html(report: Report) -> str:
     """Returns the preprocessing receipt of each picture and the provenance of the draft."""
     series = "".join(
-        f"<h4>picture {place}</h4><ul>{''.join(f'<li>{escape(line)}</li>' for line in receipt_lines(receipt))}</ul>"
+        f"<h4>{'picture' if receipt.shape[0] == 1 else 'series'} {place}</h4>"
+        f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in receipt_lines(receipt))}</ul>"
         for place, receipt in enumerate(report.receipts, start=1)
     )
     raw = escape(report.provenance.raw_text or "")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from mmfm.report import Differential, Report, Status
+import numpy as np
+
+from mmfm.report import Differential, Lesion, Report, Status
 from mmfm.study import Receipt
 
+_TOWARDS = {"S": "the head", "I": "the feet", "A": "the front", "P": "the back", "L": "the left", "R": "the right"}
 _HEADINGS = ("indication", "technique", "comparison", "findings", "impression")
 
 
@@ -26,6 +30,36 @@ def finding_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
         probability = "" if f.probability is None else f"{f.probability:.2f}"
         rows.append((readable(f.observation), str(f.status), str(f.laterality or ""), details, probability))
     return rows
+
+
+def lesion_lines(report: Report) -> list[str]:
+    """Returns each lesion with its size and place, in mm and as a slice of the first series that was read."""
+    lines = []
+    for finding in report.findings:
+        for number, lesion in enumerate(finding.lesions, start=1):
+            where = " ".join(filter(None, [lesion.laterality, lesion.location]))
+            left, posterior, head = lesion.center_mm
+            words = [
+                f"{readable(finding.observation)} {number}: {lesion.diameter_mm:.0f} mm",
+                where,
+                f"at L {left:.0f}, P {posterior:.0f}, H {head:.0f} mm",
+                _slice_of(lesion, report.receipts),
+                "" if lesion.probability is None else f"P {lesion.probability:.2f}",
+            ]
+            lines.append(", ".join(word for word in words if word))
+    return lines
+
+
+def _slice_of(lesion: Lesion, receipts: Sequence[Receipt]) -> str:
+    """Returns the slice of the first series that a lesion is centred on, counted from 1 as its Volume has them."""
+    receipt = receipts[0] if receipts else None
+    if receipt is None or receipt.affine is None:
+        return ""
+    index = float((np.linalg.inv(np.array(receipt.affine)) @ [*lesion.center_mm, 1.0])[0])
+    count = receipt.shape[0]
+    if not -0.5 <= index < count - 0.5:
+        return ""
+    return f"slice {round(index) + 1} of {count} (counted towards {_TOWARDS.get(receipt.orientation[:1], 'the end')})"
 
 
 def differential_line(entry: Differential) -> str:
@@ -60,7 +94,8 @@ def provenance_line(report: Report) -> str:
     """Returns checkpoint, hash, decoding and time in one line."""
     p = report.provenance
     seconds = f"{p.seconds:.2f} s" if p.seconds is not None else None
-    return ", ".join(filter(None, [f"checkpoint {p.checkpoint}", f"sha256 {p.sha256[:12]}", p.decoding, seconds]))
+    checkpoint = f"checkpoint {p.checkpoint}" + (f" ({p.chosen})" if p.chosen else "")
+    return ", ".join(filter(None, [checkpoint, f"sha256 {p.sha256[:12]}", p.decoding, seconds]))
 
 
 def report_text(report: Report) -> str:
@@ -78,6 +113,9 @@ def report_text(report: Report) -> str:
             f"  {name:<28} {status:<10} {side:<10} {details:<24} {p}".rstrip()
             for name, status, side, details, p in rows
         ]
+    lesions = lesion_lines(report)
+    if lesions:
+        lines += ["", "LESIONS", *(f"  {line}" for line in lesions)]
     lines += ["", "PROBABILITIES OF THE FINDING HEADS"]
     lines += [f"  {readable(name):<28} {p:.2f}" for name, p in _ranked(report)]
     lines += ["", f"DIFFERENTIAL ({report.differential_note})"]
@@ -113,6 +151,9 @@ def report_markdown(report: Report) -> str:
             "|---|---|---|---|---|",
         ]
         parts += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
+    lesions = lesion_lines(report)
+    if lesions:
+        parts += ["", "## Lesions", "", *(f"- {_escaped(line)}" for line in lesions)]
     parts += ["", "## Probabilities of the finding heads", "", "| observation | P(present) |", "|---|---|"]
     parts += [f"| {_escaped(readable(name))} | {p:.2f} |" for name, p in _ranked(report)]
     parts += ["", "## Differential", "", _escaped(report.differential_note), ""]

@@ -1,13 +1,16 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfm.errors import ScopeError
 from mmfm.inference.compose import assessed, compose, shown_text
 from mmfm.models import Draft
-from mmfm.models.checkpoint import Facts, Sensitivity
+from mmfm.models.checkpoint import Facts, Sensitivity, VolumeFacts
+from mmfm.models.processor import StudyPixels
 from mmfm.report import Report, Side, Status
 from mmfm.study import ViewPosition
 from mmfm.text import OBSERVATIONS, label_report
@@ -39,7 +42,7 @@ def report(make_study, facts):
             make_study({"modality": "DX", "view": ViewPosition.PA, "body_part": "CHEST"}),
             make_draft(findings, impression, **more),
             SimpleNamespace(name="some-checkpoint", sha256="1" * 64, facts=facts),
-            receipts=(),
+            pixels=StudyPixels(pixels_SCHW=torch.zeros(1, 1, 8, 8), views_S=torch.tensor([0]), receipts=()),
             scope_notes=("age not verified: not stated",),
             indication="cough",
             seconds=0.5,
@@ -188,3 +191,23 @@ def test_no_shown_negative_was_not_measured_and_no_positive_is_lost(findings, im
     assert absent <= measured - probable
     stated = {f.observation for f in before if f.status is not Status.ABSENT}
     assert stated == {f.observation for f in after if f.status is not Status.ABSENT}
+
+
+def test_what_is_counted_on_volumes_is_absent_where_no_lesion_was_found():
+    measured = Sensitivity(value=0.95, positives=20)
+    facts = Facts(
+        operating_points={"emphysema": 0.5},
+        sensitivity={"emphysema": measured},  # of pictures: says nothing about volumes
+        volumes=VolumeFacts(
+            operating_points={"cardiomegaly": 0.5, "emphysema": 0.5},
+            lesion_points={"nodule": 0.3},
+            sensitivity={"nodule": measured, "cardiomegaly": measured},
+        ),
+    )
+    low = {"nodule": 0.9, "cardiomegaly": 0.1, "emphysema": 0.1}
+    draft = replace(make_draft("No emphysema."), region="chest_ct", views=(), probabilities=low)
+    assert shown_text(draft, facts)[0].endswith("No cardiomegaly or lung nodule above the operating point.")
+    stated = replace(draft, findings="Lung nodule in the right upper lobe measuring 8 mm. Normal heart.")
+    assert shown_text(stated, facts)[0] == (
+        "Lung nodule in the right upper lobe measuring 8 mm. No cardiomegaly above the operating point."
+    )

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmfm.inference.differential import LIKELIHOODS, read_rules, suggest
-from mmfm.report import Finding, Side, Status
+from mmfm.report import Finding, Measurement, Side, Status
 from mmfm.text import OBSERVATIONS
+from mmfm.text.regions import REGIONS, observations, region_words
 
 
 def present(observation, side=None, **more):
@@ -88,6 +89,45 @@ def test_the_rule_file_is_whole():
     assert set(sources) == {key for rule in rules for key in rule.sources}, "every source is used"
     text = " ".join(rule.diagnosis for rule in rules)
     assert not re.search(r"\d|\bmg\b|treat|antibiotic|diuretic|\bgive\b|drain", text, re.IGNORECASE), "no advice"
+
+
+@pytest.mark.parametrize("region", REGIONS[1:])
+def test_the_rule_files_of_volumes_are_whole(region):
+    rules, sources = read_rules(region)
+    conditions = {c for rule in rules for c in (*rule.needs, *rule.supports, *rule.against)}
+    for condition in conditions:
+        *before, observation = condition.split()
+        assert observation in observations(region)
+        if before and before[0].startswith("in_"):
+            assert before[0].removeprefix("in_").replace("_", " ") in region_words(region)["location"]
+        suggest([Finding(observation=observation, status=Status.PRESENT)], region=region)  # every condition is read
+    assert set(sources) == {key for rule in rules for key in rule.sources}, "every source is used and there"
+    assert all(len(rule.supports) >= (rule.likely_with or 0) for rule in rules)
+    text = " ".join(rule.diagnosis for rule in rules)
+    assert not re.search(r"\d|\bmg\b|treat|antibiotic|\bgive\b|drain", text, re.IGNORECASE), "no advice"
+    assert len(rules) >= 8
+
+
+def test_size_number_and_place_speak_for_a_diagnosis():
+    def likelihoods(region, *findings):
+        return {entry.diagnosis: (entry.likelihood, entry.supporting) for entry in suggest(findings, region=region)[0]}
+
+    small = present("nodule", Side.RIGHT, count=1, measurement=Measurement(value=5.0, unit="mm"))
+    large = present("nodule", Side.RIGHT, count=1, measurement=Measurement(value=34.0, unit="mm"))
+    assert "primary lung cancer" not in likelihoods("chest_ct", small)
+    assert likelihoods("chest_ct", large)["primary lung cancer"] == (
+        "likely",
+        ("nodule of 30 mm and more", "single nodule"),
+    )
+    blood = present("intracranial_hemorrhage", Side.LEFT)
+    assert likelihoods("head", blood)["hypertensive hemorrhage"][0] == "possible"
+    deep = present("intracranial_hemorrhage", Side.LEFT, location="basal ganglia")
+    assert likelihoods("head", deep)["hypertensive hemorrhage"] == (
+        "likely",
+        ("intracranial hemorrhage", "intracranial hemorrhage in the basal ganglia"),
+    )
+    assert "hepatic metastases" in likelihoods("abdomen", present("liver_lesion", count=3))
+    assert "hepatic metastases" not in likelihoods("abdomen", present("liver_lesion", count=1))
 
 
 @given(st.lists(st.builds(

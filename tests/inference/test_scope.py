@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from mmfm.errors import ScopeError
-from mmfm.inference.scope import check_contrast, check_study, views_read
+from mmfm.inference.scope import check_contrast, check_study, region_of, views_read
 from mmfm.models.checkpoint import Scope
-from mmfm.study import ViewPosition
+from mmfm.models.processor import is_volume
+from mmfm.study import Acquisition, Geometry, ViewPosition
 
 SCOPE = Scope()
 CHEST_PA = {"modality": "DX", "view": ViewPosition.PA, "body_part": "CHEST"}
@@ -87,6 +88,86 @@ def test_a_mirrored_or_turned_frontal_picture_is_refused(make_study, view, orien
 )
 def test_an_upright_lateral_or_unstated_orientation_is_drafted(make_study, view, orientation):
     assert check(make_study(CHEST_PA | {"view": view}, patient_orientation=orientation)) == ()
+
+
+def volume(**fields):
+    return {"modality": "CT", "acquisition": Acquisition(protocol=fields.pop("protocol", None))} | fields
+
+
+SLICE = {"geometry": Geometry(position=(0.0, 0.0, 0.0), orientation=(1, 0, 0, 0, 1, 0), pixel_spacing=(1.0, 1.0))}
+
+
+@pytest.mark.parametrize(
+    ("fields", "region"),
+    [
+        ({"body_part": "CHEST"}, "chest_ct"),
+        ({"body_part": "Thorax"}, "chest_ct"),
+        ({"body_part": "ABDOMENPELVIS"}, "abdomen"),
+        ({"body_part": "NECKCHEST"}, "chest_ct"),
+        ({"body_part": "CHESTABDOMEN"}, None),
+        ({"body_part": None, "description": "Lung 1.0"}, "chest_ct"),
+        ({"body_part": None, "description": "Abdomen 5.0 lung"}, "abdomen"),
+        ({"body_part": None, "description": "iMAR 1.0", "protocol": "Leber 3 phasen"}, "abdomen"),
+        ({"body_part": "UNKNOWN", "description": "CT liver"}, "abdomen"),
+        ({"body_part": "HEAD"}, None),
+        ({"body_part": "KNEE", "description": "chest"}, None),
+        ({"body_part": None}, None),
+        ({"modality": "MR", "body_part": "BRAIN"}, "head"),
+        ({"modality": "MR", "body_part": "HEADNECK"}, "head"),
+        ({"modality": "MR", "body_part": None, "description": "hip femoral head"}, None),
+        ({"modality": "MR", "body_part": "ABDOMEN"}, None),
+    ],
+)
+def test_the_region_is_what_headers_state(make_study, fields, region):
+    assert region_of(make_study(volume(**fields), **SLICE)) == region
+
+
+VOLUMES = Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=())
+
+
+def check_volume(*series, **more):
+    make = more.pop("make_study")
+    return check_study(make(*series, **SLICE), VOLUMES, checkpoint="some-checkpoint", **more)
+
+
+@pytest.mark.parametrize(
+    ("series", "more", "words"),
+    [
+        ([volume(body_part="HEAD")], {}, "expected CT of the chest, CT of the abdomen, MR of the head.*CT of the head"),
+        ([volume(body_part="KNEE")], {"region": "abdomen"}, "found CT of the knee"),
+        ([volume(modality="MR", body_part="LIVER")], {}, "found MR of the abdomen"),
+        ([volume(body_part=None)], {}, "states no part of the body; say which it is with --region chest_ct or abdomen"),
+        ([volume(body_part="CHESTABDOMEN")], {}, "say which with --region abdomen or chest_ct"),
+        ([volume(body_part="CHEST"), volume(body_part="ABDOMEN")], {}, "name the series of one of them with --series"),
+        ([volume(body_part="CHEST"), volume(body_part="NECK")], {}, "found CT of the neck; name the series to read"),
+        ([volume(body_part="CHEST")], {"region": "head"}, "expected one of chest_ct, abdomen for CT"),
+        ([{"source_format": "NIFTI"}], {}, "states none; say which it is with --modality"),
+        ([volume(body_part="CHEST") | {"modality": "DX"}], {}, "found DX"),
+    ],
+)
+def test_a_volume_that_states_another_part_or_none_is_refused_by_name(make_study, series, more, words):
+    with pytest.raises(ScopeError, match=words) as caught:
+        check_volume(*series, make_study=make_study, **more)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_volume_does_not_state_may_be_given(make_study):
+    [note] = check_volume(volume(body_part=None), make_study=make_study, region="chest_ct")
+    assert note == "body part not verified: read as CT of the chest, as was asked"
+    assert check_volume(volume(body_part="CHESTABDOMEN"), make_study=make_study, region="abdomen") == ()
+    both = [volume(body_part="CHEST"), volume(body_part="ABDOMEN")]
+    assert check_volume(*both, make_study=make_study, only=("#2",)) == ()
+    with pytest.raises(ScopeError, match="at least 18 years"):
+        check_study(make_study(volume(body_part="CHEST"), age=3, **SLICE), VOLUMES, checkpoint="c")
+
+
+def test_a_screenshot_of_a_ct_is_a_picture(make_study):
+    shot = {"modality": "CT", "body_part": None}
+    assert not is_volume(make_study(shot))
+    assert is_volume(make_study(shot, **SLICE))
+    assert "body part not verified: not stated" in check_study(make_study(shot), VOLUMES, checkpoint="c")
+    with pytest.raises(ScopeError, match=r"CR or DX.*found CT"):
+        check(make_study(shot))
 
 
 @pytest.mark.parametrize("part", ["CHEST", "chest", "Chest PA", "THORAX", "CHEST 2 VIEWS", "PORT CHEST", "CHEST_AP"])
