@@ -172,9 +172,7 @@ def _shares(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], weights_RN: np.n
     return estimates
 
 
-def _findings(
-    texts: Sequence[Prediction] | Sequence[Sections], references: Sequence[Reference]
-) -> list[tuple[Finding, ...]]:
+def _findings(texts: Sequence[Prediction | Sections], references: Sequence[Reference]) -> list[tuple[Finding, ...]]:
     return [label_text(t.findings, t.impression, r.region) for t, r in zip(texts, references, strict=True)]
 
 
