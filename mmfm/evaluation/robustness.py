@@ -172,12 +172,8 @@ def _shares(parts: Mapping[str, tuple[np.ndarray, np.ndarray]], weights_RN: np.n
     return estimates
 
 
-def _findings(
-    texts: Sequence[Prediction] | Sequence[Sections], references: Sequence[Reference]
-) -> list[tuple[Finding, ...]]:
-    return [
-        label_text(texts[i].findings, texts[i].impression, reference.region) for i, reference in enumerate(references)
-    ]
+def _findings(texts: Sequence[Prediction | Sections], references: Sequence[Reference]) -> list[tuple[Finding, ...]]:
+    return [label_text(t.findings, t.impression, r.region) for t, r in zip(texts, references, strict=True)]
 
 
 def _present(found: Sequence[Sequence[Finding]]) -> list[dict[str, Side | None]]:
