@@ -71,6 +71,8 @@ class Place:
     laterality: Side | None = None
     location: str
     """Name in the vocabulary's ``location``, such as ``upper lobe``."""
+    observations: tuple[str, ...]
+    """Of what lesions may be there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ def tiny_volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             observations=("pleural_effusion", "cardiomegaly", "nodule", "free_fluid", "hydrocephalus", "normal"),
             codes=("modality/CT", "modality/MR", "body_part/Head"),
             lesions=("nodule",),
-            places=(Place(laterality=Side.LEFT, location="upper lobe"),),
+            places=(Place(laterality=Side.LEFT, location="upper lobe", observations=("nodule",)),),
         ),
         tokenizer,
     )

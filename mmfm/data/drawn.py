@@ -34,24 +34,29 @@ COUNTED = (
 EXTENDED = ("pleural_effusion", "pneumothorax", "emphysema", "free_fluid")
 """Observations whose extent is known there."""
 _BOTH = (Side.RIGHT, Side.LEFT)
+_IN_BRAIN = ("brain_mass", "infarct", "intracranial_hemorrhage")
 PLACES = (
-    *(Place(laterality=side, location=f"{part} lobe") for side in _BOTH for part in ("upper", "middle", "lower")),
-    *(Place(laterality=side, location="ribs") for side in _BOTH),
-    *(Place(location=f"{side} hepatic lobe") for side in _BOTH),
     *(
-        Place(laterality=side, location=location)
+        Place(laterality=side, location=f"{part} lobe", observations=("nodule", "consolidation"))
+        for side in _BOTH
+        for part in ("upper", "middle", "lower")
+    ),
+    *(Place(laterality=side, location="ribs", observations=("fracture",)) for side in _BOTH),
+    *(Place(location=f"{side} hepatic lobe", observations=("liver_lesion",)) for side in _BOTH),
+    *(
+        Place(laterality=side, location=location, observations=("kidney_lesion",))
         for side in _BOTH
         for location in ("upper pole", "interpolar region", "lower pole")
     ),
-    *(Place(location=f"pancreatic {part}") for part in ("head", "body", "tail")),
+    *(Place(location=f"pancreatic {part}", observations=("pancreas_lesion",)) for part in ("head", "body", "tail")),
     *(
-        Place(laterality=side, location=location)
+        Place(laterality=side, location=location, observations=_IN_BRAIN)
         for side in _BOTH
         for location in (
             "frontal lobe", "parietal lobe", "temporal lobe", "occipital lobe", "basal ganglia", "cerebellum",
         )
     ),
-    Place(location="brainstem"),
+    Place(location="brainstem", observations=_IN_BRAIN),
 )  # fmt: skip
 """Where the lesions of drawn volumes are; a left middle lobe is that of a mirror twin."""
 SHARE_STREAM = 2_000

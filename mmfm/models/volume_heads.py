@@ -171,7 +171,8 @@ class Peak:
     index: tuple[float, float, float]
     """(slice, row, column) of the slab's tensor, 0 at the centre of its first voxel."""
     diameter_mm: float
-    place: int
+    places: tuple[float, ...]
+    """Logits of the places."""
 
 
 def peaks(
@@ -213,13 +214,13 @@ def peaks(
                 probability=probability,
                 index=(index[0], index[1], index[2]),
                 diameter_mm=diameter,
-                place=place,
+                places=tuple(places),
             )
-            for probability, index, diameter, place in zip(
+            for probability, index, diameter, places in zip(
                 heat_DHW[tuple(patches_X3.T)].tolist(),
                 indices_X3.tolist(),
                 details.log_mm_X.clamp(0, 6).exp().tolist(),
-                details.place_XP.argmax(1).tolist() if details.place_XP.shape[1] else [0] * len(patches_X3),
+                details.place_XP.tolist(),
                 strict=True,
             )
         ]

@@ -9,7 +9,10 @@ from mmfm.models.lesions import LEAST_APART_MM, _each_once, find_lesions
 from mmfm.models.volume_heads import VolumeHeads, VolumeLogits
 from mmfm.report import Lesion, Place, Side
 
-PLACES = (Place(laterality=Side.LEFT, location="upper lobe"), Place(location="brainstem"))
+PLACES = (
+    Place(laterality=Side.LEFT, location="upper lobe", observations=("nodule",)),
+    Place(location="brainstem", observations=("infarct",)),
+)
 NAMES = ("nodule", "infarct")
 STRIDE = (2, 2, 2)
 
@@ -22,10 +25,11 @@ def found():
         num_fine=4, num_coarse=4, observations=NAMES, lesions=NAMES, masks=(), num_places=2, dropout=0.0
     )
 
-    def find(slabs, *, log_mm=math.log(10.0), points=None, place=0):
+    def find(slabs, *, diameter_mm=10.0, points=None, place=0):
         with torch.no_grad():
             heads.detail[-1].weight.zero_()
-            heads.detail[-1].bias.copy_(torch.tensor([log_mm, 0, 0, 0, *(5.0 * (i == place) for i in (0, 1))]))
+            places = [5.0 * (i == place) for i in (0, 1)]
+            heads.detail[-1].bias.copy_(torch.tensor([math.log(diameter_mm), 0, 0, 0, *places]))
         logits, affines = [], []
         for feet, planted in slabs:
             heat = torch.full((1, 2, 20, 10, 10), -9.0)
@@ -61,6 +65,11 @@ def test_planted_lesions_are_in_the_patients_millimetres(found):
     assert (other.laterality, other.location) == (None, "brainstem")
 
 
+def test_a_lesion_is_only_where_its_observation_can_be(found):
+    (lesion,) = found([(100.0, [(0, (3, 4, 5), 0.9)])], place=1)["nodule"]
+    assert lesion.location == "upper lobe"
+
+
 def test_a_lesion_in_two_overlapping_slabs_is_one_and_the_surer_one(found):
     # Slabs of 80 mm whose feet are 48 mm apart: 12 patches of 4 mm.
     (lesion,) = found([(0.0, [(0, (14, 4, 4), 0.8)]), (48.0, [(0, (2, 4, 4), 0.95)])])["nodule"]
@@ -73,7 +82,7 @@ def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(fo
     beside = [(0, (5, 5, 2), 0.9), (0, (5, 5, 5), 0.8)]  # 12 mm apart
     assert LEAST_APART_MM < 12
     assert len(found([(0.0, beside)])["nodule"]) == 2
-    assert len(found([(0.0, beside)], log_mm=np.log(30.0))["nodule"]) == 1
+    assert len(found([(0.0, beside)], diameter_mm=30.0)["nodule"]) == 1
     both = found([(0.0, [(0, (5, 5, 5), 0.9), (1, (5, 5, 5), 0.9)])])
     assert {name: len(lesions) for name, lesions in both.items()} == {"nodule": 1, "infarct": 1}
 

@@ -86,7 +86,7 @@ def test_planted_peaks_come_back_with_place_size_and_probability(heads):
     assert corner.probability == pytest.approx(0.9526, abs=1e-3) and inner.lesion == corner.lesion == 1
     # Patch 2 of stride 2 covers voxels 4 and 5, whose middle is 4.5; the lesion is a quarter of a patch behind that.
     assert inner.index == pytest.approx((4.5 + 0.5, 13.5 - 2.0, 21.5))
-    assert inner.diameter_mm == pytest.approx(7.389, abs=1e-3) and inner.place == 1
+    assert inner.diameter_mm == pytest.approx(7.389, abs=1e-3) and inner.places == pytest.approx((0.0, 5.0, 1.0))
 
 
 def test_a_peak_is_the_highest_around_and_of_the_maps_asked_for(heads):
