@@ -359,8 +359,9 @@ def _fits(sentence: str, decisions: Sequence[Finding], region: str) -> bool:
         if not decision.lesions and not _fits_whole(found, decision, region):
             return False
         if found.observation not in SIDELESS:
+            sides += [decision.laterality, *(lesion.laterality for lesion in decision.lesions)]
             # "The right hepatic lobe" names a side, and is a place without one.
-            sides += [decision.laterality, *_named_sides(" ".join(x.location or "" for x in decision.lesions))]
+            sides += _named_sides(" ".join(lesion.location or "" for lesion in decision.lesions))
     # The labeller gives a finding one side; a sentence may name another one besides, or one that nobody decided.
     return not sides or _named_sides(sentence) <= {one for side in sides for one in _SINGLE[side]}
 

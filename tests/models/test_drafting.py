@@ -10,7 +10,7 @@ from mmfm.data.drawn import COUNTED, PLACES
 from mmfm.data.synthetic_volumes import DRAWN
 from mmfm.io import read_studies
 from mmfm.models import Draft, draft, load_checkpoint
-from mmfm.models.checkpoint import Checkpoint, Facts
+from mmfm.models.checkpoint import Checkpoint, Facts, VolumeFacts
 from mmfm.models.drafting import (
     MAX_NEW_TOKENS,
     SIDELESS,
@@ -341,9 +341,12 @@ def test_volumes_are_drafted_alone_as_in_a_batch(
 ):
     config = volume_processor.config
     facts = Facts(
-        operating_points={"free_fluid": 0.0, "hydrocephalus": 0.0, "infarct": 0.0},
+        operating_points={},
         sensitivity={},
-        lesion_points={name: 0.0 if name == "liver_lesion" else 1.0 for name in config.lesions},
+        volumes=VolumeFacts(
+            operating_points={"free_fluid": 0.0, "hydrocephalus": 0.0},
+            lesion_points={name: 0.0 if name == "liver_lesion" else 1.0 for name in config.lesions},
+        ),
     )
     checkpoint = Checkpoint(
         name="volumes", model=volume_model, processor=volume_processor, facts=facts, sha256="0" * 64,

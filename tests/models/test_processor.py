@@ -12,7 +12,7 @@ from mmfm.io import read_studies
 from mmfm.models.processor import Processor, decisions_text, is_volume, kind_of, kind_of_codes
 from mmfm.models.recipes import Jitter
 from mmfm.report import Finding, Lesion, Sections, Side, Status
-from mmfm.study import Instance, PixelHeader, Series, Study
+from mmfm.study import Geometry, Instance, PixelHeader, Series, Study
 
 
 def _example(study: Study) -> Example:
@@ -217,9 +217,16 @@ def test_a_region_without_a_recipe_is_out_of_scope(volume_processor, tiny_proces
     ],
 )  # fmt: skip
 def test_slices_with_a_place_are_a_volume_and_pictures_of_them_are_not(modality, source_format, wanted):
-    one = Instance(sop_instance_uid="1.2.1.1", pixels=PixelHeader(rows=8, columns=8, frames=1))
+    place = Geometry(position=(0.0, 0.0, 0.0), orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    one = Instance(sop_instance_uid="1.2.1.1", pixels=PixelHeader(rows=8, columns=8, frames=1), geometry=place)
     series = Series(series_uid="1.2.1", modality=modality, source_format=source_format, instances=(one,))
     assert is_volume(Study(study_uid="1.2", series=(series,))) is wanted
+
+
+def test_a_screenshot_of_a_ct_is_a_picture():
+    one = Instance(sop_instance_uid="1.2.1.1", pixels=PixelHeader(rows=8, columns=8, frames=1))
+    series = Series(series_uid="1.2.1", modality="CT", instances=(one,))
+    assert not is_volume(Study(study_uid="1.2", series=(series,)))
 
 
 def test_a_few_lesions_are_named_one_by_one_and_more_are_summed():

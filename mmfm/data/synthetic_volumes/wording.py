@@ -110,7 +110,8 @@ class _Writer:
         return options[int(self.rng.integers(len(options)))]
 
     def size(self, mm: float) -> str:
-        return f"{mm / 10:.1f} cm" if self.in_cm else f"{mm:.0f} mm"
+        whole = round(mm)  # the same millimetres in both units
+        return f"{whole / 10:.1f} cm" if self.in_cm else f"{whole} mm"
 
     def say(self, *options: str) -> None:
         self.sentences.append(self.pick(*options))
