@@ -246,3 +246,22 @@ def test_monai_is_imported_when_it_is_needed(root):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.startswith("monai") for name in names), path.name
+
+
+def test_gradients_of_flat_volumes_in_bfloat16_are_those_of_float32():
+    torch.manual_seed(0)
+    encoder = Encoder3D.Config(name="SegResNet", width=8).build()
+    volume = torch.randn(1, 4, 32, 32, 32)
+
+    def gradients() -> torch.Tensor:
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            features = encoder(volume)
+        (features.coarse_NEDHW.float() ** 2).mean().backward()
+        return torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
+
+    encoder.float()
+    (encoder(volume).coarse_NEDHW ** 2).mean().backward()
+    wanted = torch.cat([p.grad.flatten() for p in encoder.parameters() if p.grad is not None])
+    for _ in range(5):
+        torch.testing.assert_close(gradients(), wanted, rtol=1e-3, atol=1e-5)

@@ -130,6 +130,7 @@ def test_a_step_in_bf16_teaches_every_part_of_pictures_and_volumes(volume_model,
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_step_in_bf16_on_the_accelerator(volume_model, volume_processor, inputs):
     losses, gradients = _step(volume_model, volume_processor, inputs, device="cuda")
     assert all(torch.isfinite(part) for part in losses.values())
