@@ -58,8 +58,8 @@ class VolumeHeads(nn.Module):
     """Reads one slab at a time; the grids of its features may differ between slabs.
 
     Slabs run to head, back and left (see ``recipes``), so that the patient's left is the higher half of the columns.
-    One set of weights reads the side on both halves. What they read is not blind to the side, since each patch knows where
-    it lies: that a mirrored patient mirrors the side is learned from mirror twins.
+    One set of weights reads the side on both halves. What they read is not blind to the side, since each patch knows
+    where it lies: that a mirrored patient mirrors the side is learned from mirror twins.
     """
 
     def __init__(
