@@ -38,8 +38,8 @@ def test_the_lesions_of_a_head_and_its_twin_are_learned_by_heart(tmp_path, monke
             language=LanguageModelConfig(hidden_size=64, num_layers=2, num_heads=2, vocab_size=512, max_length=512),
             head_dropout=0.0,
         ),
-        task=SFTConfig(lr=1e-2, weight_decay=0.0, augmentation=None, ema_decay=None, report_weight=0.0),
-        trainer=Trainer(max_steps=240, precision="32-true", accelerator="cpu"),
+        task=SFTConfig(lr=3e-3, weight_decay=0.0, augmentation=None, ema_decay=None, report_weight=0.0),
+        trainer=Trainer(max_steps=160, precision="32-true", accelerator="cpu"),
     )
     run = fit(experiment, tmp_path / "runs" / "overfit" / "1", file=Path(__file__))
 
