@@ -1,9 +1,10 @@
 """The shipped checkpoint mmfm-volume-small: lesions, findings, report and differential of CT and MR of adults.
 
     mmfm train experiments/mmfm_volume_small_findings.py
+    mmfm train experiments/mmfm_volume_small_slices.py
     mmfm train experiments/mmfm_volume_small.py
 
-Starts from the first part, whose encoders and heads stay as they are, and learns to write the report that states the
+Starts from the first two parts, whose encoders and heads stay as they are, and learns to write the report that states the
 findings and lesions named in its prompt. Scores: see ``experiments/README.md``.
 """
 
@@ -21,15 +22,15 @@ experiment = Experiment(
             Drawn(region="head", count=200, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         measured_on=("medpix2",),
-        batch_size=3,
+        batch_size=4,
         num_workers=1,
     ),
-    init_from="runs/mmfm_volume_small_findings/latest/checkpoint",
+    init_from="runs/mmfm_volume_small_slices/latest/checkpoint",
     task=SFTConfig(
         lr=1e-3,
         freeze=("encoder", "heads", "volume_encoder", "volume_heads"),
     ),
-    trainer=Trainer(max_epochs=4),
+    trainer=Trainer(max_epochs=2),
     scope=Scope(
         modalities=("CT", "MR"),
         body_parts=("CHEST", "ABDOMEN", "HEAD"),

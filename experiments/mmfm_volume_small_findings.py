@@ -4,8 +4,9 @@
     mmfm train experiments/mmfm_volume_small_findings.py
 
 Volumes are drawn in memory at the resolution of the model, kept on disk, and laid otherwise in every epoch: heat maps
-of lesions and masks of fluid and air teach far more a volume than labels alone. Slices are those of MedPix 2.0, whose
-modality and part of the body are learned beside their findings. The report follows in ``mmfm_volume_small.py``.
+of lesions and masks of fluid and air teach far more a volume than labels alone. Slices are those of MedPix 2.0, read
+by an encoder that stays as it is here and learns in ``mmfm_volume_small_slices.py``, at a lower rate and in larger
+batches; the report follows in ``mmfm_volume_small.py``.
 """
 
 from mmfm.data.drawn import Drawn
@@ -25,7 +26,7 @@ experiment = Experiment(
         ),
         min_code_studies=20,
         measured_on=("medpix2",),
-        batch_size=3,
+        batch_size=2,
         num_workers=1,
     ),
     model=VLM.Config(
@@ -34,17 +35,8 @@ experiment = Experiment(
         volume_encoder=Encoder3D.Config(name="SegResNet", width=16),
         language=LanguageModelConfig(name="scratch", hidden_size=256, num_layers=6, num_heads=4, max_length=512),
     ),
-    task=SFTConfig(
-        lr=1e-3,
-        freeze=(
-            "encoder.network.conv_stem",
-            "encoder.network.bn1",
-            "encoder.network.blocks.0",
-            "encoder.network.blocks.1",
-        ),
-        report_weight=0.0,
-    ),
-    trainer=Trainer(max_epochs=4),
+    task=SFTConfig(lr=2e-3, freeze=("encoder",), report_weight=0.0),
+    trainer=Trainer(max_epochs=6),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, first part: findings and lesions",
     license="MedPix terms (non-commercial, attribution): research only",

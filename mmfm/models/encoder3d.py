@@ -307,6 +307,8 @@ def _segresnet(channels: int, width: int) -> nn.Module:
         norm=("GROUP", {"num_groups": 8}),
     )
     network.conv_final[2] = nn.Identity()  # the head: its normalization and activation stay
+    # The deepest stage gives the raw sum of a residual stream, which heads learn from far more slowly.
+    network.coarse_final = nn.Sequential(nn.GroupNorm(8, 8 * width), nn.ReLU())
     return network
 
 
@@ -319,7 +321,7 @@ def _segresnet_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Ten
     coarse = levels.pop()
     for up, stage in zip(network.up_samples, network.up_layers, strict=True):
         x = run(stage, up(x) + levels.pop())
-    return network.conv_final(x), coarse
+    return network.conv_final(x), network.coarse_final(coarse)
 
 
 def _swin(channels: int, width: int, stem: int, checkpoint_activations: bool) -> nn.Module:

@@ -207,12 +207,8 @@ def resampled(
     theta = scaled[[2, 1, 0]]
     d, h, w = (torch.arange(n, dtype=torch.float64) for n in shape)
     theta_t = torch.from_numpy(theta)
-    points = (
-        d[:, None, None, None] * theta_t[:, 0]
-        + h[None, :, None, None] * theta_t[:, 1]
-        + w[None, None, :, None] * theta_t[:, 2]
-        + theta_t[:, 3]
-    ).float()
+    rows_DH13 = d[:, None, None, None] * theta_t[:, 0] + h[:, None, None] * theta_t[:, 1] + theta_t[:, 3]
+    points = rows_DH13.float() + (w[:, None] * theta_t[:, 2]).float()
     source = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) - fill  # outside becomes ``fill``
     mode = "nearest" if nearest else "bilinear"
     values = F.grid_sample(source[None, None], points[None], mode=mode, padding_mode="zeros", align_corners=False)

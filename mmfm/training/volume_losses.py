@@ -18,6 +18,8 @@ from mmfm.models.volume_heads import VolumeLogits
 
 LEAST_SIGMA = 0.7
 """Of the bell around a lesion's centre, in patches; larger lesions have a wider one, a sixth of their diameter."""
+LEAST_PATCHES = 1000.0
+"""By which the cross-entropy of masks is divided where they are smaller or empty."""
 
 
 def volume_losses(
@@ -82,7 +84,9 @@ def _mask_loss(mask_MDHW: Tensor, mask_DHW: Tensor, masks: Sequence[int], stride
     numbers = mask_DHW.new_tensor([1 + row for row in masks])
     one_hot = (mask_DHW == numbers[:, None, None, None]).float()
     share = F.avg_pool3d(one_hot[None], stride, ceil_mode=True, count_include_pad=False)[0]
-    cross_entropy = F.binary_cross_entropy_with_logits(mask_MDHW, share)
+    # Divided as the heat maps are, by what there is to find: a mean over mostly empty patches would hardly be heard.
+    found = share.sum().clamp(min=LEAST_PATCHES)
+    cross_entropy = F.binary_cross_entropy_with_logits(mask_MDHW, share, reduction="sum") / found
     shown = share.sum((1, 2, 3)) > 0
     if not shown.any():
         return cross_entropy
