@@ -1,10 +1,12 @@
-"""Does a draft know what it was given? Modality and body part of the cases of MedPix 2.0, beside controls.
+"""Does a draft know what it was given, and is the diagnosis on its list? Cases of MedPix 2.0, beside controls.
 
     python benchmarks/medpix2.py --checkpoint mmfm-volume-small --data $MMFM_DATA/medpix2 --split dev
 
 Right is a draft that names the same modalities, or the same parts of the body, as the case is coded with; one that
-names none is wrong. "Most common" states for every case what most training cases are; "shuffled images" gives each case
-the draft of the next one. Findings and their controls are scored by ``mmfm evaluate``.
+names none is wrong. A differential hits where one of its first 1, 3 or 5 entries is the diagnosis of the case or one of
+its own differential (``mmfm.evaluation.differential`` says when two terms are the same). "Most common" states for every
+case what most training cases are, of the differential those of its region; "shuffled images" gives each case the draft
+of the next one. Findings and their controls are scored by ``mmfm evaluate``.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmfm.data.manifest import read_manifest
+from mmfm.data.manifest import ManifestRow, read_manifest
 from mmfm.errors import ScopeError
+from mmfm.evaluation.differential import FIRST, hits, most_common
 from mmfm.evaluation.intervals import wilson_interval
+from mmfm.inference.differential import suggest
 from mmfm.measure.drafts import draft_all, in_scope
-from mmfm.models import load_checkpoint
+from mmfm.models import Draft, load_checkpoint
 from mmfm.models.processor import StudyPixels, kind_of
+from mmfm.text import REGIONS, label_report
 
 PARTS = ("modality", "body part")
+COLUMNS = ("drafts", "most common", "shuffled images")
 
 
 def main() -> None:
@@ -48,13 +54,39 @@ def main() -> None:
     print(f"{arguments.split}: {len(rows)} cases, {len(rows) - len(inside)} of them refused and counted as wrong")
     for refused in [item for item in read if isinstance(item, ScopeError)][:3]:
         print(f"  {refused}")
-    print("\n| right | drafts | most common | shuffled images |\n| --- | --- | --- | --- |")
+    print(f"\n| right | {' | '.join(COLUMNS)} |\n| --- | --- | --- | --- |")
     for place, name in enumerate(PARTS):
         common = Counter(parts_of(kind)[place] for kind in trained).most_common(1)[0][0]
         truth = [parts_of(kind)[place] for kind in known]
         own = [parts_of(kind)[place] for kind in drafted]
         cells = [shares(truth, given) for given in (own, [common] * len(truth), [*own[1:], *own[:1]])]
         print(f"| {name} | {' | '.join(cells)} |")
+    with_terms = [row for row in rows if terms_of(row)]
+    by_uid = {draft.study_uid: draft for draft in drafts}
+    own_lists = [listed(by_uid.get(row.study_uid)) for row in with_terms]
+    common_of = {
+        region: most_common([terms_of(row) for row in manifest.split("train") if row.region == region])
+        for region in {row.region for row in with_terms}
+    }
+    lists = (own_lists, [common_of[row.region] for row in with_terms], [*own_lists[1:], *own_lists[:1]])
+    hit = [[hits(ranked, terms_of(row)) for ranked, row in zip(one, with_terms, strict=True)] for one in lists]
+    for k in FIRST:
+        print(f"| differential, first {k} | {' | '.join(share([one[k] for one in column]) for column in hit)} |")
+    empty = sum(not one for one in own_lists)
+    print(f"\n{len(with_terms)} cases with a diagnosis or a differential; {empty} drafts list nothing, which is no hit")
+
+
+def terms_of(row: ManifestRow) -> tuple[str, ...]:
+    """Returns the diagnosis of a case and its differential."""
+    return (*filter(None, [row.diagnosis]), *row.differential)
+
+
+def listed(drafted: Draft | None) -> tuple[str, ...]:
+    """Returns the differential of a draft as its report shows it, most likely first; nothing of a refused study."""
+    if drafted is None or drafted.region not in REGIONS:
+        return ()
+    findings = label_report(drafted.findings, drafted.impression, region=drafted.region)
+    return tuple(one.diagnosis for one in suggest(findings, region=drafted.region)[0])
 
 
 def parts_of(kind: str | None) -> tuple[frozenset[str], frozenset[str]]:
@@ -64,10 +96,15 @@ def parts_of(kind: str | None) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def shares(known: Sequence[frozenset[str]], stated: Sequence[frozenset[str]]) -> str:
+    """Returns the share of equal sets."""
+    return share([one == other for one, other in zip(known, stated, strict=True)])
+
+
+def share(right: Sequence[bool]) -> str:
     """Returns the share that is right with Wilson's interval."""
-    right = sum(one == other for one, other in zip(known, stated, strict=True))
-    low, high = wilson_interval(right / len(known), len(known))
-    return f"{right / len(known):.3f} ({low:.3f} to {high:.3f}), {right} of {len(known)}"
+    value = sum(right) / len(right)
+    low, high = wilson_interval(value, len(right))
+    return f"{value:.3f} ({low:.3f} to {high:.3f}), {sum(right)} of {len(right)}"
 
 
 if __name__ == "__main__":

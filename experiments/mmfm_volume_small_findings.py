@@ -32,11 +32,11 @@ experiment = Experiment(
     model=VLM.Config(
         encoder=Encoder2D.Config(name="tf_efficientnet_lite2", image_size=256),
         connector=Connector.Config(kind="mlp", num_tokens=16),
-        volume_encoder=Encoder3D.Config(name="SegResNet", width=16),
+        volume_encoder=Encoder3D.Config(name="DynUNet", width=16),
         language=LanguageModelConfig(name="scratch", hidden_size=256, num_layers=6, num_heads=4, max_length=512),
     ),
     task=SFTConfig(lr=2e-3, freeze=("encoder",), report_weight=0.0),
-    trainer=Trainer(max_epochs=6),
+    trainer=Trainer(max_epochs=5),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, first part: findings and lesions",
     license="MedPix terms (non-commercial, attribution): research only",

@@ -126,7 +126,7 @@ def tiny_volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = VLM.Config(
         encoder=Encoder2D.Config(name="test_efficientnet", image_size=64, weights=None),
         connector=Connector.Config(kind="mlp", num_tokens=4),
-        volume_encoder=Encoder3D.Config(name="SegResNet", width=8),
+        volume_encoder=Encoder3D.Config(name="DynUNet", width=8),
         tokens_per_slab=8,
         language=LanguageModelConfig(hidden_size=32, num_layers=2, num_heads=2, vocab_size=512, max_length=512),
     )

@@ -54,9 +54,10 @@ def frozen_encoder(prepared_as: Processor, device: torch.device) -> Callable[[St
         pixels = processor.pixels(study)
         with torch.inference_mode():
             pooled_SE = encoder(pixels.pixels_SCHW.to(device)).mean((2, 3)).cpu()
+        views_S = _views(pixels)
         by_view = [
-            pooled_SE[pixels.views_S == view].mean(0)
-            if (pixels.views_S == view).any()
+            pooled_SE[views_S == view].mean(0)
+            if (views_S == view).any()
             else torch.zeros_like(pooled_SE[0])
             for view in (0, 1)
         ]
@@ -117,7 +118,7 @@ def train_pass(
         study = manifest.study(row)
         pixels = checkpoint.processor.pixels(study)
         hashes.append(hashes_of(pixels))
-        for picture, view in zip(pixels.pixels_SCHW, pixels.views_S.tolist(), strict=True):
+        for picture, view in zip(pixels.pixels_SCHW, _views(pixels).tolist(), strict=True):
             if view >= 0:
                 total_2CHW[view] += picture
                 count_2[view] += 1
@@ -130,6 +131,12 @@ def train_pass(
         receipts=(),
     )
     return TrainPass(features_NE=np.stack(features) if features else None, mean_image=mean, hashes=hashes)
+
+
+def _views(pixels: StudyPixels) -> torch.Tensor:
+    """Returns the views; where a study states none, as one of slices of CT or MR, all its pictures count as frontal."""
+    views_S = pixels.views_S
+    return torch.zeros_like(views_S) if bool((views_S < 0).all()) else views_S
 
 
 def linear_probe(

@@ -224,6 +224,11 @@ def _measure(
                 fix="score a split whose studies lie in the checkpoint's scope",
             )  # fmt: skip
     pixels = [item for item in read if isinstance(item, StudyPixels)]
+    if any(item.slabs for item in pixels):
+        raise ManifestError(
+            f"split {rows[0].split}", expected="pictures: the controls are made of pictures", found="a volume",
+            fix="score volumes with benchmarks/synthetic_volumes.py, or their drafts with mmfm evaluate --predictions",
+        )  # fmt: skip
     with Meter(reading.device) as drafting:
         drafts = draft_all(opened, rows, pixels, batch_size=batch_size)
     resources = resources_of(

@@ -1,6 +1,6 @@
 """Encoder3D: a volume to grids of patch features, fine and coarse, by any of several 3D networks.
 
-``SegResNet`` (arXiv:1810.11654), the encoder of ``SwinUNETR`` (arXiv:2201.01266), ``ViT`` (arXiv:2010.11929),
+``DynUNet`` (the network of nnU-Net, arXiv:1904.08128), ``SegResNet`` (arXiv:1810.11654), the encoder of ``SwinUNETR`` (arXiv:2201.01266), ``ViT`` (arXiv:2010.11929),
 ``resnet10`` to ``resnet50`` and ``DenseNet121`` are those of MONAI; ``slabs`` runs any Encoder2D over slabs of slices;
 ``astra`` is a pretrained encoder of chest CT (``mmfm.models.astra``).
 
@@ -35,7 +35,7 @@ RESNETS: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
 }
 """Block and blocks a stage, by name."""
-NAMES = ("SegResNet", "SwinUNETR", "ViT", *RESNETS, "DenseNet121", "slabs", "astra")
+NAMES = ("DynUNet", "SegResNet", "SwinUNETR", "ViT", *RESNETS, "DenseNet121", "slabs", "astra")
 _VIT_PATCH = 8
 _Run = Callable[..., Tensor]
 """Calls a stage, keeping its activations or not."""
@@ -56,7 +56,7 @@ class Encoder3D(nn.Module):
     class Config:
         """What ``build`` needs."""
 
-        name: str = "SegResNet"
+        name: str = "DynUNet"
         """One of ``NAMES``."""
         in_channels: int = 4
         """Channels of a volume: windows of a CT, contrasts of an MR."""
@@ -123,7 +123,10 @@ class Encoder3D(nn.Module):
         self._features: Callable[[Any, Tensor, _Run], tuple[Tensor, Tensor]]
         fine: tuple[int, ...] = (2 * stem,) * 3
         coarse: tuple[int, ...] = (16 * stem,) * 3
-        if name == "SegResNet":
+        if name == "DynUNet":
+            self.network, self._features = _dynunet(channels, width, folded=patch > 1), _dynunet_features
+            fine, coarse = (1, 1, 1), (8, 8, 8)
+        elif name == "SegResNet":
             self.network, self._features = _segresnet(channels, width), _segresnet_features
             fine, coarse = (1, 1, 1), (8, 8, 8)
         elif name == "SwinUNETR":
@@ -191,6 +194,8 @@ class Encoder3D(nn.Module):
                 fix="crop or resample the volume, or build the encoder for a larger one",
             )
         wanted = self.shape or size
+        if self.name == "DynUNet":  # instance normalization needs more than one coarse patch
+            wanted = (max(wanted[0], 2 * unit[0]), *wanted[1:])
         return tuple(math.ceil(s / u) * u for s, u in zip(wanted, unit, strict=True))
 
     def _run(self, stage: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -229,7 +234,7 @@ def _check(
             "model.encoder.name",
             expected=f"one of {', '.join(NAMES)}",
             found=repr(name),
-            fix=f"take {near[0] if near else 'SegResNet'}",
+            fix=f"take {near[0] if near else 'DynUNet'}",
         )
     for field, needed_by, value in (("shape", "ViT", shape), ("slices", "slabs", slices)):
         if (name == needed_by) != (value is not None):
@@ -295,6 +300,34 @@ def _cropped(features: Tensor, size: torch.Size, stride: tuple[int, ...]) -> Ten
     return features[:, :, :d, :h, :w]
 
 
+def _dynunet(channels: int, width: int, *, folded: bool) -> nn.Module:
+    from monai.networks.nets.dynunet import DynUNet
+
+    network: Any = DynUNet(
+        spatial_dims=3,
+        in_channels=channels,
+        out_channels=1,
+        # A wider kernel on folded voxels would smear each over three patches before anything else reads it.
+        kernel_size=(1 if folded else 3, 3, 3, 3),
+        strides=(1, 2, 2, 2),
+        upsample_kernel_size=(2, 2, 2),
+        filters=tuple(width * 2**level for level in range(4)),
+    )
+    network.output_block = nn.Identity()  # the head
+    del network.skip_layers  # the same stages once more, nested
+    return network
+
+
+def _dynunet_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Tensor]:
+    levels = [run(network.input_block, x)]
+    for stage in network.downsamples:
+        levels.append(run(stage, levels[-1]))
+    fine = coarse = run(network.bottleneck, levels[-1])
+    for stage in network.upsamples:
+        fine = run(stage, fine, levels.pop())
+    return fine, coarse
+
+
 def _segresnet(channels: int, width: int) -> nn.Module:
     from monai.networks.nets.segresnet import SegResNet
 
@@ -307,8 +340,6 @@ def _segresnet(channels: int, width: int) -> nn.Module:
         norm=("GROUP", {"num_groups": 8}),
     )
     network.conv_final[2] = nn.Identity()  # the head: its normalization and activation stay
-    # The deepest stage gives the raw sum of a residual stream, which heads learn from far more slowly.
-    network.coarse_final = nn.Sequential(nn.GroupNorm(8, 8 * width), nn.ReLU())
     return network
 
 
@@ -321,7 +352,7 @@ def _segresnet_features(network: Any, x: Tensor, run: _Run) -> tuple[Tensor, Ten
     coarse = levels.pop()
     for up, stage in zip(network.up_samples, network.up_layers, strict=True):
         x = run(stage, up(x) + levels.pop())
-    return network.conv_final(x), network.coarse_final(coarse)
+    return network.conv_final(x), coarse
 
 
 def _swin(channels: int, width: int, stem: int, checkpoint_activations: bool) -> nn.Module:

@@ -24,8 +24,8 @@ EXTRA = {
     "slabs": {"slices": SLICES},
     "astra": {"in_channels": 1, "patch": 1},
 }
-FINE = {"SegResNet": (2, 2, 2), "ViT": (16, 16, 16), "slabs": (2, 32, 32), "astra": (2, 4, 4)}
-COARSE = {"SegResNet": (16, 16, 16), "ViT": (16, 16, 16), "astra": (16, 32, 32)}
+FINE = {"DynUNet": (2, 2, 2), "SegResNet": (2, 2, 2), "ViT": (16, 16, 16), "slabs": (2, 32, 32), "astra": (2, 4, 4)}
+COARSE = {"DynUNet": (16, 16, 16), "SegResNet": (16, 16, 16), "ViT": (16, 16, 16), "astra": (16, 32, 32)}
 
 
 def config(name, **options):
@@ -122,6 +122,23 @@ def test_gradients_are_the_same_when_activations_are_computed_anew(name):
     assert [key for key, gradient in plain.items() if gradient is None] == [], "every weight is used"
     for key, gradient in plain.items():
         torch.testing.assert_close(anew[key], gradient, atol=1e-6, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_dynunet_is_that_of_monai():
+    from monai.networks.nets.dynunet import DynUNet
+
+    encoder = config("DynUNet", patch=1).build().eval()
+    filters, kernels = (8, 16, 32, 64), (3, 3, 3, 3)
+    theirs = DynUNet(3, 2, 3, kernels, (1, 2, 2, 2), (2, 2, 2), filters=filters).eval()
+    head = {key: value for key, value in theirs.state_dict().items() if "output_block" in key}
+    assert not theirs.load_state_dict(encoder.network.state_dict() | head, strict=False).unexpected_keys
+    seen = []
+    theirs.bottleneck.register_forward_hook(lambda _, __, coarse: seen.append(coarse))
+    volumes = torch.rand(1, 2, 32, 24, 16)
+    features = encoder(volumes)
+    torch.testing.assert_close(theirs.output_block(features.fine_NEDHW), theirs(volumes))
+    torch.testing.assert_close(features.coarse_NEDHW, seen[0])
 
 
 @torch.no_grad()
