@@ -4,8 +4,8 @@
     mmfm train experiments/mmfm_volume_small_slices.py
     mmfm train experiments/mmfm_volume_small.py
 
-Starts from the first two parts, whose encoders and heads stay as they are, and learns to write the report that states the
-findings and lesions named in its prompt. Scores: see ``experiments/README.md``.
+Starts from the first two parts, whose encoders and heads stay as they are, and learns to write the report that states
+the findings and lesions named in its prompt. Scores: see ``experiments/README.md``.
 """
 
 from mmfm.data.drawn import Drawn

@@ -23,7 +23,7 @@ from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.processor import Processor, StudyPixels
 from mmfm.report import Status
 from mmfm.study import Study
-from mmfm.text import describe
+from mmfm.text import REGIONS, describe
 
 FROZEN_ENCODER, FROZEN_SIZE = "tf_efficientnet_lite2", 260
 PROBE_C = 1e-2
@@ -33,8 +33,10 @@ PROBE_MIN_POSITIVES = 10
 
 
 def template(drafted: Draft) -> Prediction:
-    """Returns what the finding heads decide, as template sentences."""
-    findings, impression = describe(drafted.decisions)
+    """Returns what the finding heads decide, as template sentences; none of a region without a vocabulary."""
+    findings, impression = None, None
+    if drafted.region in REGIONS:
+        findings, impression = describe(drafted.decisions, region=drafted.region)
     return Prediction(study_uid=drafted.study_uid, findings=findings, impression=impression)
 
 
@@ -56,9 +58,7 @@ def frozen_encoder(prepared_as: Processor, device: torch.device) -> Callable[[St
             pooled_SE = encoder(pixels.pixels_SCHW.to(device)).mean((2, 3)).cpu()
         views_S = _views(pixels)
         by_view = [
-            pooled_SE[views_S == view].mean(0)
-            if (views_S == view).any()
-            else torch.zeros_like(pooled_SE[0])
+            pooled_SE[views_S == view].mean(0) if (views_S == view).any() else torch.zeros_like(pooled_SE[0])
             for view in (0, 1)
         ]
         return torch.cat(by_view).numpy()

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmfm.data.manifest import ManifestRow, ManifestSeries, write_manifest
 from mmfm.errors import CheckpointError, ManifestError
 from mmfm.evaluation import Scorecard, read_predictions, score_card
 from mmfm.experiment import fit, load_experiment
 from mmfm.measure import evaluate, predict
 from mmfm.models import load_checkpoint
+from mmfm.report import Sections, Status
 
 
 def test_predictions_are_one_line_a_study_with_every_probability(tiny_checkpoint, tiny_manifest, tmp_path):
@@ -150,4 +152,53 @@ def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(
             train_manifest=other_patients,
             out=tmp_path / "scores",
         )
+    assert not (tmp_path / "scores").exists()
+
+
+def _slices(folder: Path, *, seed: int) -> Path:
+    """Writes a manifest of eight cases, each a slice of MR as PNG, whose view nobody states."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(8):
+        place = folder / f"{number}.png"
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(place)
+        name = f"{seed}.{number}"
+        series = ManifestSeries(series_uid=name, path=place.name, modality="MR", view=None)
+        report = Sections(findings=f"Hydrocephalus, number {name}.")
+        rows.append(
+            ManifestRow(
+                study_uid=name,
+                patient_id=name,
+                source="made",
+                split="train",
+                series=(series,),
+                region="head",
+                report=report,
+                labels={"hydrocephalus": Status.PRESENT if number % 2 else Status.ABSENT},
+            )
+        )
+    write_manifest(rows, folder / "manifest.jsonl")
+    return folder / "manifest.jsonl"
+
+
+def test_slices_whose_view_nobody_states_have_the_same_controls(tiny_volume_checkpoint, tmp_path):
+    scored, trained = _slices(tmp_path / "a", seed=1), _slices(tmp_path / "b", seed=2)
+    given = {"manifest": scored, "split": "train", "train_manifest": trained, "out": tmp_path / "scores"}
+    evaluate(checkpoint=str(tiny_volume_checkpoint), **given)
+    mean = [p.finding_probabilities for p in read_predictions(tmp_path / "scores" / "control_mean_image.jsonl")]
+    assert len(mean) == 8 and all(one == pytest.approx(mean[0], abs=1e-5) for one in mean)
+
+
+def test_volumes_are_not_scored_without_controls(tiny_volume_checkpoint, write_volume, tmp_path):
+    folder = tmp_path / "a"
+    manifest = _slices(folder, seed=1)
+    write_volume(folder / "ct")
+    row = json.loads(manifest.read_text().splitlines()[0])
+    row["region"] = "chest_ct"
+    row["series"][0] |= {"path": "ct/ct", "modality": "CT"}
+    manifest.write_text(json.dumps(row) + "\n")
+    given = {"manifest": manifest, "split": "train", "train_manifest": _slices(tmp_path / "b", seed=2)}
+    with pytest.raises(ManifestError, match=r"pictures.*found a volume.*synthetic_volumes"):
+        evaluate(checkpoint=str(tiny_volume_checkpoint), **given, out=tmp_path / "scores")
     assert not (tmp_path / "scores").exists()

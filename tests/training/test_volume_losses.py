@@ -7,7 +7,7 @@ import torch
 
 from mmfm.batch import VolumeInputs
 from mmfm.models.volume_heads import LesionDetails, VolumeLogits
-from mmfm.training.volume_losses import LEAST_SIGMA, volume_losses
+from mmfm.training.volume_losses import LEAST_PATCHES, LEAST_SIGMA, volume_losses
 
 STRIDE = (2, 2, 2)
 GRID = (6, 5, 8)
@@ -124,7 +124,7 @@ def test_each_part_is_its_formula():
     assert found["offset"] == pytest.approx(np.abs(offset - (centers - nearest)).mean(), rel=1e-4)
     assert found["place"] == pytest.approx(np.log(np.exp(place[0]).sum()) - place[0, 2], rel=1e-4)
     share, q = _share(_mask()), 1 / (1 + np.exp(-mask))
-    entropy = -(share * np.log(q) + (1 - share) * np.log(1 - q)).mean()
+    entropy = -(share * np.log(q) + (1 - share) * np.log(1 - q)).sum() / max(share.sum(), LEAST_PATCHES)
     shown = [0, 2]
     overlap = [(2 * (q[m] * share[m]).sum() + 1) / (q[m].sum() + share[m].sum() + 1) for m in shown]
     assert found["mask"] == pytest.approx(entropy + 1 - np.mean(overlap), rel=1e-4)
