@@ -2,7 +2,8 @@
 
 ``DynUNet`` (the network of nnU-Net, arXiv:1904.08128), ``SegResNet`` (arXiv:1810.11654), the encoder of ``SwinUNETR``
 (arXiv:2201.01266), ``ViT`` (arXiv:2010.11929), ``resnet10`` to ``resnet50`` and ``DenseNet121`` are those of MONAI;
-``slabs`` runs any Encoder2D over slabs of slices; ``astra`` is a pretrained encoder of chest CT (``mmfm.models.astra``).
+``slabs`` runs any Encoder2D over slabs of slices; ``astra`` is a pretrained encoder of chest CT
+(``mmfm.models.astra``).
 
 A patch is named after the voxels that it covers, ``[i * stride, (i + 1) * stride)``. What its feature sees is
 wider, and strided convolutions centre that on the first voxels of the patch rather than on its middle.
