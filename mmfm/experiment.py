@@ -112,7 +112,7 @@ class Data:
     measured_on: tuple[str, ...] = ()
     """Values of ``source`` in the manifests whose set-apart studies select the epoch and give the sensitivities and,
     for observations that enough of them show, the operating points; all where empty. Drawn studies flatter: name the
-    real sources here."""
+    real sources here. Volumes drawn in memory select the epoch too, and give operating points, never sensitivities."""
     min_code_studies: int | None = None
     """Codes of the sources that so many training studies carry are learned beside the observations, because they teach
     the encoder what else a picture shows; ``None`` learns none. With ``init_from``, its codes are kept."""
