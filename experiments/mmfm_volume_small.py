@@ -1,10 +1,11 @@
 """The shipped checkpoint mmfm-volume-small: lesions, findings, report and differential of CT and MR of adults.
 
+    mmfm train experiments/mmfm_volume_small_lesions.py
     mmfm train experiments/mmfm_volume_small_findings.py
     mmfm train experiments/mmfm_volume_small_slices.py
     mmfm train experiments/mmfm_volume_small.py
 
-Starts from the first two parts, whose encoders and heads stay as they are, and learns to write the report that states
+Starts from these three, whose encoders and heads stay as they are, and learns to write the report that states
 the findings and lesions named in its prompt. Scores: see ``experiments/README.md``.
 """
 

@@ -1,9 +1,10 @@
-"""Second part of the shipped checkpoint mmfm-volume-small: findings, modality and part of the body of single slices.
+"""Third part of the shipped checkpoint mmfm-volume-small: findings, modality and part of the body of single slices.
 
+    mmfm train experiments/mmfm_volume_small_lesions.py
     mmfm train experiments/mmfm_volume_small_findings.py
     mmfm train experiments/mmfm_volume_small_slices.py
 
-Starts from the first part, whose reading of volumes stays as it is. The report follows in ``mmfm_volume_small.py``.
+Starts from what reads volumes, which stays as it is. The report follows in ``mmfm_volume_small.py``.
 """
 
 from mmfm.experiment import Data, Experiment, Source, Trainer
@@ -25,6 +26,6 @@ experiment = Experiment(
         report_weight=0.0,
     ),
     trainer=Trainer(max_epochs=5),
-    summary="mmfm-volume-small, second part: slices",
+    summary="mmfm-volume-small, third part: slices",
     license="MedPix terms (non-commercial, attribution): research only",
 )

@@ -41,12 +41,16 @@ class VolumeInputs:
     heat map, place (-1 where not stated). ``None`` where nobody outlined lesions."""
     mask_DHW: Tensor | None = None
     """uint8: 0, or 1 + the row of the mask that the voxel belongs to. ``None`` where nobody outlined anything."""
+    corner: tuple[int, int, int] = (0, 0, 0)
+    """First voxel in the whole grid of the recipe, of a part of it."""
+    grid: tuple[int, int, int] | None = None
+    """Voxels of that grid; ``None``: the slab is the whole."""
 
     def to(self, device: torch.device | str) -> VolumeInputs:
         """Returns the slab with every tensor on ``device``."""
-        return VolumeInputs(
+        return replace(  # the affine stays: geometry is worked out in float64, which not every device has
+            self,
             pixels_CDHW=self.pixels_CDHW.to(device),
-            affine_44=self.affine_44,  # stays: geometry is worked out in float64, which not every device has
             lesions_X6=None if self.lesions_X6 is None else self.lesions_X6.to(device),
             mask_DHW=None if self.mask_DHW is None else self.mask_DHW.to(device),
         )

@@ -61,7 +61,7 @@ from mmfm.models.encoder2d import Encoder2D
 from mmfm.models.encoder3d import Encoder3D
 from mmfm.models.language import SCRATCH, LanguageModelConfig
 from mmfm.models.processor import Processor
-from mmfm.models.recipes import RECIPES, Jitter, Recipe
+from mmfm.models.recipes import RECIPES, Crops, Recipe
 from mmfm.models.vlm import VLM
 from mmfm.report import NOTICE, Sections, Status
 from mmfm.text import REGIONS, observations
@@ -107,6 +107,9 @@ class Data:
     """Keeps them once they are drawn, about 10 MB a volume."""
     recipes: tuple[Recipe, ...] = RECIPES
     """How volumes are read, where the model has a ``volume_encoder``. With ``init_from``, its recipes are kept."""
+    crops: Crops | None = None
+    """Parts of each drawn volume to learn lesions and masks from, many times quicker than from the whole; ``None``
+    gives the whole, which alone teaches findings and the report. Volumes set apart are always whole."""
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
     measured_on: tuple[str, ...] = ()
@@ -163,6 +166,11 @@ class Experiment:
             raise ConfigError(
                 "data.min_code_studies", expected="None, as the codes of init_from are kept",
                 found=str(self.data.min_code_studies), fix="leave it out",
+            )  # fmt: skip
+        if self.data.crops is not None and self.task.report_weight:
+            raise ConfigError(
+                "data.crops", expected="task.report_weight=0, as a part of a volume has no report",
+                found=str(self.task.report_weight), fix="set it to 0, or leave crops out",
             )  # fmt: skip
 
     def tiny(self, manifest: Path) -> Experiment:
@@ -540,7 +548,8 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
             else:
                 apart.append((replace(source, share=None), number))
 
-    process = partial(_laid, processor)  # no closure: workers get it pickled where they are not forked
+    # No closure: workers get it pickled where they are not forked.
+    process = partial(_laid, processor, experiment.data.crops)
     folder = Path(experiment.data.drawn_folder)
     return (
         DrawnDataset(train, process, folder=folder, seed=experiment.seed),
@@ -548,8 +557,10 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
     )
 
 
-def _laid(processor: Processor, drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None) -> Inputs:
-    return processor.drawn(drawn, report, None if rng is None else Jitter.draw(rng))
+def _laid(
+    processor: Processor, crops: Crops | None, drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None
+) -> Inputs:
+    return processor.drawn(drawn, report, rng, crops=None if rng is None else crops)
 
 
 def _codes(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from mmfm.imaging import Volume, check_for_model
 from mmfm.imaging.choice import choose_series, plane_of
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
-from mmfm.models.recipes import Jitter, Recipe, Slab, resampled, sample
+from mmfm.models.recipes import Crops, Jitter, Recipe, Sampler, Slab, grid_affine, resampled, sample
 from mmfm.report import Finding, Lesion, Place, Sections, Side, Status
 from mmfm.study import Receipt, Series, Study
 from mmfm.text import CHEST_RADIOGRAPH
@@ -50,6 +50,8 @@ CODE_REGIONS = {"body_part/Head": "head", "body_part/Thorax": "chest_ct", "body_
 """Codes whose pictures have a vocabulary."""
 MOST_LESIONS_NAMED = 3
 """Lesions of one observation that prompt and text describe one by one; more are summed."""
+SOME_VOXELS = 200
+"""Of each thing that is outlined, about, among which the place of a crop is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,24 +267,59 @@ class Processor:
         outlined = example.report_findings if example.outlined else None
         return self._inputs(example, pixels, tuple(self.volume_inputs(slab, outlined) for slab in pixels.slabs))
 
-    def drawn(self, drawn: DrawnVolume, report: Sections, jitter: Jitter | None = None) -> Inputs:
+    def drawn(
+        self,
+        drawn: DrawnVolume,
+        report: Sections,
+        rng: np.random.Generator | None = None,
+        *,
+        crops: Crops | None = None,
+    ) -> Inputs:
         """Returns the training inputs of a drawn volume, whose lesions and extents are all known.
 
         Args:
             drawn: at any spacing.
             report: that is to be learned.
-            jitter: how it lies; straight where ``None``.
+            rng: draws how it lies; straight where ``None``.
+            crops: which parts of it to give instead, with what they show where and nothing of the whole study; needs
+                ``rng``.
         """
         recipe = self.recipe(drawn.region)
-        slabs, _ = sample({name: (a, drawn.affine) for name, a in drawn.images.items()}, recipe, jitter=jitter)
+        sampler = Sampler({name: (array, drawn.affine) for name, array in drawn.images.items()}, recipe)
         # Fields of view are drawn to fit the grid; where one is a little longer, the slab in the middle is learned.
-        slab = slabs[len(slabs) // 2]
+        center = sampler.centers[len(sampler.centers) // 2]
+        affine = grid_affine(center, recipe, None if rng is None else Jitter.draw(rng))
+        if crops is None:
+            slabs = [sampler.slab(affine)]
+        else:
+            assert rng is not None, "crops are drawn"
+            corners = crops.corners(recipe.shape, self._outlined(drawn, affine), rng)
+            shape = crops.within(recipe.shape)
+            slabs = [sampler.slab(affine, corner=corner, shape=shape) for corner in corners]
         masks = self.config.masks
         rows = [1 + masks.index(s.observation) if s.observation in masks else 0 for s in drawn.segments]
         own = np.array([0, *rows], np.uint8)[drawn.segmentation]
-        mask = resampled(own, drawn.affine, slab.affine, recipe.shape, fill=0, nearest=True)
-        volume = replace(self.volume_inputs(slab, drawn.findings), mask_DHW=mask.to(torch.uint8))
-        return self._inputs(Example.from_drawn(drawn, report), self._volume((slab,), recipe, drawn.images), (volume,))
+        volumes = []
+        for slab in slabs:
+            mask = resampled(own, drawn.affine, slab.affine, slab.shape, fill=0, nearest=True)
+            volumes.append(replace(self.volume_inputs(slab, drawn.findings), mask_DHW=mask.to(torch.uint8)))
+        example = Example.from_drawn(drawn, report)
+        pixels = self._volume(tuple(slabs), recipe, drawn.images)
+        if crops is not None:
+            return replace(self.query(example.study_uid, pixels), volumes=tuple(volumes))
+        return self._inputs(example, pixels, tuple(volumes))
+
+    def _outlined(self, drawn: DrawnVolume, affine: np.ndarray) -> list[np.ndarray]:
+        """Returns some voxels, in the grid of ``affine``, of each lesion and extent that there are heads for."""
+        names = {*self.config.lesions, *self.config.masks}
+        to_grid = np.linalg.inv(affine) @ drawn.affine
+        found = []
+        for number, segment in enumerate(drawn.segments, start=1):
+            voxels_N3 = np.argwhere(drawn.segmentation == number) if segment.observation in names else np.zeros((0, 3))
+            if len(voxels_N3):
+                some_N3 = voxels_N3[:: max(1, len(voxels_N3) // SOME_VOXELS)]
+                found.append(some_N3 @ to_grid[:3, :3].T + to_grid[:3, 3])
+        return found
 
     def _volume(
         self, slabs: tuple[Slab, ...], recipe: Recipe, series: Iterable[str], receipts: tuple[Receipt, ...] = ()
@@ -300,8 +337,11 @@ class Processor:
     def volume_inputs(self, slab: Slab, findings: Sequence[Finding] | None) -> VolumeInputs:
         """Returns a slab with the lesions of ``findings`` whose centre lies in it; None where nobody outlined any."""
         affine = torch.from_numpy(slab.affine)
+        inputs = VolumeInputs(
+            pixels_CDHW=slab.pixels_CDHW, affine_44=affine, corner=slab.corner, grid=slab.recipe.shape
+        )
         if findings is None:
-            return VolumeInputs(pixels_CDHW=slab.pixels_CDHW, affine_44=affine)
+            return inputs
         back = np.linalg.inv(slab.affine)
         # A patient who is made larger for training shows larger lesions.
         larger = slab.recipe.spacing_mm[0] / float(np.linalg.norm(slab.affine[:3, 0]))
@@ -309,16 +349,12 @@ class Processor:
         for finding in findings:
             for lesion in finding.lesions if finding.observation in self.config.lesions else ():
                 index = (back @ [*lesion.center_mm, 1.0])[:3]
-                if all(-0.5 <= i < n - 0.5 for i, n in zip(index, slab.recipe.shape, strict=True)):
+                if all(-0.5 <= i < n - 0.5 for i, n in zip(index, slab.shape, strict=True)):
                     place = _place_row(self.config.places, lesion)
                     rows.append(
                         [*index, larger * lesion.diameter_mm, self.config.lesions.index(finding.observation), place]
                     )
-        return VolumeInputs(
-            pixels_CDHW=slab.pixels_CDHW,
-            affine_44=affine,
-            lesions_X6=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6),
-        )
+        return replace(inputs, lesions_X6=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6))
 
     def _inputs(self, example: Example, pixels: StudyPixels, volumes: tuple[VolumeInputs, ...]) -> Inputs:
         prompt = self.prompt_ids(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,6 +94,52 @@ class Slab:
     """float32; CT 0 to 1 within each window, MR 0 dark to about 1 bright."""
     affine: np.ndarray
     """4x4 float64, (slice, row, column, 1) -> LPS mm."""
+    corner: tuple[int, int, int] = (0, 0, 0)
+    """First voxel in the whole grid, of a part of it; see ``Crops``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns."""
+        _, slices, rows, columns = self.pixels_CDHW.shape
+        return slices, rows, columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """Parts of a grid to learn lesions and masks from: most of a volume is empty, and costs as much as what is not."""
+
+    shape: tuple[int, int, int] = (64, 64, 64)
+    """Voxels of each, as far as the grid has them."""
+    count: int = 4
+    """Of a volume, each time that it is given."""
+    at_truth: float = 0.7
+    """Share of them that hold something that is outlined, anywhere within, where a volume has it."""
+
+    def within(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Returns the voxels of each part of a grid."""
+        return min(self.shape[0], grid[0]), min(self.shape[1], grid[1]), min(self.shape[2], grid[2])
+
+    def corners(
+        self, grid: tuple[int, int, int], truth: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> list[tuple[int, int, int]]:
+        """Returns the first voxel of each part.
+
+        Args:
+            grid: voxels of the whole.
+            truth: of each thing that is outlined, voxels in the grid, (N, 3); each thing is as likely as another.
+            rng: draws.
+        """
+        size = np.asarray(self.within(grid))
+        room = np.asarray(grid) - size
+        corners = []
+        for _ in range(self.count):
+            start = rng.random(3) * room
+            if len(truth) and rng.random() < self.at_truth:
+                voxel = rng.choice(truth[int(rng.integers(len(truth)))])
+                start = np.clip(voxel - rng.random(3) * (size - 1), 0, room)
+            d, h, w = np.round(start).astype(int).tolist()
+            corners.append((d, h, w))
+        return corners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,53 +175,78 @@ _SPL_TO_LPS = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 """(slice, row, column) mm, running to head, back and left, to LPS mm."""
 
 
-def sample(
-    images: Mapping[str, tuple[np.ndarray, np.ndarray]], recipe: Recipe, *, jitter: Jitter | None = None
-) -> tuple[tuple[Slab, ...], tuple[str, ...]]:
-    """Samples the series of a study on the grid of a recipe.
+class Sampler:
+    """The series of a study, ready to be sampled on the grid of a recipe."""
 
-    Args:
-        images: (array (D, H, W), affine to LPS mm) by the names of ``recipe.series``; HU for CT. MR may lack some.
-        recipe: which grid, and which channels.
-        jitter: for training alone.
+    def __init__(self, images: Mapping[str, tuple[np.ndarray, np.ndarray]], recipe: Recipe) -> None:
+        """Finds the body, and where the grids that are to be read lie in it.
+
+        Args:
+            images: (array (D, H, W), affine to LPS mm) by the names of ``recipe.series``; HU for CT. MR may lack some.
+            recipe: which grid, and which channels.
+
+        Raises:
+            ScopeError: nothing of a body is there, or less than a third of the grid's height is covered.
+        """
+        first = next(images[name] for name in recipe.series if name in images)
+        low, high = _body(*first, recipe)
+        height = recipe.shape[0] * recipe.spacing_mm[0]
+        if high[0] - low[0] < height / 3:
+            raise ScopeError(
+                "study",
+                expected=f"at least {height / 3:.0f} mm of the {recipe.region.removesuffix('_ct')} from foot to head",
+                found=f"{high[0] - low[0]:.0f} mm",
+                fix="give the whole series; no draft is made of a part",
+            )
+        self.recipe = recipe
+        centers, self.steps = _slab_centers(low, high, recipe)
+        self.centers = tuple(centers)
+        """Of the slabs, from foot to head, (slice, row, column) mm."""
+        self._images = {name: _blocked(*image, recipe.spacing_mm) for name, image in images.items()}
+        self._scales = (
+            {} if recipe.modality == "CT" else {name: _bright_end(array) for name, (array, _) in self._images.items()}
+        )
+
+    def slab(
+        self,
+        affine: np.ndarray,
+        *,
+        corner: tuple[int, int, int] = (0, 0, 0),
+        shape: tuple[int, int, int] | None = None,
+    ) -> Slab:
+        """Returns a slab, or a part of it.
+
+        Args:
+            affine: of the whole grid, as ``grid_affine`` gives it.
+            corner: first voxel of the part.
+            shape: of the part; of the grid where ``None``.
+        """
+        own, shape = affine.copy(), shape or self.recipe.shape
+        own[:3, 3] = (affine @ [*corner, 1.0])[:3]
+        channels = [channel for name in self.recipe.series for channel in self._channels(name, own, shape)]
+        return Slab(recipe=self.recipe, pixels_CDHW=torch.stack(channels), affine=own, corner=corner)
+
+    def _channels(self, name: str, affine: np.ndarray, shape: tuple[int, int, int]) -> list[Tensor]:
+        if name not in self._images:
+            return [torch.zeros(shape)]
+        fill = PADDING_HU if self.recipe.modality == "CT" else 0.0
+        values = resampled(*self._images[name], affine, shape, fill=fill)
+        if self.recipe.modality != "CT":
+            return [(values / self._scales[name]).clamp(0, 1.25)]
+        windows = [NAMED_WINDOWS[window] for window in self.recipe.channels]
+        return [((values - (middle - width / 2)) / width).clamp(0, 1) for middle, width in windows]
+
+
+def sample(
+    images: Mapping[str, tuple[np.ndarray, np.ndarray]], recipe: Recipe
+) -> tuple[tuple[Slab, ...], tuple[str, ...]]:
+    """Samples the series of a study on the grid of a recipe; see ``Sampler``.
 
     Returns:
         The slabs from foot to head, and what was done, in words for the receipt.
-
-    Raises:
-        ScopeError: nothing of a body is there, or less than a third of the grid's height is covered.
     """
-    first = next(images[name] for name in recipe.series if name in images)
-    low, high = _body(*first, recipe)
-    height = recipe.shape[0] * recipe.spacing_mm[0]
-    if high[0] - low[0] < height / 3:
-        raise ScopeError(
-            "study",
-            expected=f"at least {height / 3:.0f} mm of the {recipe.region.removesuffix('_ct')} from foot to head",
-            found=f"{high[0] - low[0]:.0f} mm",
-            fix="give the whole series; no draft is made of a part",
-        )
-    centers, steps = _slab_centers(low, high, recipe)
-    sampled = {name: _blocked(*image, recipe.spacing_mm) for name, image in images.items()}
-    scales = {} if recipe.modality == "CT" else {name: _bright_end(array) for name, (array, _) in sampled.items()}
-    slabs = []
-    for center in centers:
-        affine = grid_affine(center, recipe, jitter)
-        channels = []
-        for name in recipe.series:
-            if name not in sampled:
-                channels.append(torch.zeros(recipe.shape))
-                continue
-            array, own = sampled[name]
-            values = resampled(array, own, affine, recipe.shape, fill=PADDING_HU if recipe.modality == "CT" else 0.0)
-            if recipe.modality == "CT":
-                for window in recipe.channels:
-                    middle, width = NAMED_WINDOWS[window]
-                    channels.append(((values - (middle - width / 2)) / width).clamp(0, 1))
-            else:
-                channels.append((values / scales[name]).clamp(0, 1.25))
-        slabs.append(Slab(recipe=recipe, pixels_CDHW=torch.stack(channels), affine=affine))
-    return tuple(slabs), steps
+    sampler = Sampler(images, recipe)
+    return tuple(sampler.slab(grid_affine(center, recipe)) for center in sampler.centers), sampler.steps
 
 
 def grid_affine(center: np.ndarray, recipe: Recipe, jitter: Jitter | None = None) -> np.ndarray:

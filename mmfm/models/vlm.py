@@ -170,7 +170,11 @@ class VLM(nn.Module):
         tokens, pooled, logits = [], [], []
         for volume in batch.volumes:
             features = self.volume_encoder(volume.pixels_CDHW[None])
-            logits.append(self.volume_heads(features))
+            corner, whole = (
+                [n / step for n, step in zip(voxels, self.fine_stride, strict=True)]
+                for voxels in (volume.corner, volume.grid or volume.pixels_CDHW.shape[1:])
+            )
+            logits.append(self.volume_heads(features, corner=corner, whole=whole))
             coarse = features.coarse_NEDHW
             pooled.append(coarse.float().mean((2, 3, 4)))
             grid = nn.functional.adaptive_avg_pool3d(coarse, self.volume_side).flatten(2).transpose(1, 2)

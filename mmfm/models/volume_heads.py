@@ -97,11 +97,19 @@ class VolumeHeads(nn.Module):
         self.evidence_O: Tensor
         self.register_buffer("evidence_O", torch.tensor(rows), persistent=False)
 
-    def forward(self, features: Features3D) -> VolumeLogits:
-        """Returns the logits of slabs with features of one shape."""
+    def forward(
+        self, features: Features3D, *, corner: Sequence[float] = (0, 0, 0), whole: Sequence[float] | None = None
+    ) -> VolumeLogits:
+        """Returns the logits of slabs with features of one shape.
+
+        Args:
+            features: of the slabs, or of the same part of each.
+            corner: where in its slab the part begins, in fine patches.
+            whole: fine patches of the whole slab along each axis; those given where ``None``.
+        """
         fine, coarse = features.fine_NEDHW, features.coarse_NEDHW
         context = F.interpolate(self.context(coarse), fine.shape[2:], mode="trilinear", align_corners=False)
-        mixed = self.mix(torch.cat([fine, context, _coordinates(fine)], dim=1))
+        mixed = self.mix(torch.cat([fine, context, _coordinates(fine, corner, whole or fine.shape[2:])], dim=1))
         dense = self.dense(mixed).float()
         heat, mask = dense.split([self.num_lesions, self.num_masks], dim=1)
         coarse = coarse.float()
@@ -155,9 +163,12 @@ def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
     return features[..., :half], features[..., -half:]
 
 
-def _coordinates(features: Tensor) -> Tensor:
+def _coordinates(features: Tensor, corner: Sequence[float], whole: Sequence[float]) -> Tensor:
     """Returns (N, 3, D, H, W): where each patch lies in the slab, -1 to 1, so that places can be told apart."""
-    axes = [torch.linspace(-1, 1, n, device=features.device, dtype=features.dtype) for n in features.shape[2:]]
+    axes = [
+        (2 * (first + torch.arange(n, device=features.device)) / max(1, math.ceil(size) - 1) - 1).to(features.dtype)
+        for n, first, size in zip(features.shape[2:], corner, whole, strict=True)
+    ]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     return grid.expand(len(features), -1, -1, -1, -1)
 

@@ -10,7 +10,7 @@ from mmfm.data.example import Example
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.io import read_studies
 from mmfm.models.processor import Processor, decisions_text, is_volume, kind_of, kind_of_codes
-from mmfm.models.recipes import Jitter
+from mmfm.models.recipes import Crops, Jitter
 from mmfm.report import Finding, Lesion, Sections, Side, Status
 from mmfm.study import Geometry, Instance, PixelHeader, Series, Study
 
@@ -160,8 +160,9 @@ def test_the_prompt_of_a_volume_names_what_it_is_of_and_each_lesion(volume_proce
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
 def test_the_lesions_of_a_drawn_volume_stand_at_their_voxels(volume_processor, drawn_abdomen, drawn_head, seed):
     for drawn, channel in ((drawn_abdomen, 3), (drawn_head, 3)):  # the liver window, DWI
-        jitter = None if seed is None else Jitter.draw(np.random.default_rng(seed))
-        inputs = volume_processor.drawn(drawn, REPORT, jitter)
+        rng, again = (None if seed is None else np.random.default_rng(seed) for _ in range(2))
+        jitter = None if again is None else Jitter.draw(again)
+        inputs = volume_processor.drawn(drawn, REPORT, rng)
         (volume,) = inputs.volumes
         known = [(f.observation, one) for f in drawn.findings for one in f.lesions]
         assert len(volume.lesions_X6) == len(known)
@@ -176,6 +177,29 @@ def test_the_lesions_of_a_drawn_volume_stand_at_their_voxels(volume_processor, d
         here = volume.pixels_CDHW[channel, d, h, w]
         around = volume.pixels_CDHW[channel, d - 3 : d + 4, h - 3 : h + 4, w - 3 : w + 4].median()
         assert abs(here - around) > 0.15, "the lesion is seen where it is said to be"
+
+
+def test_crops_are_parts_of_the_volume_with_what_they_show(volume_processor, drawn_abdomen):
+    whole = volume_processor.drawn(drawn_abdomen, REPORT, np.random.default_rng(5))
+    (all_of,) = whole.volumes
+    crops = Crops(shape=(20, 16, 999), count=12, at_truth=1.0)
+    inputs = volume_processor.drawn(drawn_abdomen, REPORT, np.random.default_rng(5), crops=crops)
+    assert len(inputs.volumes) == 12 and inputs.states_O.isnan().all() and inputs.sides_O2.isnan().all()
+    seen = 0
+    for part in inputs.volumes:
+        shape = part.pixels_CDHW.shape[1:]
+        assert shape == (20, 16, all_of.pixels_CDHW.shape[3]) and part.grid == all_of.pixels_CDHW.shape[1:]
+        corner = np.array(part.corner)
+        d, h, w = (slice(c, c + n) for c, n in zip(corner, shape, strict=True))
+        torch.testing.assert_close(part.pixels_CDHW, all_of.pixels_CDHW[:, d, h, w], atol=1e-4, rtol=0)
+        assert torch.equal(part.mask_DHW, all_of.mask_DHW[d, h, w])
+        rows = all_of.lesions_X6.clone()
+        rows[:, :3] -= torch.from_numpy(corner)
+        inside = ((rows[:, :3] >= -0.5) & (rows[:, :3] < torch.tensor(shape) - 0.5)).all(1)
+        torch.testing.assert_close(part.lesions_X6, rows[inside], atol=1e-3, rtol=0)
+        seen += int(inside.any()) or int(part.mask_DHW.any())
+    assert seen >= 9, "most hold the centre of a lesion or some fluid"
+    assert len({part.corner for part in inputs.volumes}) > 6
 
 
 def test_masks_are_where_the_segments_are(volume_processor, drawn_abdomen):

@@ -12,7 +12,7 @@ import torch
 
 from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.errors import ConfigError, ScopeError
-from mmfm.models.recipes import OVERLAP_MM, RECIPES, Jitter, Recipe, grid_affine, resampled, sample
+from mmfm.models.recipes import OVERLAP_MM, RECIPES, Jitter, Recipe, Sampler, grid_affine, resampled, sample
 
 CT = Recipe(
     region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36)
@@ -122,7 +122,8 @@ def _brightest_mm(slab):
 )
 def test_a_place_in_the_patient_is_that_place_of_the_tensor(jitter):
     affine, shape = _grid(STRAIGHT)
-    (slab,), _ = sample({"CT": (_shown(affine, shape), affine)}, CT, jitter=jitter)
+    sampler = Sampler({"CT": (_shown(affine, shape), affine)}, CT)
+    slab = sampler.slab(grid_affine(sampler.centers[0], CT, jitter))
     np.testing.assert_allclose(_brightest_mm(slab), MARK, atol=1.5)
     assert np.linalg.det(slab.affine[:3, :3]) == pytest.approx(
         -(8.0**3) * (1.0 if jitter is None else jitter.scale**3)

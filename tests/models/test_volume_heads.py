@@ -69,6 +69,16 @@ def test_the_left_is_the_higher_half_of_the_columns(heads, width):
     assert left > 40 and abs(right) < 1e-4 + 0.2 * left  # context of the maps is not evidence of cardiomegaly
 
 
+def test_a_part_knows_where_it_lies_in_the_whole(heads):
+    features = _features()
+    part = replace(features, fine_NEDHW=features.fine_NEDHW[:, :, 1:3, 2:, 3:7])
+    constant = torch.zeros_like(features.coarse_NEDHW)
+    whole, own = (replace(f, coarse_NEDHW=constant) for f in (features, part))
+    torch.testing.assert_close(
+        heads(own, corner=(1, 2, 3), whole=(4, 6, 8)).heat_NLDHW, heads(whole).heat_NLDHW[:, :, 1:3, 2:, 3:7]
+    )
+
+
 def _plant(logits, places):
     heat = torch.full_like(logits.heat_NLDHW, -8.0)
     for slab, row, patch, value in places:
