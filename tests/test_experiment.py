@@ -242,6 +242,14 @@ def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_mani
         replace(second, data=replace(tiny.data, min_code_studies=2))
 
 
+def test_parts_of_volumes_teach_no_report():
+    path = next(file for file in FILES if file.stem == "mmfm_volume_small_lesions")
+    experiment = load_experiment(path)
+    assert experiment.data.crops is not None
+    with pytest.raises(ConfigError, match=r"data\.crops: expected task\.report_weight=0.*found 1\.0"):
+        replace(experiment, task=replace(experiment.task, report_weight=1.0))
+
+
 def test_heads_that_nothing_taught_give_no_probability(tiny_manifest, tmp_path):
     run = fit(load_experiment(FILES[0]).tiny(tiny_manifest), tmp_path / "runs" / "learned" / "1", file=FILES[0])
     drafts = predict(
