@@ -108,7 +108,7 @@ class Data:
     recipes: tuple[Recipe, ...] = RECIPES
     """How volumes are read, where the model has a ``volume_encoder``. With ``init_from``, its recipes are kept."""
     crops: Crops | None = None
-    """Parts of each drawn volume to learn lesions and masks from, many times quicker than from the whole; ``None``
+    """Parts of each drawn volume to learn lesions and masks from, since most of the whole is empty; ``None``
     gives the whole, which alone teaches findings and the report. Volumes set apart are always whole."""
     select_fraction: float = 0.1
     """Part of the patients that is set apart to select the best epoch and the operating points."""
