@@ -62,6 +62,9 @@ def main() -> None:
         cells = [shares(truth, given) for given in (own, [common] * len(truth), [*own[1:], *own[:1]])]
         print(f"| {name} | {' | '.join(cells)} |")
     with_terms = [row for row in rows if terms_of(row)]
+    if not with_terms:
+        print("\nno case has a diagnosis or a differential")
+        return
     by_uid = {draft.study_uid: draft for draft in drafts}
     own_lists = [listed(by_uid.get(row.study_uid)) for row in with_terms]
     common_of = {
