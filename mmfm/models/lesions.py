@@ -9,7 +9,7 @@ import numpy as np
 from mmfm.models.processor import Processor
 from mmfm.models.vlm import VLM
 from mmfm.models.volume_heads import VolumeLogits, peaks
-from mmfm.report import Lesion, Place
+from mmfm.report import Lesion
 
 LEAST_APART_MM = 6.0
 """Two peaks of one observation nearer than this, or than half the larger one's diameter, are one lesion."""
@@ -40,7 +40,7 @@ def find_lesions(
         for peak in peaks(model.volume_heads, maps, 0, model.fine_stride, lesions=rows, least=least):
             name = config.lesions[peak.lesion]
             if peak.probability >= points[name]:
-                place = _likeliest(config.places, peak.places, name)
+                place = None if peak.place is None else config.places[peak.place]
                 center = (affine @ np.array([*peak.index, 1.0]))[:3]
                 found[name].append(
                     Lesion(
@@ -52,13 +52,6 @@ def find_lesions(
                     )
                 )
     return {name: _each_once(lesions) for name, lesions in found.items() if lesions}
-
-
-def _likeliest(places: Sequence[Place], logits: Sequence[float], observation: str) -> Place | None:
-    """Returns the likeliest of the places where the observation may be; None where it has none."""
-    possible = [(logit, i) for i, (place, logit) in enumerate(zip(places, logits, strict=True))
-                if observation in place.observations]  # fmt: skip
-    return places[max(possible)[1]] if possible else None
 
 
 def _each_once(lesions: list[Lesion]) -> tuple[Lesion, ...]:

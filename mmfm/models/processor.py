@@ -350,7 +350,7 @@ class Processor:
             for lesion in finding.lesions if finding.observation in self.config.lesions else ():
                 index = (back @ [*lesion.center_mm, 1.0])[:3]
                 if all(-0.5 <= i < n - 0.5 for i, n in zip(index, slab.shape, strict=True)):
-                    place = _place_row(self.config.places, lesion)
+                    place = _place_row(self.config.places, finding.observation, lesion)
                     rows.append(
                         [*index, larger * lesion.diameter_mm, self.config.lesions.index(finding.observation), place]
                     )
@@ -467,9 +467,10 @@ def _code() -> str:
     return sha256_of([Path(__file__)])
 
 
-def _place_row(places: Sequence[Place], lesion: Lesion) -> int:
-    """Returns which of the places a lesion is in, -1 for none of them."""
-    rows = [i for i, p in enumerate(places) if (p.laterality, p.location) == (lesion.laterality, lesion.location)]
+def _place_row(places: Sequence[Place], observation: str, lesion: Lesion) -> int:
+    """Returns which of the places of an observation a lesion is in, -1 for none of them."""
+    own = (lesion.laterality, lesion.location)
+    rows = [i for i, p in enumerate(places) if observation in p.observations and (p.laterality, p.location) == own]
     return rows[0] if rows else -1
 
 

@@ -111,7 +111,7 @@ class VLM(nn.Module):
                 observations=names.observations,
                 lesions=names.lesions,
                 masks=names.masks,
-                num_places=len(names.places),
+                places=names.places,
                 dropout=config.head_dropout,
             )
             self.volume_side = round(config.tokens_per_slab ** (1 / 3))

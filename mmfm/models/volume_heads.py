@@ -18,9 +18,13 @@ from torch.nn import functional as F
 
 from mmfm.models.encoder3d import Features3D
 from mmfm.models.heads import SEVERITIES
+from mmfm.report import Place
 
-CONTEXT, HIDDEN = 16, 32
-"""Channels of the coarse features that each patch sees, and between features and what is read from them."""
+CONTEXT, HIDDEN, PLACE_HIDDEN = 16, 32, 128
+"""Channels of the coarse features that each patch sees, between features and what is read from them, and between where
+a patch lies and the name of the place."""
+SPREAD = 3.0
+"""By which coordinates are multiplied beside the context where a place is named, so that they are heard as well."""
 RARE = -4.6
 """First bias of maps that are nearly empty, P = 0.01 (Lin et al., Focal Loss for Dense Object Detection, 2017)."""
 
@@ -34,7 +38,9 @@ class VolumeLogits:
     mask_NMDHW: Tensor
     """Logit that a patch lies in what each observation with an extent shows."""
     hidden_NFDHW: Tensor
-    """What ``VolumeHeads.details`` reads the size, centre and place of a lesion from."""
+    """What ``VolumeHeads.details`` reads the size and centre of a lesion from."""
+    position_NQDHW: Tensor
+    """What it reads the place from: coarse features, then where the patch lies in the slab."""
     present_NO: Tensor
     sides_NO2: Tensor
     """(patient's left, patient's right)."""
@@ -51,7 +57,7 @@ class LesionDetails:
     offset_X3: Tensor
     """From the patch's centre to the lesion's, in patches."""
     place_XP: Tensor
-    """Logits of the places."""
+    """Logits of the places; -inf where the observation cannot be."""
 
 
 class VolumeHeads(nn.Module):
@@ -70,7 +76,7 @@ class VolumeHeads(nn.Module):
         observations: tuple[str, ...],
         lesions: tuple[str, ...],
         masks: tuple[str, ...],
-        num_places: int,
+        places: tuple[Place, ...],
         dropout: float,
     ) -> None:
         super().__init__()
@@ -79,8 +85,13 @@ class VolumeHeads(nn.Module):
         # Patch by patch: the features have seen their neighbourhood, and wider layers here would cost what they did.
         self.mix = nn.Sequential(nn.Conv3d(num_fine + CONTEXT + 3, HIDDEN, 1), nn.ReLU())
         self.dense = nn.Conv3d(HIDDEN, self.num_lesions + self.num_masks, 1)
-        last = nn.Linear(HIDDEN, 4 + num_places)
+        last = nn.Linear(HIDDEN, 4)
         self.detail = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), last)
+        # Places are told by where a patch lies among the organs, not by what it shows: the few channels that heat maps
+        # need do not carry that far.
+        self.place = nn.Sequential(
+            nn.Linear(CONTEXT + 3, PLACE_HIDDEN), nn.ReLU(), nn.Linear(PLACE_HIDDEN, len(places))
+        )
         with torch.no_grad():
             assert self.dense.bias is not None
             self.dense.bias.fill_(RARE)
@@ -96,6 +107,9 @@ class VolumeHeads(nn.Module):
         rows = [with_evidence.index(name) if name in with_evidence else -1 for name in observations]
         self.evidence_O: Tensor
         self.register_buffer("evidence_O", torch.tensor(rows), persistent=False)
+        possible = [[name in place.observations for place in places] for name in lesions]
+        self.possible_LP: Tensor
+        self.register_buffer("possible_LP", torch.tensor(possible).reshape(len(lesions), len(places)), persistent=False)
 
     def forward(
         self, features: Features3D, *, corner: Sequence[float] = (0, 0, 0), whole: Sequence[float] | None = None
@@ -109,7 +123,8 @@ class VolumeHeads(nn.Module):
         """
         fine, coarse = features.fine_NEDHW, features.coarse_NEDHW
         context = F.interpolate(self.context(coarse), fine.shape[2:], mode="trilinear", align_corners=False)
-        mixed = self.mix(torch.cat([fine, context, _coordinates(fine, corner, whole or fine.shape[2:])], dim=1))
+        position = torch.cat([context, _coordinates(fine, corner, whole or fine.shape[2:])], dim=1)
+        mixed = self.mix(torch.cat([fine, position], dim=1))
         dense = self.dense(mixed).float()
         heat, mask = dense.split([self.num_lesions, self.num_masks], dim=1)
         coarse = coarse.float()
@@ -130,16 +145,23 @@ class VolumeHeads(nn.Module):
             heat_NLDHW=heat,
             mask_NMDHW=mask,
             hidden_NFDHW=mixed,
+            position_NQDHW=position,
             present_NO=self.present(self.dropout(pooled_NE)) + self._weighted(evidence["all"]),
             sides_NO2=torch.stack(sides, dim=-1),
             severity_NOG=severity.unflatten(1, (-1, SEVERITIES)),
         )
 
-    def details(self, logits: VolumeLogits, slab: int, patches_X3: Tensor) -> LesionDetails:
-        """Returns what is read at patches (slice, row, column; int64) of one slab."""
-        hidden_XF = logits.hidden_NFDHW[slab][(slice(None), *patches_X3.T)].T
-        values = self.detail(hidden_XF).float()
-        return LesionDetails(log_mm_X=values[:, 0], offset_X3=values[:, 1:4], place_XP=values[:, 4:])
+    def details(self, logits: VolumeLogits, slab: int, patches_X3: Tensor, lesions_X: Tensor) -> LesionDetails:
+        """Returns what is read at patches (slice, row, column) of one slab, for the heat maps ``lesions_X`` (int64)."""
+        at_patches = (slice(None), *patches_X3.T)
+        values_X4 = self.detail(logits.hidden_NFDHW[slab][at_patches].T).float()
+        context_XC, coordinates_X3 = logits.position_NQDHW[slab][at_patches].T.float().split([CONTEXT, 3], dim=1)
+        place_XP = self.place(torch.cat([F.layer_norm(context_XC, (CONTEXT,)), SPREAD * coordinates_X3], dim=1)).float()
+        return LesionDetails(
+            log_mm_X=values_X4[:, 0],
+            offset_X3=values_X4[:, 1:],
+            place_XP=place_XP.masked_fill(~self.possible_LP[lesions_X], -math.inf),
+        )
 
     def _weighted(self, evidence: Tensor) -> Tensor:
         """Gives each observation its own evidence, times its weight; 0 where it has none."""
@@ -183,8 +205,8 @@ class Peak:
     index: tuple[float, float, float]
     """(slice, row, column) of the slab's tensor, 0 at the centre of its first voxel."""
     diameter_mm: float
-    places: tuple[float, ...]
-    """Logits of the places."""
+    place: int | None
+    """The likeliest place; None where the observation has none."""
 
 
 def peaks(
@@ -218,7 +240,9 @@ def peaks(
         patches_X3 = ((heat_DHW == highest_DHW) & (heat_DHW >= least)).nonzero()
         order = heat_DHW[tuple(patches_X3.T)].argsort(descending=True)[:most]
         patches_X3 = patches_X3[order]
-        details = heads.details(logits, slab, patches_X3)
+        details = heads.details(logits, slab, patches_X3, torch.full_like(patches_X3[:, 0], lesion))
+        anywhere = bool(heads.possible_LP[lesion].any())
+        likeliest = details.place_XP.argmax(1).tolist() if anywhere else [None] * len(patches_X3)
         indices_X3 = (patches_X3 + 0.5 + details.offset_X3.clamp(-1, 1)) * patches_X3.new_tensor(stride) - 0.5
         found += [
             Peak(
@@ -226,13 +250,13 @@ def peaks(
                 probability=probability,
                 index=(index[0], index[1], index[2]),
                 diameter_mm=diameter,
-                places=tuple(places),
+                place=place,
             )
-            for probability, index, diameter, places in zip(
+            for probability, index, diameter, place in zip(
                 heat_DHW[tuple(patches_X3.T)].tolist(),
                 indices_X3.tolist(),
                 details.log_mm_X.clamp(0, 6).exp().tolist(),
-                details.place_XP.tolist(),
+                likeliest,
                 strict=True,
             )
         ]

@@ -60,7 +60,7 @@ def _lesion_losses(model: VLM, logits: VolumeLogits, volume: VolumeInputs, maps:
     negative = ((1 - target) ** 4 * p**2 * F.softplus(heat_LDHW)).sum()
     parts = {"heat": (positive + negative) / max(1, len(lesions_X6))}
     if len(lesions_X6):
-        details = model.volume_heads.details(logits, 0, nearest_X3)
+        details = model.volume_heads.details(logits, 0, nearest_X3, lesions_X6[:, 4].long())
         parts["size"] = F.smooth_l1_loss(details.log_mm_X, lesions_X6[:, 3].log(), beta=0.1)
         parts["offset"] = F.l1_loss(details.offset_X3, centers_X3 - nearest_X3)
         known = lesions_X6[:, 5] >= 0

@@ -22,14 +22,15 @@ def found():
     """Finds lesions whose patches, values and details were planted, in slabs of 2 mm voxels from these feet."""
     torch.manual_seed(0)
     heads = VolumeHeads(
-        num_fine=4, num_coarse=4, observations=NAMES, lesions=NAMES, masks=(), num_places=2, dropout=0.0
+        num_fine=4, num_coarse=4, observations=NAMES, lesions=NAMES, masks=(), places=PLACES, dropout=0.0
     )
 
     def find(slabs, *, diameter_mm=10.0, points=None, place=0):
         with torch.no_grad():
             heads.detail[-1].weight.zero_()
-            places = [5.0 * (i == place) for i in (0, 1)]
-            heads.detail[-1].bias.copy_(torch.tensor([math.log(diameter_mm), 0, 0, 0, *places]))
+            heads.detail[-1].bias.copy_(torch.tensor([math.log(diameter_mm), 0, 0, 0]))
+            heads.place[-1].weight.zero_()
+            heads.place[-1].bias.copy_(torch.tensor([5.0 * (i == place) for i in (0, 1)]))
         logits, affines = [], []
         for feet, planted in slabs:
             heat = torch.full((1, 2, 20, 10, 10), -9.0)
@@ -41,6 +42,7 @@ def found():
                     heat_NLDHW=heat,
                     mask_NMDHW=torch.zeros(1, 0, 20, 10, 10),
                     hidden_NFDHW=torch.zeros(1, 32, 20, 10, 10),
+                    position_NQDHW=torch.zeros(1, 19, 20, 10, 10),
                     present_NO=empty,
                     sides_NO2=empty,
                     severity_NOG=empty,

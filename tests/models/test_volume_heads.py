@@ -5,9 +5,11 @@ import torch
 
 from mmfm.models.encoder3d import Features3D
 from mmfm.models.volume_heads import VolumeHeads, peaks
+from mmfm.report import Place
 
 OBSERVATIONS = ("nodule", "cardiomegaly", "pleural_effusion", "consolidation")
 STRIDE = (2, 2, 2)
+PLACES = tuple(Place(location=name, observations=("nodule",)) for name in ("upper lobe", "middle lobe", "lower lobe"))
 
 
 @pytest.fixture
@@ -15,7 +17,7 @@ def heads():
     torch.manual_seed(0)
     return VolumeHeads(
         num_fine=6, num_coarse=10, observations=OBSERVATIONS, lesions=("consolidation", "nodule"),
-        masks=("pleural_effusion",), num_places=3, dropout=0.3,
+        masks=("pleural_effusion",), places=PLACES, dropout=0.3,
     ).eval()  # fmt: skip
 
 
@@ -88,15 +90,31 @@ def _plant(logits, places):
 
 def test_planted_peaks_come_back_with_place_size_and_probability(heads):
     with torch.no_grad():
-        last = heads.detail[-1]
-        last.weight.zero_()
-        last.bias.copy_(torch.tensor([2.0, 0.25, -0.5, 0.0, 0.0, 5.0, 1.0]))
+        for last, values in ((heads.detail[-1], [2.0, 0.25, -0.5, 0.0]), (heads.place[-1], [0.0, 5.0, 1.0])):
+            last.weight.zero_()
+            last.bias.copy_(torch.tensor(values))
     logits = _plant(heads(_features()), [(1, 1, (2, 3, 5), 2.0), (1, 1, (0, 0, 0), 3.0), (0, 1, (1, 1, 1), 4.0)])
     corner, inner = peaks(heads, logits, 1, (2, 4, 4), lesions=(0, 1), least=0.5)
     assert corner.probability == pytest.approx(0.9526, abs=1e-3) and inner.lesion == corner.lesion == 1
     # Patch 2 of stride 2 covers voxels 4 and 5, whose middle is 4.5; the lesion is a quarter of a patch behind that.
     assert inner.index == pytest.approx((4.5 + 0.5, 13.5 - 2.0, 21.5))
-    assert inner.diameter_mm == pytest.approx(7.389, abs=1e-3) and inner.places == pytest.approx((0.0, 5.0, 1.0))
+    assert inner.diameter_mm == pytest.approx(7.389, abs=1e-3) and PLACES[inner.place].location == "middle lobe"
+
+
+def test_a_place_is_told_by_where_a_patch_lies_and_only_where_the_observation_can_be(heads):
+    with torch.no_grad():
+        for layer in (heads.place[0], heads.place[-1]):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        heads.place[0].weight[0, -1] = 1.0  # the column, -1 to 1
+        heads.place[-1].weight[2, 0] = 1.0
+    features = _features()
+    patches = torch.tensor([[1, 1, 0], [1, 1, 7], [1, 1, 7]])
+    found = heads.details(heads(features), 0, patches, torch.tensor([1, 1, 0]))
+    torch.testing.assert_close(found.place_XP[:2], torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
+    assert found.place_XP[2].isneginf().all(), "consolidation has no place here"
+    logits = _plant(heads(features), [(0, 0, (1, 1, 1), 2.0), (0, 1, (1, 1, 1), 2.0)])
+    assert [peak.place for peak in peaks(heads, logits, 0, STRIDE, lesions=(0, 1), least=0.5)] == [None, 0]
 
 
 def test_a_peak_is_the_highest_around_and_of_the_maps_asked_for(heads):

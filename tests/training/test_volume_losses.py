@@ -41,16 +41,16 @@ class _Told:
         self.said = LesionDetails(log_mm_X=log_mm, offset_X3=offset, place_XP=place)
         self.volume_heads = SimpleNamespace(details=self.details)
 
-    def details(self, logits, slab, patches_X3):
-        self.asked = patches_X3
+    def details(self, logits, slab, patches_X3, lesions_X):
+        self.asked, self.asked_of = patches_X3, lesions_X
         return self.said
 
 
 def _logits(heat, mask):
     empty = torch.zeros(1, 0)
     return VolumeLogits(
-        heat_NLDHW=heat[None], mask_NMDHW=mask[None], hidden_NFDHW=empty, present_NO=empty, sides_NO2=empty,
-        severity_NOG=empty,
+        heat_NLDHW=heat[None], mask_NMDHW=mask[None], hidden_NFDHW=empty, position_NQDHW=empty, present_NO=empty,
+        sides_NO2=empty, severity_NOG=empty,
     )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def test_details_are_read_at_the_patch_that_the_lesion_is_centred_on():
     told, logits = _perfect()
     _sum(told, logits, _volume())
     assert told.asked.tolist() == _centers().round().astype(int).tolist() == [[1, 2, 6], [4, 1, 1]]
+    assert told.asked_of.tolist() == [1, 0]
 
 
 def test_each_part_is_its_formula():
