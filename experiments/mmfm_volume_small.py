@@ -6,7 +6,8 @@
     mmfm train experiments/mmfm_volume_small.py
 
 Starts from these three, whose encoders and heads stay as they are, and learns to write the report that states
-the findings and lesions named in its prompt. Scores: see ``experiments/README.md``.
+the findings and lesions named in its prompt. More volumes are set apart than before, since operating points
+rest on them. Scores: see ``experiments/README.md``.
 """
 
 from mmfm.data.drawn import Drawn
@@ -18,9 +19,9 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=300, share=0.4),
-            Drawn(region="abdomen", count=240, share=0.5),
-            Drawn(region="head", count=200, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=350, apart=80, share=0.4),
+            Drawn(region="abdomen", count=296, apart=80, share=0.5),
+            Drawn(region="head", count=260, apart=80, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         measured_on=("medpix2",),
         batch_size=4,

@@ -185,7 +185,9 @@ class Experiment:
             data=replace(
                 self.data,
                 train=(Source(name=str(manifest)),),
-                drawn=tuple(replace(source, count=2, spacing_mm=(TINY_MM,) * 3) for source in self.data.drawn),
+                drawn=tuple(
+                    replace(source, count=2, apart=None, spacing_mm=(TINY_MM,) * 3) for source in self.data.drawn
+                ),
                 drawn_folder=str(manifest.parent / "drawn"),
                 recipes=tuple(recipe.coarser(TINY_MM) for recipe in self.data.recipes),
                 batch_size=2,
@@ -537,11 +539,20 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
     """Returns the drawn volumes to train on, lying otherwise each time, and those set apart, which lie straight.
 
     The last of each source are set apart, mirror twins together.
+
+    Raises:
+        ConfigError: a source sets all of its volumes apart.
     """
     train: list[tuple[Drawn, int]] = []
     apart: list[tuple[Drawn, int]] = []
     for source in experiment.data.drawn:
-        first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
+        asked = source.count * experiment.data.select_fraction if source.apart is None else source.apart
+        first_apart = round((source.count - asked) / 2) * 2
+        if first_apart <= 0:
+            raise ConfigError(
+                "data.drawn", expected=f"fewer volumes of {source.region} set apart than there are ({source.count})",
+                found=str(source.apart), fix="lower apart, or raise count",
+            )  # fmt: skip
         for number in range(source.count):
             if number < first_apart:
                 train.append((source, number))

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmfm.data.drawn import Drawn
 from mmfm.errors import ConfigError
 from mmfm.experiment import (
     Data,
     Experiment,
     Source,
     Trainer,
+    drawn_studies,
     fit,
     load_experiment,
     override,
@@ -248,6 +250,20 @@ def test_parts_of_volumes_teach_no_report():
     assert experiment.data.crops is not None
     with pytest.raises(ConfigError, match=r"data\.crops: expected task\.report_weight=0.*found 1\.0"):
         replace(experiment, task=replace(experiment.task, report_weight=1.0))
+
+
+def test_the_last_of_the_drawn_volumes_are_set_apart_with_their_mirror_twins():
+    experiment = load_experiment(next(file for file in FILES if file.stem == "mmfm_volume_small_findings"))
+
+    def numbers(**changed):
+        source = Drawn(region="head", count=40, share=0.4, **changed)
+        parts = drawn_studies(replace(experiment, data=replace(experiment.data, drawn=(source,))), None)
+        return [[number for _, number in part.studies] for part in parts]
+
+    assert numbers() == [list(range(36)), [36, 37, 38, 39]]
+    assert numbers(apart=15) == [list(range(24)), list(range(24, 40))]  # an odd number takes the twin too
+    with pytest.raises(ConfigError, match=r"fewer volumes of head set apart than there are \(40\); found 40"):
+        numbers(apart=40)
 
 
 def test_heads_that_nothing_taught_give_no_probability(tiny_manifest, tmp_path):

@@ -79,6 +79,9 @@ class Drawn:
     share: float | None = None
     """P of each observation to be present, so that a volume teaches more than patients as they come would; ``None``
     draws them as they come. Volumes set apart are always drawn as they come."""
+    apart: int | None = None
+    """How many of them, the last, are set apart; ``None`` takes the part that ``Data.select_fraction`` says. Operating
+    points of rare observations want more than a selected epoch does."""
 
 
 class DrawnDataset(Dataset[Inputs]):
