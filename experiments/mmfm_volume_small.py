@@ -20,7 +20,7 @@ experiment = Experiment(
         train=(Source(name="medpix2"),),
         drawn=(
             Drawn(region="chest_ct", count=350, apart=80, share=0.4),
-            Drawn(region="abdomen", count=296, apart=80, share=0.5),
+            Drawn(region="abdomen", count=350, apart=80, share=0.5),
             Drawn(region="head", count=260, apart=80, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         measured_on=("medpix2",),

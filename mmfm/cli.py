@@ -513,12 +513,14 @@ def demo(
     cache = private_cache()  # before gradio is imported
     try:
         page = _load_demo("report_chest_radiograph")
-        from mmfm.inference import Reporter
-        from mmfm.ui.samples import print_drafts, samples
+        from mmfm.inference import AutoReporter, Reporter
+        from mmfm.ui.samples import print_drafts, samples, volume_samples
 
         reporter = Reporter.from_pretrained(checkpoint, device=device)
         with tempfile.TemporaryDirectory(prefix="mmfm-samples-") as folder:
             print_drafts(reporter, samples(folder, source=data))
+            if checkpoint == DEFAULT_CHECKPOINT:
+                print_drafts(AutoReporter(device=device), volume_samples(folder))
         if serve:
             serve_page(page.build(reporter), port=port)
     finally:

@@ -20,9 +20,9 @@ from mmfm.models.encoder3d import Features3D
 from mmfm.models.heads import SEVERITIES
 from mmfm.report import Place
 
-CONTEXT, HIDDEN, PLACE_HIDDEN = 16, 32, 128
-"""Channels of the coarse features that each patch sees, between features and what is read from them, and between where
-a patch lies and the name of the place."""
+CONTEXT, HIDDEN, DETAIL = 16, 32, 128
+"""Channels of the coarse features that each patch sees, between features and what is read from them everywhere, and
+inside what is read at peaks alone, where width costs nothing."""
 SPREAD = 3.0
 """By which coordinates are multiplied beside the context where a place is named, so that they are heard as well."""
 RARE = -4.6
@@ -85,13 +85,11 @@ class VolumeHeads(nn.Module):
         # Patch by patch: the features have seen their neighbourhood, and wider layers here would cost what they did.
         self.mix = nn.Sequential(nn.Conv3d(num_fine + CONTEXT + 3, HIDDEN, 1), nn.ReLU())
         self.dense = nn.Conv3d(HIDDEN, self.num_lesions + self.num_masks, 1)
-        last = nn.Linear(HIDDEN, 4)
-        self.detail = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), last)
+        last = nn.Linear(DETAIL, 4)
+        self.detail = nn.Sequential(nn.Linear(HIDDEN, DETAIL), nn.ReLU(), last)
         # Places are told by where a patch lies among the organs, not by what it shows: the few channels that heat maps
         # need do not carry that far.
-        self.place = nn.Sequential(
-            nn.Linear(CONTEXT + 3, PLACE_HIDDEN), nn.ReLU(), nn.Linear(PLACE_HIDDEN, len(places))
-        )
+        self.place = nn.Sequential(nn.Linear(CONTEXT + 3, DETAIL), nn.ReLU(), nn.Linear(DETAIL, len(places)))
         with torch.no_grad():
             assert self.dense.bias is not None
             self.dense.bias.fill_(RARE)

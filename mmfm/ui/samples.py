@@ -1,4 +1,4 @@
-"""Sample studies for a demo: a real one of the IU X-Ray ``val`` split where the data is at hand, else drawn ones."""
+"""Sample studies for a demo: a real one of the IU X-Ray ``val`` split where the data is at hand, and drawn ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfm.data.manifest import prepared, read_manifest
+from mmfm.data import synthetic_volumes
 from mmfm.data.synthetic import draw_study, write_dicom
 from mmfm.errors import ConfigError, ManifestError, ScopeError
 from mmfm.io import read_studies
@@ -113,6 +114,19 @@ def samples(folder: str | Path, *, source: Path | None = None) -> Iterator[Sampl
         yield Sample(title=f"real study of the IU X-Ray val split [{REAL_BADGE}]", study=real)
     for seed in (1, 2, 3):
         yield Sample(title=f"synthetic study, seed {seed} [drawn, not a patient]", study=synthetic_study(seed, folder))
+
+
+def volume_samples(folder: str | Path) -> Iterator[Sample]:
+    """Yields a drawn CT of the chest and a drawn MR of the head, written as DICOM and read back."""
+    for region, findings, words in (
+        ("chest_ct", ("nodule", "pleural_effusion"), "CT of the chest"),
+        ("head", ("brain_mass",), "MR of the head"),
+    ):
+        place = Path(folder) / f"synthetic-{region}"
+        synthetic_volumes.write_dicom(synthetic_volumes.draw_volume(region, 1, findings=findings), place)
+        [study] = read_studies(place)
+        shows = " and ".join(name.replace("_", " ") for name in findings)
+        yield Sample(title=f"synthetic {words} that shows {shows} [drawn, not a patient]", study=study)
 
 
 def print_drafts(reporter: Any, sampled: Iterator[Sample]) -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmfm.errors import ConfigError
 from mmfm.ui import samples as module
-from mmfm.ui.samples import REAL_BADGE, real_study, samples, synthetic_study
+from mmfm.ui.samples import REAL_BADGE, real_study, samples, synthetic_study, volume_samples
 
 
 @pytest.fixture
@@ -62,3 +62,10 @@ def test_the_real_data_gives_a_study(shared_data, tmp_path):
     study = real_study(tmp_path, source=shared_data / "iu_xray")
     assert study is not None
     assert len(study.series) >= 2
+
+
+def test_volumes_are_drawn_too_and_come_back_from_dicom(tmp_path):
+    chest, head = volume_samples(tmp_path)
+    assert "CT of the chest" in chest.title and "nodule and pleural effusion" in chest.title
+    assert {series.modality for series in chest.study.series} >= {"CT"}
+    assert {series.modality for series in head.study.series} >= {"MR"}
