@@ -36,15 +36,25 @@ class VolumeInputs:
     pixels_CDHW: Tensor
     affine_44: Tensor
     """float64, (slice, row, column, 1) of the slab -> LPS mm."""
+    voxel_mm: float = 1.0
+    """Of the grid's recipe; a patient laid otherwise for training has another in the affine."""
     lesions_X6: Tensor | None = None
-    """float32, a row for each lesion: slice, row and column in the slab (voxels), longest diameter in mm, row of the
-    heat map, place (-1 where not stated). ``None`` where nobody outlined lesions."""
+    """float32, a row for each lesion of the study, those beyond the slab too, in the same order in each slab: slice,
+    row and column in the slab (voxels), longest diameter in mm as it looks on the grid, row of the heat map, place (-1
+    where not stated). ``None`` where nobody outlined lesions."""
     mask_DHW: Tensor | None = None
     """uint8: 0, or 1 + the row of the mask that the voxel belongs to. ``None`` where nobody outlined anything."""
     corner: tuple[int, int, int] = (0, 0, 0)
     """First voxel in the whole grid of the recipe, of a part of it."""
     grid: tuple[int, int, int] | None = None
     """Voxels of that grid; ``None``: the slab is the whole."""
+
+    @property
+    def inside_X(self) -> Tensor:
+        """bool: which of the lesions are centred in the slab."""
+        assert self.lesions_X6 is not None, "asked for where lesions are known"
+        shape_3 = self.lesions_X6.new_tensor(self.pixels_CDHW.shape[1:])
+        return ((self.lesions_X6[:, :3] >= -0.5) & (self.lesions_X6[:, :3] < shape_3 - 0.5)).all(1)
 
     def to(self, device: torch.device | str) -> VolumeInputs:
         """Returns the slab with every tensor on ``device``."""

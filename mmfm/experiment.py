@@ -42,7 +42,6 @@ from mmfm.data.datamodule import StudyDataModule
 from mmfm.data.dataset import ManifestDataset
 from mmfm.data.drawn import COUNTED, EXTENDED, PLACES, Drawn, DrawnDataset, drawn_texts
 from mmfm.data.manifest import LABEL_NAMES, NORMAL, Manifest, ManifestRow, prepared, read_manifest
-from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.errors import ConfigError, MmfmError
 from mmfm.evaluation.leaderboard import SUMMARY_BEGIN, SUMMARY_END
 from mmfm.jsonable import to_json
@@ -63,7 +62,7 @@ from mmfm.models.language import SCRATCH, LanguageModelConfig
 from mmfm.models.processor import Processor
 from mmfm.models.recipes import RECIPES, Crops, Recipe
 from mmfm.models.vlm import VLM
-from mmfm.report import NOTICE, Sections, Status
+from mmfm.report import NOTICE, Status
 from mmfm.text import REGIONS, observations
 from mmfm.training.operating_points import (
     MIN_AUROC,
@@ -335,9 +334,11 @@ def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, r
         train_rows, select_rows = split_rows(experiment)
         _, model, processor = _build(experiment, train_rows)
         experiment.task.build(model, seed=experiment.seed, names=processor.config)
+        drawn_train, drawn_apart = (len(part) for part in drawn_studies(experiment, processor))
         print(json.dumps(to_json(experiment), indent=2))
-        select = len(_measured_places(experiment, select_rows))
-        print(f"{name}: {len(train_rows)} studies to train on, {len(select_rows)} set apart, of which {select} select")
+        train, apart = len(train_rows) + drawn_train, len(select_rows) + drawn_apart
+        select = len(_measured_places(experiment, select_rows)) + drawn_apart
+        print(f"{name}: {train} studies to train on, {apart} set apart, of which {select} select")
         return None
     if resume:
         run = path
@@ -546,12 +547,13 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
     train: list[tuple[Drawn, int]] = []
     apart: list[tuple[Drawn, int]] = []
     for source in experiment.data.drawn:
-        asked = source.count * experiment.data.select_fraction if source.apart is None else source.apart
-        first_apart = round((source.count - asked) / 2) * 2
-        if first_apart <= 0:
+        first_apart = round(source.count * (1 - experiment.data.select_fraction) / 2) * 2
+        if source.apart is not None:
+            first_apart = max(0, source.count - source.apart) // 2 * 2
+        if first_apart == 0:
             raise ConfigError(
                 "data.drawn", expected=f"fewer volumes of {source.region} set apart than there are ({source.count})",
-                found=str(source.apart), fix="lower apart, or raise count",
+                found=str(source.count if source.apart is None else source.apart), fix="lower apart, or raise count",
             )  # fmt: skip
         for number in range(source.count):
             if number < first_apart:
@@ -559,19 +561,12 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
             else:
                 apart.append((replace(source, share=None), number))
 
-    # No closure: workers get it pickled where they are not forked.
-    process = partial(_laid, processor, experiment.data.crops)
+    process = partial(processor.drawn, crops=experiment.data.crops)
     folder = Path(experiment.data.drawn_folder)
     return (
         DrawnDataset(train, process, folder=folder, seed=experiment.seed),
         DrawnDataset(apart, process, folder=folder, seed=experiment.seed, vary=False),
     )
-
-
-def _laid(
-    processor: Processor, crops: Crops | None, drawn: DrawnVolume, report: Sections, rng: np.random.Generator | None
-) -> Inputs:
-    return processor.drawn(drawn, report, rng, crops=None if rng is None else crops)
 
 
 def _codes(experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -257,13 +258,35 @@ def test_the_last_of_the_drawn_volumes_are_set_apart_with_their_mirror_twins():
 
     def numbers(**changed):
         source = Drawn(region="head", count=40, share=0.4, **changed)
-        parts = drawn_studies(replace(experiment, data=replace(experiment.data, drawn=(source,))), None)
+        data = replace(experiment.data, drawn=(source,))
+        parts = drawn_studies(replace(experiment, data=data), SimpleNamespace(drawn=None))
         return [[number for _, number in part.studies] for part in parts]
 
     assert numbers() == [list(range(36)), [36, 37, 38, 39]]
-    assert numbers(apart=15) == [list(range(24)), list(range(24, 40))]  # an odd number takes the twin too
+    for odd in (15, 17):  # takes the twin too
+        first = 40 - odd - 1
+        assert numbers(apart=odd) == [list(range(first)), list(range(first, 40))]
     with pytest.raises(ConfigError, match=r"fewer volumes of head set apart than there are \(40\); found 40"):
         numbers(apart=40)
+
+
+def test_every_part_of_the_shipped_checkpoint_for_volumes_sets_the_same_apart():
+    """What the last part measures on, no part before it was trained on."""
+    trained = [
+        {(source.region, source.seed): len(part) for source, part in _trained_numbers(load_experiment(file)).items()}
+        for file in FILES
+        if file.stem.startswith("mmfm_volume_small")
+    ]
+    drawing = [one for one in trained if one]
+    assert len(drawing) == 3 and all(one == drawing[0] for one in drawing)
+
+
+def _trained_numbers(experiment):
+    processor = SimpleNamespace(drawn=None)
+    return {
+        source: drawn_studies(replace(experiment, data=replace(experiment.data, drawn=(source,))), processor)[0].studies
+        for source in experiment.data.drawn
+    }
 
 
 def test_heads_that_nothing_taught_give_no_probability(tiny_manifest, tmp_path):

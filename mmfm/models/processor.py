@@ -281,21 +281,22 @@ class Processor:
             drawn: at any spacing.
             report: that is to be learned.
             rng: draws how it lies; straight where ``None``.
-            crops: which parts of it to give instead, with what they show where and nothing of the whole study; needs
-                ``rng``.
+            crops: which parts of it to give instead, with what they show where and nothing of the whole study; the
+                whole without ``rng``.
         """
         recipe = self.recipe(drawn.region)
         sampler = Sampler({name: (array, drawn.affine) for name, array in drawn.images.items()}, recipe)
-        # Fields of view are drawn to fit the grid; where one is a little longer, the slab in the middle is learned.
-        center = sampler.centers[len(sampler.centers) // 2]
-        affine = grid_affine(center, recipe, None if rng is None else Jitter.draw(rng))
-        if crops is None:
-            slabs = [sampler.slab(affine)]
+        if rng is None:
+            slabs = [sampler.slab(grid_affine(center, recipe)) for center in sampler.centers]
         else:
-            assert rng is not None, "crops are drawn"
-            corners = crops.corners(recipe.shape, self._outlined(drawn, affine), rng)
-            shape = crops.within(recipe.shape)
-            slabs = [sampler.slab(affine, corner=corner, shape=shape) for corner in corners]
+            # Fields of view are drawn to fit the grid; where one is a little longer, one of its slabs is learned.
+            affine = grid_affine(sampler.centers[rng.integers(len(sampler.centers))], recipe, Jitter.draw(rng))
+            if crops is None:
+                slabs = [sampler.slab(affine)]
+            else:
+                corners = crops.corners(recipe.shape, self._outlined(drawn, affine), rng)
+                shape = crops.within(recipe.shape)
+                slabs = [sampler.slab(affine, corner=corner, shape=shape) for corner in corners]
         masks = self.config.masks
         rows = [1 + masks.index(s.observation) if s.observation in masks else 0 for s in drawn.segments]
         own = np.array([0, *rows], np.uint8)[drawn.segmentation]
@@ -305,7 +306,7 @@ class Processor:
             volumes.append(replace(self.volume_inputs(slab, drawn.findings), mask_DHW=mask.to(torch.uint8)))
         example = Example.from_drawn(drawn, report)
         pixels = self._volume(tuple(slabs), recipe, drawn.images)
-        if crops is not None:
+        if crops is not None and rng is not None:
             return replace(self.query(example.study_uid, pixels), volumes=tuple(volumes))
         return self._inputs(example, pixels, tuple(volumes))
 
@@ -335,25 +336,24 @@ class Processor:
         )
 
     def volume_inputs(self, slab: Slab, findings: Sequence[Finding] | None) -> VolumeInputs:
-        """Returns a slab with the lesions of ``findings`` whose centre lies in it; None where nobody outlined any."""
-        affine = torch.from_numpy(slab.affine)
+        """Returns a slab with the lesions of ``findings``; without any where nobody outlined them."""
+        voxel_mm = slab.recipe.spacing_mm[0]
         inputs = VolumeInputs(
-            pixels_CDHW=slab.pixels_CDHW, affine_44=affine, corner=slab.corner, grid=slab.recipe.shape
-        )
+            pixels_CDHW=slab.pixels_CDHW, affine_44=torch.from_numpy(slab.affine), voxel_mm=voxel_mm,
+            corner=slab.corner, grid=slab.recipe.shape,
+        )  # fmt: skip
         if findings is None:
             return inputs
         back = np.linalg.inv(slab.affine)
         # A patient who is made larger for training shows larger lesions.
-        larger = slab.recipe.spacing_mm[0] / float(np.linalg.norm(slab.affine[:3, 0]))
+        larger = voxel_mm / float(np.linalg.norm(slab.affine[:3, 0]))
         rows = []
         for finding in findings:
             for lesion in finding.lesions if finding.observation in self.config.lesions else ():
                 index = (back @ [*lesion.center_mm, 1.0])[:3]
-                if all(-0.5 <= i < n - 0.5 for i, n in zip(index, slab.shape, strict=True)):
-                    place = _place_row(self.config.places, finding.observation, lesion)
-                    rows.append(
-                        [*index, larger * lesion.diameter_mm, self.config.lesions.index(finding.observation), place]
-                    )
+                place = _place_row(self.config.places, finding.observation, lesion)
+                row = self.config.lesions.index(finding.observation)
+                rows.append([*index, larger * lesion.diameter_mm, row, place])
         return replace(inputs, lesions_X6=torch.tensor(rows, dtype=torch.float32).reshape(-1, 6))
 
     def _inputs(self, example: Example, pixels: StudyPixels, volumes: tuple[VolumeInputs, ...]) -> Inputs:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfm.batch import Batch
+from mmfm.data.manifest import NORMAL
 from mmfm.errors import ConfigError
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
@@ -105,6 +106,9 @@ class VLM(nn.Module):
             )
         self.volume_encoder = None if config.volume_encoder is None else config.volume_encoder.build()
         if self.volume_encoder is not None:
+            self.rank_sign_O: Tensor
+            signs = [-1.0 if name == NORMAL else 1.0 for name in names.observations]
+            self.register_buffer("rank_sign_O", torch.tensor(signs), persistent=False)
             self.volume_heads = VolumeHeads(
                 num_fine=self.volume_encoder.num_fine,
                 num_coarse=self.volume_encoder.num_coarse,
@@ -182,10 +186,11 @@ class VLM(nn.Module):
         present_NO, sides_NO2, severity_NOG = (
             torch.cat([getattr(part, name) for part in logits]) for name in ("present_NO", "sides_NO2", "severity_NOG")
         )
-        # What one slab shows, the study has; a side or a grade is read where the observation shows most.
+        # What one slab shows, the study has, and it is normal only where every slab is; a side or a grade is read where
+        # the observation shows most.
         own_BN = torch.arange(count, device=study_N.device)[:, None] == study_N
-        ranked_BNO = torch.where(own_BN[..., None], present_NO[None], -torch.inf)
-        present_BO, best_BO = ranked_BNO.amax(1), ranked_BNO.argmax(1)
+        best_BO = torch.where(own_BN[..., None], present_NO * self.rank_sign_O, -torch.inf).argmax(1)
+        present_BO = present_NO.gather(0, best_BO)
         heads = HeadLogits(
             present_BO=present_BO,
             sides_BO2=sides_NO2.gather(0, best_BO[..., None].expand(-1, -1, 2)),

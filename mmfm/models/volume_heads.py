@@ -178,8 +178,8 @@ def _evidence(heat_NLDHW: Tensor, mask_NMDHW: Tensor) -> Tensor:
 
 
 def _halves(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the patient's right and left half; the middle column of an odd number is in neither."""
-    half = features.shape[-1] // 2
+    """Returns the patient's right and left half; the middle one of three columns or more is in neither."""
+    half = max(1, features.shape[-1] // 2)
     return features[..., :half], features[..., -half:]
 
 

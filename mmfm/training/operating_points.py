@@ -25,8 +25,8 @@ MIN_POSITIVES = 10
 """Those that a sensitivity needs, on which a reader's trust in a negative rests."""
 LEAST_LESION_POINT = 4 / 64
 """Peaks below it are not weighed as lesions."""
-MOST_FALSE_LESIONS = 0.05
-"""Of one observation in a volume, at its operating point: of the three or four that a region counts, 0.2 together."""
+MOST_FALSE_LESIONS = 0.1
+"""Of one observation in a volume, at its operating point: of the three that a region counts, 0.3 together."""
 MIN_AUROC = 0.75
 """Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
 F1 is to state the finding always."""
@@ -141,34 +141,43 @@ def _found(matches: Sequence[Match], point: float) -> Sensitivity | None:
 
 
 def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
-    """Yields how what is found in each slab fits what is known of it, for each observation of its region."""
-    for row, volume, logits in zip(batch.volume_study_N.tolist(), batch.volumes, encoded.volumes, strict=True):
-        if volume.lesions_X6 is None:
+    """Yields how what is found in each study fits what is known of it, for each observation of its region."""
+    study_N = batch.volume_study_N.tolist()
+    for row, region in enumerate(batch.regions):
+        own = [i for i, study in enumerate(study_N) if study == row]
+        slabs = [batch.volumes[i] for i in own]
+        if not slabs or slabs[0].lesions_X6 is None:
             continue
-        affine = volume.affine_44.numpy()
-        own = [name for name in processor.config.lesions if name in observations(batch.regions[row])]
-        candidates = find_lesions(model, processor, [affine], [logits], dict.fromkeys(own, LEAST_LESION_POINT))
-        for name in own:
-            rows_X6 = volume.lesions_X6[volume.lesions_X6[:, 4] == processor.config.lesions.index(name)].cpu().double()
+        names = [name for name in processor.config.lesions if name in observations(region)]
+        affines = [slab.affine_44.numpy() for slab in slabs]
+        maps = [encoded.volumes[i] for i in own]
+        candidates = find_lesions(model, processor, affines, maps, dict.fromkeys(names, LEAST_LESION_POINT))
+        # Each slab lists all lesions of the study; those beyond every slab were not there to be found.
+        shown_X = torch.stack([slab.inside_X for slab in slabs]).any(0).cpu().numpy()
+        lesions_X6 = slabs[0].lesions_X6.cpu().double().numpy()[shown_X]
+        for name in names:
             truth = [
-                Lesion(center_mm=tuple((affine @ [*lesion[:3], 1.0])[:3].tolist()), diameter_mm=float(lesion[3]))
-                for lesion in rows_X6.numpy()
+                Lesion(center_mm=tuple((affines[0] @ [*lesion[:3], 1.0])[:3].tolist()), diameter_mm=float(lesion[3]))
+                for lesion in lesions_X6[lesions_X6[:, 4] == processor.config.lesions.index(name)]
             ]
             yield name, match_lesions(truth, candidates.get(name, ()))
 
 
 def lesion_threshold(matches: Sequence[Match]) -> float | None:
-    """Returns the P of the best F1 among those with few enough false lesions; None where no lesion was there.
+    """Returns the P of the best F1 among those with few enough false lesions.
 
     Args:
-        matches: what was found in each volume that may show the observation.
+        matches: what was found in each study that may show the observation.
+
+    Returns:
+        None where fewer than ``MIN_POINT_POSITIVES`` studies have a lesion, or no P finds any at few enough false ones.
     """
     hits = np.array([lesion.probability or 0.0 for match in matches for _, lesion in match.hits])
     false = np.array([lesion.probability or 0.0 for match in matches for lesion in match.false])
     total = sum(len(match.hits) + len(match.missed) for match in matches)
-    if total < MIN_POINT_POSITIVES:
+    if sum(bool(match.hits or match.missed) for match in matches) < MIN_POINT_POSITIVES:
         return None
-    grid = np.arange(4, 64) / 64
+    grid = np.arange(64 * LEAST_LESION_POINT, 64) / 64
     found, wrong = ((scores[None, :] >= grid[:, None]).sum(1) for scores in (hits, false))
     f1 = 2 * found / (found + wrong + total)
     f1[wrong > MOST_FALSE_LESIONS * len(matches)] = -1

@@ -164,7 +164,8 @@ class SFT(LightningModule):
         """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
         losses, heads = self.losses(batch)
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
-        parts_B2 = torch.stack([losses["report"], losses["lesions"] + losses["masks"]]).cpu()
+        read = losses["lesions"] + losses["masks"] + losses["findings"] * bool(batch.volumes)
+        parts_B2 = torch.stack([losses["report"], read]).cpu()
         parts_B2 = parts_B2.expand(len(batch.study_uids), 2)
         self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), parts_B2))
 
@@ -181,7 +182,7 @@ class SFT(LightningModule):
                     scores[name] = float(roc_auc_score(truth, logits[known, column]))
             if not any(p.requires_grad for p in self.model.reading_parameters()):
                 score = -float(parts[:, 0].mean())
-            elif parts[:, 1].any():
+            elif parts[:, 1].any() and any(p.requires_grad for p in self.model.volume_heads.parameters()):
                 score = -float(parts[:, 1].mean())
             elif scores:
                 score = sum(scores.values()) / len(scores)

@@ -46,14 +46,16 @@ def volume_losses(
 def _lesion_losses(model: VLM, logits: VolumeLogits, volume: VolumeInputs, maps: list[int]) -> dict[str, Tensor]:
     lesions_X6, stride = volume.lesions_X6, model.fine_stride
     assert lesions_X6 is not None, "the caller asks"
-    patch_mm = stride[0] * float(volume.affine_44[:3, 0].norm())
     heat_LDHW = logits.heat_NLDHW[0, maps]
-    grid = lesions_X6.new_tensor(heat_LDHW.shape[1:])
+    grid = torch.tensor(heat_LDHW.shape[1:], device=heat_LDHW.device)
     # Patch i covers voxels [i * stride, (i + 1) * stride).
     centers_X3 = (lesions_X6[:, :3] + 0.5) / lesions_X6.new_tensor(stride) - 0.5
-    nearest_X3 = centers_X3.round().clamp(min=0).minimum(grid - 1).long()
+    nearest_X3 = centers_X3.round().long()
     rows = [maps.index(int(row)) for row in lesions_X6[:, 4]]
-    target = _bells(heat_LDHW.shape, nearest_X3, rows, lesions_X6[:, 3] / patch_mm)
+    # The bell of a lesion that is centred just beyond a part reaches into it, as it does in the whole.
+    target = _bells(heat_LDHW.shape, nearest_X3, rows, lesions_X6[:, 3] / (stride[0] * volume.voxel_mm))
+    inside = ((nearest_X3 >= 0) & (nearest_X3 < grid)).all(1)
+    lesions_X6, centers_X3, nearest_X3 = lesions_X6[inside], centers_X3[inside], nearest_X3[inside]
     p = heat_LDHW.sigmoid()
     # Bells are 1 at centres alone, where the first part is what counts; the second fades towards them.
     positive = torch.where(target == 1, (1 - p) ** 2 * F.softplus(-heat_LDHW), 0).sum()

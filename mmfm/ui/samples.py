@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmfm.data.manifest import prepared, read_manifest
 from mmfm.data import synthetic_volumes
+from mmfm.data.manifest import prepared, read_manifest
 from mmfm.data.synthetic import draw_study, write_dicom
 from mmfm.errors import ConfigError, ManifestError, ScopeError
 from mmfm.io import read_studies

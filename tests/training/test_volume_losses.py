@@ -20,6 +20,7 @@ def _volume(lesions=LESIONS, mask=None):
     return VolumeInputs(
         pixels_CDHW=torch.zeros(1, *(2 * n for n in GRID)),
         affine_44=affine,
+        voxel_mm=2.0,
         lesions_X6=None if lesions is None else torch.tensor(lesions, dtype=torch.float32).reshape(-1, 6),
         mask_DHW=mask,
     )
