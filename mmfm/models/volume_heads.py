@@ -107,7 +107,7 @@ class VolumeHeads(nn.Module):
         self.register_buffer("evidence_O", torch.tensor(rows), persistent=False)
         possible = [[name in place.observations for place in places] for name in lesions]
         self.possible_LP: Tensor
-        self.register_buffer("possible_LP", torch.tensor(possible).reshape(len(lesions), len(places)), persistent=False)
+        self.register_buffer("possible_LP", torch.tensor(possible, dtype=torch.bool), persistent=False)
 
     def forward(
         self, features: Features3D, *, corner: Sequence[float] = (0, 0, 0), whole: Sequence[float] | None = None

@@ -12,7 +12,7 @@ import torch
 
 from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.errors import ConfigError, ScopeError
-from mmfm.models.recipes import OVERLAP_MM, RECIPES, Jitter, Recipe, Sampler, grid_affine, resampled, sample
+from mmfm.models.recipes import OVERLAP_MM, RECIPES, Crops, Jitter, Recipe, Sampler, grid_affine, resampled, sample
 
 CT = Recipe(
     region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36)
@@ -256,3 +256,28 @@ def test_a_drawn_head_fits_its_recipe():
     images = {name: (array, drawn.affine) for name, array in drawn.images.items()}
     slabs, steps = sample(images, RECIPES[-1].coarser(8.0))
     assert len(slabs) == 1 and not [step for step in steps if "not read" in step]
+
+
+@pytest.mark.parametrize("voxel", [(0, 0, 0), (99, 79, 89), (50, 3, 88)])
+def test_parts_at_truth_hold_it_anywhere_within(voxel):
+    grid, size = (100, 80, 90), np.array([20, 16, 24])
+    crops = Crops(shape=(20, 16, 24), count=300, at_truth=1.0)
+    corners = np.array(crops.corners(grid, [np.array([voxel], float)], np.random.default_rng(0)))
+    assert ((corners >= 0) & (corners + size <= grid)).all()
+    offset = np.array(voxel) - corners
+    assert ((offset >= -0.5) & (offset <= size - 0.5)).all()
+    if voxel == (50, 3, 88):
+        assert offset[:, 0].min() <= 1 and offset[:, 0].max() >= 18  # not always in the middle
+    elsewhere = np.array(
+        replace(crops, at_truth=0.0).corners(grid, [np.array([voxel], float)], np.random.default_rng(0))
+    )
+    offset = np.array(voxel) - elsewhere
+    assert ((offset >= 0) & (offset < size)).all(1).mean() < 0.1
+
+
+def test_each_thing_that_is_outlined_is_as_likely_whatever_its_size():
+    large, small = np.full((500, 3), 10.0), np.full((1, 3), 80.0)
+    corners = np.array(
+        Crops(shape=(8, 8, 8), count=400, at_truth=1.0).corners((96, 96, 96), [large, small], np.random.default_rng(0))
+    )
+    assert (corners[:, 0] > 40).mean() == pytest.approx(0.5, abs=0.08)

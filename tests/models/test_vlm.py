@@ -113,6 +113,26 @@ def test_what_any_slab_shows_the_study_has_and_its_side_is_read_there(volume_mod
             )
 
 
+@pytest.mark.parametrize("corner", [(4, 8, 6), (3, 5, 7)])  # the second begins within patches
+def test_a_part_of_a_volume_knows_where_it_lies(volume_model, volume_processor, inputs, corner):
+    whole = inputs[1]
+    (volume,) = whole.volumes
+    size = (16, 16, 12)
+    d, h, w = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
+    part = replace(volume, pixels_CDHW=volume.pixels_CDHW[:, d, h, w], mask_DHW=None, corner=corner)
+    with torch.no_grad():
+        coordinates, own = (
+            volume_model.encode(_collated(volume_processor, [replace(whole, volumes=(one,))])).volumes[0]
+            for one in (volume, part)
+        )
+    axes = zip(coordinates.heat_NLDHW.shape[2:], volume_model.fine_stride, corner, strict=True)
+    first = [-1 + 2 * (c / stride) / (patches - 1) for patches, stride, c in axes]
+    assert own.position_NQDHW[0, -3:, 0, 0, 0].tolist() == pytest.approx(first, abs=1e-5)
+    step = own.position_NQDHW[0, -3:, 1, 1, 1] - own.position_NQDHW[0, -3:, 0, 0, 0]
+    wanted = coordinates.position_NQDHW[0, -3:, 1, 1, 1] - coordinates.position_NQDHW[0, -3:, 0, 0, 0]
+    torch.testing.assert_close(step, wanted, atol=1e-5, rtol=0)
+
+
 def _step(model, processor, inputs, device="cpu"):
     task = SFTConfig(augmentation=None).build(model.to(device).train(), seed=0, names=processor.config)
     with torch.autocast(device, torch.bfloat16):

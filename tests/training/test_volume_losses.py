@@ -163,3 +163,19 @@ def test_without_any_lesion_the_maps_learn_to_be_empty():
     nothing = replace(logits, heat_NLDHW=torch.full_like(logits.heat_NLDHW, -12.0))
     parts = _sum(told, nothing, empty)
     assert parts["heat"] < 1e-3 and parts["size"] == parts["offset"] == parts["place"] == 0
+
+
+def test_a_lesion_just_beyond_a_part_is_no_false_one_in_it():
+    torch.manual_seed(0)
+    heat, mask = torch.randn(2, *GRID), torch.zeros(3, *GRID)
+    told = _Told(torch.zeros(0), torch.zeros(0, 3), torch.zeros(0, 3))
+    beyond = np.array([[3.0, 4.0, -1.5, 48.0, 0, -1]])
+    here = _sum(told, _logits(heat, mask), _volume(lesions=beyond))
+    assert here["size"] == here["offset"] == here["place"] == 0
+    # The whole reaches further to the right by what the part lacks; its centre costs as much as it does there.
+    nothing = _sum(told, _logits(heat, mask), _volume(lesions=LESIONS[:0]))
+    p = heat[0].sigmoid()
+    d, h, w = torch.meshgrid(*(torch.arange(n) for n in GRID), indexing="ij")
+    bell = torch.exp(-((d - 1) ** 2 + (h - 2) ** 2 + (w + 1) ** 2) / (2 * (48 / 4 / 6) ** 2))
+    spared = ((1 - (1 - bell) ** 4) * p**2 * torch.nn.functional.softplus(heat[0])).sum()
+    assert nothing["heat"] - here["heat"] == pytest.approx(float(spared), rel=1e-3) and spared > 1
