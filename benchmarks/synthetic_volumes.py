@@ -54,7 +54,7 @@ from mmfm.models.checkpoint import SUMS, Checkpoint, resolve_checkpoint
 from mmfm.report import Finding, Status
 
 SPACING = {"chest_ct": (1.6, 1.25, 1.25), "abdomen": (1.6, 1.25, 1.25), "head": (1.2, 1.0, 1.0)}
-"""(slice, row, column) mm: finer than a checkpoint at 2 and 1.5 mm reads, and drawn in 2 to 3 seconds each."""
+"""(slice, row, column) mm: finer than a checkpoint at 2.5 and 1.5 mm reads, and drawn in 2 to 3 seconds each."""
 REGIONS = tuple(SPACING)
 CODE = ("data", "imaging", "io", "models", "text")
 """Folders of mmfm that decide what is drawn, read and drafted."""
