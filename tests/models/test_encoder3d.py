@@ -265,9 +265,10 @@ def test_monai_is_imported_when_it_is_needed(root):
             assert not any(name.startswith("monai") for name in names), path.name
 
 
-def test_gradients_of_flat_volumes_in_bfloat16_are_those_of_float32():
+@pytest.mark.parametrize("name", ["SegResNet", "DynUNet"])
+def test_gradients_of_flat_volumes_in_bfloat16_are_those_of_float32(name):
     torch.manual_seed(0)
-    encoder = Encoder3D.Config(name="SegResNet", width=8).build()
+    encoder = Encoder3D.Config(name=name, width=8).build()
     volume = torch.randn(1, 4, 32, 32, 32)
 
     def gradients() -> torch.Tensor:
