@@ -164,6 +164,7 @@ class SFT(LightningModule):
         """Keeps the finding probabilities and logs the losses of a batch that is set apart."""
         losses, heads = self.losses(batch)
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
+        # Volumes select by lesions, masks and findings together; pictures by their AUROC.
         read = losses["lesions"] + losses["masks"] + losses["findings"] * bool(batch.volumes)
         parts_B2 = torch.stack([losses["report"], read]).cpu()
         parts_B2 = parts_B2.expand(len(batch.study_uids), 2)

@@ -185,6 +185,7 @@ def test_crops_are_parts_of_the_volume_with_what_they_show(volume_processor, dra
     crops = Crops(shape=(20, 16, 999), count=12, at_truth=1.0)
     inputs = volume_processor.drawn(drawn_abdomen, REPORT, np.random.default_rng(5), crops=crops)
     assert len(inputs.volumes) == 12 and inputs.states_O.isnan().all() and inputs.sides_O2.isnan().all()
+    seen = 0
     for part in inputs.volumes:
         shape = part.pixels_CDHW.shape[1:]
         assert shape == (20, 16, all_of.pixels_CDHW.shape[3]) and part.grid == all_of.pixels_CDHW.shape[1:]
@@ -197,6 +198,8 @@ def test_crops_are_parts_of_the_volume_with_what_they_show(volume_processor, dra
         inside = ((rows[:, :3] >= -0.5) & (rows[:, :3] < torch.tensor(shape) - 0.5)).all(1)
         torch.testing.assert_close(part.lesions_X6, rows, atol=1e-3, rtol=0)
         assert torch.equal(part.inside_X, inside)
+        seen += int(inside.any()) or int(part.mask_DHW.any())
+    assert seen >= 9, "most hold the centre of a lesion or some fluid"
     assert len({part.corner for part in inputs.volumes}) > 6
 
 

@@ -75,7 +75,7 @@ class _Planted:
 
 
 def _study(region, slabs, *, present, states):
-    """A study of slabs of 20 x 8 x 8 patches of 4 mm, (feet mm, {(lesion, patch): P}); lesions are all at x = 30."""
+    """A study of slabs of 20 x 8 x 8 patches of 4 mm, (feet mm, {(lesion, patch): P}); what it shows is 30 mm up."""
     known = [(30.0, 18.0, 10.0)]
     volumes = []
     for feet, peaks in slabs:
