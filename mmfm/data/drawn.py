@@ -163,6 +163,7 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
         segments=tuple(from_json(Segment, segment) for segment in truth["segments"]),
         findings=tuple(from_json(Finding, finding) for finding in truth["findings"]),
         labels={name: Status(status) for name, status in truth["labels"].items()},
+        contrast=truth["contrast"],
     )
 
 
@@ -175,7 +176,7 @@ def _findings(source: Drawn, seed: int) -> tuple[str, ...] | None:
 
 def _write(drawn: DrawnVolume, place: Path) -> None:
     arrays = {f"{_IMAGE}{name}": np.round(image).astype(np.int16) for name, image in drawn.images.items()}
-    truth = {name: to_json(getattr(drawn, name)) for name in ("patient", "segments", "findings", "labels")}
+    truth = {name: to_json(getattr(drawn, name)) for name in ("patient", "segments", "findings", "labels", "contrast")}
     part = place.with_suffix(f".{os.getpid()}.part")  # renamed when whole: workers share the folder
     part.parent.mkdir(parents=True, exist_ok=True)
     save_file(

@@ -38,7 +38,7 @@ def _same(one, other):
         np.testing.assert_array_equal(image, other.images[name])
     np.testing.assert_array_equal(one.segmentation, other.segmentation)
     np.testing.assert_array_equal(one.affine, other.affine)
-    for name in ("region", "seed", "patient", "segments", "findings", "labels"):
+    for name in ("region", "seed", "patient", "segments", "findings", "labels", "contrast"):
         assert getattr(one, name) == getattr(other, name)
 
 
@@ -51,6 +51,14 @@ def test_what_is_kept_is_what_was_drawn_in_whole_units(folder, monkeypatch):
     with pytest.raises(TypeError):
         kept_volume(replace(HEAD, spacing_mm=(9.0, 8.0, 8.0)), 0, folder)  # another grid is another file
     assert not list(folder.glob("*.part"))
+
+
+def test_the_phase_of_a_ct_is_kept(tmp_path):
+    source = Drawn(region="abdomen", count=8, spacing_mm=(16.0, 16.0, 16.0))
+    kept = [kept_volume(source, number, tmp_path) for number in range(0, source.count, 2)]
+    fresh = [draw_volume("abdomen", volume.seed, spacing=source.spacing_mm).contrast for volume in kept]
+    assert [volume.contrast for volume in kept] == fresh
+    assert len(set(fresh)) > 1
 
 
 def test_every_second_volume_is_the_mirror_twin_of_the_one_before(folder):
