@@ -19,9 +19,9 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=350, apart=80, share=0.4),
-            Drawn(region="abdomen", count=350, apart=80, share=0.5),
-            Drawn(region="head", count=260, apart=80, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=440, apart=80, share=0.4),
+            Drawn(region="abdomen", count=530, apart=80, share=0.5),
+            Drawn(region="head", count=350, apart=80, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
         ),
         measured_on=("medpix2",),
         batch_size=4,
