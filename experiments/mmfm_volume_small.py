@@ -6,8 +6,8 @@
     mmfm train experiments/mmfm_volume_small.py
 
 Starts from these three, whose encoders and heads stay as they are, and learns to write the report that states
-the findings and lesions named in its prompt. More volumes are set apart than before, since operating points
-rest on them. Scores: see ``experiments/README.md``.
+the findings and lesions named in its prompt. More volumes are set apart than before, and finer ones, since operating
+points rest on them. Scores: see ``experiments/README.md``.
 """
 
 from mmfm.data.drawn import Drawn
@@ -15,13 +15,23 @@ from mmfm.experiment import Data, Experiment, Source, Trainer
 from mmfm.models.checkpoint import Scope
 from mmfm.training import SFTConfig
 
+CT_MM = (1.6, 1.25, 1.25)
+"""Of what is set apart: finer than the model reads, as series of scanners are."""
+
 experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=440, apart=80, share=0.4),
-            Drawn(region="abdomen", count=530, apart=80, share=0.5),
-            Drawn(region="head", count=350, apart=80, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=440, share=0.4, apart=80, apart_spacing_mm=CT_MM),
+            Drawn(region="abdomen", count=530, share=0.5, apart=80, apart_spacing_mm=CT_MM),
+            Drawn(
+                region="head",
+                count=350,
+                share=0.4,
+                spacing_mm=(1.5, 1.5, 1.5),
+                apart=80,
+                apart_spacing_mm=(1.2, 1.0, 1.0),
+            ),
         ),
         measured_on=("medpix2",),
         batch_size=4,

@@ -559,7 +559,8 @@ def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDa
             if number < first_apart:
                 train.append((source, number))
             else:
-                apart.append((replace(source, share=None), number))
+                spacing_mm = source.apart_spacing_mm or source.spacing_mm
+                apart.append((replace(source, share=None, spacing_mm=spacing_mm), number))
 
     process = partial(processor.drawn, crops=experiment.data.crops)
     folder = Path(experiment.data.drawn_folder)

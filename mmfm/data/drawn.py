@@ -63,6 +63,9 @@ SHARE_STREAM = 2_000
 """Of random numbers, beside those that ``draw_volume`` draws from the same seed."""
 TOKENIZER_VOLUMES = 60
 """Of a source, whose reports a tokenizer learns from: their words repeat."""
+NOISE_HU, NOISE_PART = 20.0, 0.03
+"""Standard deviation, at most, of the noise that is added each time a volume is given: of CT, and of MR as a part of
+its 99th percentile. What is drawn at the spacing of a recipe is smoother than what finer series give on its grid."""
 _IMAGE = "image "
 
 
@@ -82,6 +85,9 @@ class Drawn:
     apart: int | None = None
     """How many of them, the last, are set apart; ``None`` takes the part that ``Data.select_fraction`` says. Operating
     points of rare observations want more than a selected epoch does."""
+    apart_spacing_mm: tuple[float, float, float] | None = None
+    """``spacing_mm`` of those set apart; ``None`` for the same. Operating points that are chosen on series as fine as
+    scanners write them hold for such series."""
 
 
 class DrawnDataset(Dataset[Inputs]):
@@ -102,8 +108,8 @@ class DrawnDataset(Dataset[Inputs]):
             studies: sources, and which volume of each.
             process: makes inputs of a volume and its report, lying as the generator says, straight without one.
             folder: keeps what was drawn, about 10 MB a volume.
-            seed: of how volumes lie and how reports are worded.
-            vary: lie and word otherwise each time; without, always the same.
+            seed: of how volumes lie, how noisy they are, and how reports are worded.
+            vary: lie and word otherwise each time, with more noise; without, always the same, as drawn.
         """
         self.studies, self._process, self._folder = studies, process, folder
         self._seed, self._vary = seed, vary
@@ -123,7 +129,8 @@ class DrawnDataset(Dataset[Inputs]):
         rng = np.random.default_rng([self._seed, index, *times])
         drawn = kept_volume(*self.studies[index], self._folder)
         report, findings = write_report(drawn, rng)
-        return self._process(replace(drawn, findings=findings), report, rng if self._vary else None)
+        drawn = replace(drawn, findings=findings, images=_noisier(drawn, rng) if self._vary else drawn.images)
+        return self._process(drawn, report, rng if self._vary else None)
 
 
 def drawn_texts(sources: Sequence[Drawn]) -> list[str]:
@@ -165,6 +172,15 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
         labels={name: Status(status) for name, status in truth["labels"].items()},
         contrast=truth["contrast"],
     )
+
+
+def _noisier(drawn: DrawnVolume, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    share = rng.uniform()
+    noisier = {}
+    for name, image in drawn.images.items():
+        level = NOISE_HU if name == "CT" else NOISE_PART * float(np.percentile(image[::4, ::4, ::4], 99))
+        noisier[name] = image + np.float32(share * level) * rng.standard_normal(image.shape, dtype=np.float32)
+    return noisier
 
 
 def _findings(source: Drawn, seed: int) -> tuple[str, ...] | None:
