@@ -22,14 +22,14 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=440, share=0.4, apart=80, apart_spacing_mm=CT_MM),
-            Drawn(region="abdomen", count=530, share=0.5, apart=80, apart_spacing_mm=CT_MM),
+            Drawn(region="chest_ct", count=420, share=0.4, apart=60, apart_spacing_mm=CT_MM),
+            Drawn(region="abdomen", count=510, share=0.5, apart=60, apart_spacing_mm=CT_MM),
             Drawn(
                 region="head",
-                count=350,
+                count=330,
                 share=0.4,
                 spacing_mm=(1.5, 1.5, 1.5),
-                apart=80,
+                apart=60,
                 apart_spacing_mm=(1.2, 1.0, 1.0),
             ),
         ),

@@ -267,6 +267,11 @@ def test_the_last_of_the_drawn_volumes_are_set_apart_with_their_mirror_twins():
     for odd in (15, 17):  # takes the twin too
         first = 40 - odd - 1
         assert numbers(apart=odd) == [list(range(first)), list(range(first, 40))]
+    finer = replace(experiment.data, drawn=(Drawn(region="head", count=40, share=0.4, apart_spacing_mm=(1.2, 1, 1)),))
+    parts = drawn_studies(replace(experiment, data=finer), SimpleNamespace(drawn=print))
+    assert [{(one.spacing_mm, one.share) for one, _ in part.studies} for part in parts] == [
+        {((2.5, 2.5, 2.5), 0.4)}, {((1.2, 1, 1), None)},
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"fewer volumes of head set apart than there are \(40\); found 40"):
         numbers(apart=40)
 

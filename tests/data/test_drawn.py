@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from mmfm.batch import Inputs
 from mmfm.data import drawn as drawing
-from mmfm.data.drawn import COUNTED, EXTENDED, PLACES, Drawn, DrawnDataset, drawn_texts, kept_volume
+from mmfm.data.drawn import COUNTED, EXTENDED, NOISE_PART, PLACES, Drawn, DrawnDataset, drawn_texts, kept_volume
 from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.text.regions import REGIONS, observations, region_words
 
@@ -104,6 +104,25 @@ def test_with_variation_it_lies_otherwise_each_time_and_repeatably(folder):
 
     first = epochs()
     assert len(set(first)) == 12 and epochs() == first
+
+
+def test_with_variation_it_has_noise_of_its_own_each_time(folder):
+    given = []
+
+    def keep(drawn, report, rng):
+        given.append(drawn.images)
+        return _made(drawn, report, rng)
+
+    kept = kept_volume(HEAD, 0, folder).images
+    for vary, times in ((True, 6), (False, 1)):
+        studies = DrawnDataset([(HEAD, 0)], keep, folder=folder, seed=1, vary=vary)
+        for _ in range(times):
+            studies[0]
+    for name, image in kept.items():
+        bright = np.percentile(image, 99)
+        levels = [float(np.std(images[name] - image)) / bright for images in given]
+        assert levels[-1] == 0, "straight, as drawn"
+        assert len(set(levels)) == 7 and max(levels) < 1.2 * NOISE_PART and max(levels) > 0.3 * NOISE_PART
 
 
 def test_workers_share_the_folder_and_never_repeat_how_a_patient_lay(tmp_path):
