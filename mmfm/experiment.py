@@ -446,9 +446,12 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     facts = _measure(experiment, model, processor, apart, drawn_apart)
     start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
     facts = replace(facts, learned=_learned(train_rows, drawn_train, start))
+    # A part of a training that began elsewhere would flatter the whole by its own time.
+    before = 0.0 if experiment.init_from is None else _record_of(experiment.init_from).get("seconds", 0.0)
     record = {
         **provenance(accelerator=device.type),
-        "seconds": round(seconds, 1),
+        "seconds": round(before + seconds, 1),
+        "seconds_of_run": round(seconds, 1),
         "seed": experiment.seed,
         "precision": _precision(settings),
         "studies": {
@@ -478,13 +481,19 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     return run
 
 
+def _record_of(checkpoint: str) -> dict[str, Any]:
+    """Returns how a checkpoint was trained."""
+    record: dict[str, Any] = json.loads((resolve_checkpoint(checkpoint) / "provenance.json").read_text())
+    return record
+
+
 def _build(
     experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]
 ) -> tuple[VLM.Config, VLM, Processor]:
     if experiment.init_from is not None:
         start = load_checkpoint(experiment.init_from)
-        record = json.loads((resolve_checkpoint(experiment.init_from) / "provenance.json").read_text())
-        apart = record.get("experiment", {}).get("data", {}).get("select_fraction", experiment.data.select_fraction)
+        data = _record_of(experiment.init_from).get("experiment", {}).get("data", {})
+        apart = data.get("select_fraction", experiment.data.select_fraction)
         if apart != experiment.data.select_fraction:
             raise ConfigError(
                 "data.select_fraction",
@@ -686,6 +695,8 @@ in a volume of those set apart:
     else:
         volume_part = ""
     scope, measured = facts.scope, ", ".join(experiment.data.measured_on) or "all sources"
+    views = f"; views {', '.join(scope.views)}" if scope.views else ""
+    start = "" if experiment.init_from is None else f" with the run that it starts from, `{experiment.init_from}`"
     caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
     return f"""# {experiment.summary or "A checkpoint of mmfm"}
@@ -694,7 +705,7 @@ in a volume of those set apart:
 
 ## Scope
 
-Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}; views {", ".join(scope.views)};
+Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}{views};
 {ages}.{caveats}
 
 ## Training
@@ -703,7 +714,7 @@ Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)};
 
 {record["studies"]["train"]} studies to train on, {record["studies"]["apart"]} set apart by patient, of which
 {record["studies"]["select"]} select the epoch;
-seed {record["seed"]}; {record["hardware"]}, {record["precision"]}, {record["seconds"] / 3600:.2f} hours;
+seed {record["seed"]}; {record["hardware"]}, {record["precision"]}, {record["seconds"] / 3600:.2f} hours{start};
 commit {record["commit"]}. Terms of these weights: see LICENSE.
 
 ## Operating points

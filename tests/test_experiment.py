@@ -242,6 +242,8 @@ def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_mani
     second = replace(tiny, model=None, init_from=str(run / "checkpoint"))
     again = fit(second, tmp_path / "runs" / "second" / "1", file=FILES[0])
     assert load_checkpoint(str(again / "checkpoint")).processor.config.codes == ("Spine",)
+    first, last = (json.loads((one / "provenance.json").read_text()) for one in (run, again))
+    assert last["seconds"] == pytest.approx(first["seconds"] + last["seconds_of_run"], abs=0.2)
     with pytest.raises(ConfigError, match="min_code_studies"):
         replace(second, data=replace(tiny.data, min_code_studies=2))
 
