@@ -16,7 +16,7 @@ from mmfm.models.checkpoint import Scope
 from mmfm.training import SFTConfig
 
 CT_MM = (1.6, 1.25, 1.25)
-"""Of what is set apart: finer than the model reads, as series of scanners are."""
+"""Of CT set apart: finer than the model reads, and that of ``benchmarks/synthetic_volumes.py``."""
 
 experiment = Experiment(
     data=Data(

@@ -3,10 +3,10 @@
     python datasets/medpix2/prepare.py --source ../shared/data/medpix2 --out $MMFM_DATA/medpix2
     mmfm train experiments/mmfm_volume_small_lesions.py
 
-Volumes are drawn in memory at the resolution of the model, kept on disk, and laid otherwise in every epoch. Parts of
-64 voxels a side, most of them with something that is outlined, three of a volume, have a third to a half of its voxels
-and most of what there is to learn of where things are. Slices are those of MedPix 2.0, read by an encoder that stays as
-it is until ``mmfm_volume_small_slices.py``.
+Volumes are drawn in memory at the resolution of the model, kept on disk, and laid and noisy otherwise in every epoch.
+Parts of 64 voxels a side, most of them with something that is outlined, three of a volume, have a third to a half of
+its voxels and most of what there is to learn of where things are. Slices are those of MedPix 2.0, read by an encoder
+that stays as it is until ``mmfm_volume_small_slices.py``.
 """
 
 from mmfm.data.drawn import Drawn

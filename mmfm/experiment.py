@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, Timer, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import ConcatDataset, DataLoader, Subset
@@ -103,7 +103,7 @@ class Data:
     drawn: tuple[Drawn, ...] = ()
     """Volumes that are drawn for training, beside the studies of ``train``."""
     drawn_folder: str = "runs/drawn"
-    """Keeps them once they are drawn, about 10 MB a volume."""
+    """Keeps them once they are drawn, about 10 MB a volume at the spacing of a recipe."""
     recipes: tuple[Recipe, ...] = RECIPES
     """How volumes are read, where the model has a ``volume_encoder``. With ``init_from``, its recipes are kept."""
     crops: Crops | None = None
@@ -114,7 +114,8 @@ class Data:
     measured_on: tuple[str, ...] = ()
     """Values of ``source`` in the manifests whose set-apart studies select the epoch and give the sensitivities and,
     for observations that enough of them show, the operating points; all where empty. Drawn studies flatter: name the
-    real sources here. Volumes drawn in memory select the epoch too, and give operating points, never sensitivities."""
+    real sources here. Volumes drawn in memory select the epoch too, and give operating points; sensitivities only where
+    this is empty."""
     min_code_studies: int | None = None
     """Codes of the sources that so many training studies carry are learned beside the observations, because they teach
     the encoder what else a picture shows; ``None`` learns none. With ``init_from``, its codes are kept."""
@@ -378,11 +379,13 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         overrides: written beside it.
         resume: go on from ``last.ckpt``.
     """
-    started = time.time()
     seed_everything(experiment.seed, verbose=False)
     train_rows, select_rows = split_rows(experiment)
     sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
     config, model, processor = _build(experiment, train_rows)
+    # Read before the training: the ``latest`` run that it names may be another one when this one ends.
+    start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
+    seconds_before = 0.0 if experiment.init_from is None else _seconds_of(_record_of(experiment.init_from))
     if experiment.data.cache is not None:
         processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
     apart = ManifestDataset(select_rows, processor, in_memory=processor.cache is None)
@@ -405,7 +408,8 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if len(select) else None, mode="max",
         save_last=True,
     )  # fmt: skip
-    callbacks: list[Callback] = [best, RichProgressBar(), _MetricsFile(run / "metrics.jsonl")]
+    timer = Timer()  # goes on where a run is resumed
+    callbacks: list[Callback] = [best, timer, RichProgressBar(), _MetricsFile(run / "metrics.jsonl")]
     if experiment.task.ema_decay is not None:
         # The rate of the average grows with the steps, so that a short run is not held at its start.
         callbacks.append(_WarmAverage(decay=experiment.task.ema_decay))
@@ -438,20 +442,17 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
         # Lightning's own file of this run, tensors alone; what is shared is safetensors.
         state = torch.load(best.best_model_path, weights_only=True, map_location="cpu")["state_dict"]
         task.load_state_dict(state)
-    seconds = time.time() - started
+    seconds = timer.time_elapsed()
 
     device = trainer.strategy.root_device
     model = task.model.eval().float().to(device)
     round_as_saved(model)
     facts = _measure(experiment, model, processor, apart, drawn_apart)
-    start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
     facts = replace(facts, learned=_learned(train_rows, drawn_train, start))
-    # A part of a training that began elsewhere would flatter the whole by its own time.
-    before = 0.0 if experiment.init_from is None else _record_of(experiment.init_from).get("seconds", 0.0)
     record = {
         **provenance(accelerator=device.type),
-        "seconds": round(before + seconds, 1),
-        "seconds_of_run": round(seconds, 1),
+        "seconds": round(seconds, 1),
+        "seconds_with_starts": None if seconds_before is None else round(seconds_before + seconds, 1),
         "seed": experiment.seed,
         "precision": _precision(settings),
         "studies": {
@@ -485,6 +486,14 @@ def _record_of(checkpoint: str) -> dict[str, Any]:
     """Returns how a checkpoint was trained."""
     record: dict[str, Any] = json.loads((resolve_checkpoint(checkpoint) / "provenance.json").read_text())
     return record
+
+
+def _seconds_of(record: dict[str, Any]) -> float | None:
+    """Returns the seconds of a training and of those that it starts from; ``None`` where not all are known."""
+    if "seconds_with_starts" in record:
+        seconds: float | None = record["seconds_with_starts"]
+        return seconds
+    return None if record.get("init_from_sha256") else record.get("seconds")
 
 
 def _build(
@@ -546,7 +555,7 @@ def _regions(experiment: Experiment, train_rows: Sequence[tuple[Manifest, Manife
 
 
 def drawn_studies(experiment: Experiment, processor: Processor) -> tuple[DrawnDataset, DrawnDataset]:
-    """Returns the drawn volumes to train on, lying otherwise each time, and those set apart, which lie straight.
+    """Returns the drawn volumes to train on, lying otherwise and noisy each time, and those set apart, as drawn.
 
     The last of each source are set apart, mirror twins together.
 
@@ -696,7 +705,10 @@ in a volume of those set apart:
         volume_part = ""
     scope, measured = facts.scope, ", ".join(experiment.data.measured_on) or "all sources"
     views = f"; views {', '.join(scope.views)}" if scope.views else ""
-    start = "" if experiment.init_from is None else f" with the run that it starts from, `{experiment.init_from}`"
+    seconds, with_starts = record["seconds"], record["seconds_with_starts"]
+    hours = f"{(with_starts or seconds) / 3600:.2f} hours"
+    if experiment.init_from is not None:
+        hours += " in its last part" if with_starts is None else " with the parts before it"
     caveats = "".join(f"\n\n**{caveat[0].upper()}{caveat[1:]}.**" for caveat in scope.caveats)
     ages = f"from {scope.min_age_years:g} years" if scope.min_age_years is not None else "any age"
     return f"""# {experiment.summary or "A checkpoint of mmfm"}
@@ -714,7 +726,7 @@ Modality {", ".join(scope.modalities)}; body part {", ".join(scope.body_parts)}{
 
 {record["studies"]["train"]} studies to train on, {record["studies"]["apart"]} set apart by patient, of which
 {record["studies"]["select"]} select the epoch;
-seed {record["seed"]}; {record["hardware"]}, {record["precision"]}, {record["seconds"] / 3600:.2f} hours{start};
+seed {record["seed"]}; {record["hardware"]}, {record["precision"]}, {hours};
 commit {record["commit"]}. Terms of these weights: see LICENSE.
 
 ## Operating points

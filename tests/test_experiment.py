@@ -243,7 +243,9 @@ def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_mani
     again = fit(second, tmp_path / "runs" / "second" / "1", file=FILES[0])
     assert load_checkpoint(str(again / "checkpoint")).processor.config.codes == ("Spine",)
     first, last = (json.loads((one / "provenance.json").read_text()) for one in (run, again))
-    assert last["seconds"] == pytest.approx(first["seconds"] + last["seconds_of_run"], abs=0.2)
+    assert first["seconds_with_starts"] == first["seconds"] > 0
+    assert last["seconds_with_starts"] == pytest.approx(first["seconds"] + last["seconds"], abs=0.2)
+    assert "hours with the parts before it" in (again / "checkpoint" / "card.md").read_text()
     with pytest.raises(ConfigError, match="min_code_studies"):
         replace(second, data=replace(tiny.data, min_code_studies=2))
 

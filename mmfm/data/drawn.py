@@ -1,4 +1,4 @@
-"""Volumes drawn for training: each once, kept on disk from then on, and laid a little otherwise in every epoch."""
+"""Volumes drawn for training: each once, kept on disk from then on, and laid and noisy otherwise in every epoch."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class Drawn:
     """How many of them, the last, are set apart; ``None`` takes the part that ``Data.select_fraction`` says. Operating
     points of rare observations want more than a selected epoch does."""
     apart_spacing_mm: tuple[float, float, float] | None = None
-    """``spacing_mm`` of those set apart; ``None`` for the same. Operating points that are chosen on series as fine as
-    scanners write them hold for such series."""
+    """``spacing_mm`` of those set apart; ``None`` for the same. Lesions of finer series have a higher P: take the
+    spacing that is to be read."""
 
 
 class DrawnDataset(Dataset[Inputs]):
-    """Gives the model inputs of drawn volumes: the same patients in every epoch, lying and reported otherwise."""
+    """Gives the model inputs of drawn volumes: the same patients every time, lying, noisy, reported otherwise."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class DrawnDataset(Dataset[Inputs]):
         Args:
             studies: sources, and which volume of each.
             process: makes inputs of a volume and its report, lying as the generator says, straight without one.
-            folder: keeps what was drawn, about 10 MB a volume.
+            folder: keeps what was drawn.
             seed: of how volumes lie, how noisy they are, and how reports are worded.
             vary: lie and word otherwise each time, with more noise; without, always the same, as drawn.
         """
@@ -175,11 +175,11 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
 
 
 def _noisier(drawn: DrawnVolume, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    share = rng.uniform()
+    strength = rng.uniform()
     noisier = {}
     for name, image in drawn.images.items():
         level = NOISE_HU if name == "CT" else NOISE_PART * float(np.percentile(image[::4, ::4, ::4], 99))
-        noisier[name] = image + np.float32(share * level) * rng.standard_normal(image.shape, dtype=np.float32)
+        noisier[name] = image + np.float32(strength * level) * rng.standard_normal(image.shape, dtype=np.float32)
     return noisier
 
 

@@ -70,6 +70,7 @@ def resources_of(
         batch_size: studies drafted at once.
         training: ``provenance.json`` of the checkpoint.
     """
+    seconds = training.get("seconds_with_starts") or training.get("seconds")
     return Resources(
         device=hardware(drafting.device.type),
         studies=len(drafts),
@@ -82,7 +83,7 @@ def resources_of(
         joules_per_report=None if drafting.joules is None else drafting.joules / len(drafts),
         energy=drafting.energy,
         training_device=training.get("hardware", "not stated"),
-        training_hours=training["seconds"] / 3600 if "seconds" in training else None,
+        training_hours=None if seconds is None else seconds / 3600,
     )
 
 
