@@ -67,6 +67,8 @@ NOISE_HU, NOISE_PART = 20.0, 0.03
 """Standard deviation, at most, of the noise that is added each time a volume is given: of CT, and of MR as a part of
 its 99th percentile. What is drawn at the spacing of a recipe is smoother than what finer series give on its grid."""
 _IMAGE = "image "
+_TRUTH = ("patient", "segments", "findings", "labels", "contrast")
+"""What is kept beside the arrays; part of the name of a file, so that one that lacks any of it is drawn anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
     seed = study_seed(source.seed, "train", number // 2, region=source.region)
     mirror = bool(number % 2)
     findings = _findings(source, seed)
-    known = [source.region, source.spacing_mm, seed, mirror, findings, _code(source.region)]
+    known = [source.region, source.spacing_mm, seed, mirror, findings, _code(source.region), _TRUTH]
     place = folder / f"{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.safetensors"
     if not place.is_file():
         _write(draw_volume(source.region, seed, spacing=source.spacing_mm, findings=findings, mirror=mirror), place)
@@ -192,7 +194,7 @@ def _findings(source: Drawn, seed: int) -> tuple[str, ...] | None:
 
 def _write(drawn: DrawnVolume, place: Path) -> None:
     arrays = {f"{_IMAGE}{name}": np.round(image).astype(np.int16) for name, image in drawn.images.items()}
-    truth = {name: to_json(getattr(drawn, name)) for name in ("patient", "segments", "findings", "labels", "contrast")}
+    truth = {name: to_json(getattr(drawn, name)) for name in _TRUTH}
     part = place.with_suffix(f".{os.getpid()}.part")  # renamed when whole: workers share the folder
     part.parent.mkdir(parents=True, exist_ok=True)
     save_file(
