@@ -22,7 +22,7 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=420, share=0.4, apart=60, apart_spacing_mm=CT_MM),
+            Drawn(region="chest_ct", count=440, share=0.4, apart=80, apart_spacing_mm=CT_MM),
             Drawn(region="abdomen", count=510, share=0.5, apart=60, apart_spacing_mm=CT_MM),
             Drawn(
                 region="head",
