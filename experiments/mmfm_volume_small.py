@@ -7,7 +7,7 @@
 
 Starts from these three, whose encoders and heads stay as they are, and learns to write the report that states
 the findings and lesions named in its prompt. More volumes are set apart than before, and finer ones, since operating
-points rest on them. Scores: see ``experiments/README.md``.
+points rest on them. Scores: see ``benchmarks/README.md``.
 """
 
 from mmfm.data.drawn import Drawn
