@@ -3,10 +3,11 @@
     python benchmarks/medpix2.py --checkpoint mmfm-volume-small --data $MMFM_DATA/medpix2 --split dev
 
 Right is a draft that names the same modalities, or the same parts of the body, as the case is coded with; one that
-names none is wrong. A differential hits where one of its first 1, 3 or 5 entries is the diagnosis of the case or one of
-its own differential (``mmfm.evaluation.differential`` says when two terms are the same). "Most common" states for every
-case what most training cases are, of the differential those of its region; "shuffled images" gives each case the draft
-of the next one. Findings and their controls are scored by ``mmfm evaluate``.
+names none is wrong, and so is a case outside the checkpoint's scope, but where those drafted are counted alone. A
+differential hits where one of its first 1, 3 or 5 entries is the diagnosis of the case or one of its own differential
+(``mmfm.evaluation.differential`` says when two terms are the same). "Most common" states for every case what most
+training cases are, of the differential those of its region; "shuffled images" gives each case the draft of the next
+one. Findings and their controls are scored by ``mmfm evaluate``.
 """
 
 from __future__ import annotations
@@ -55,12 +56,15 @@ def main() -> None:
     for refused in [item for item in read if isinstance(item, ScopeError)][:3]:
         print(f"  {refused}")
     print(f"\n| right | {' | '.join(COLUMNS)} |\n| --- | --- | --- | --- |")
+    every = list(zip(known, drafted, strict=True))
+    in_scope_alone = [pair for pair, item in zip(every, read, strict=True) if isinstance(item, StudyPixels)]
     for place, name in enumerate(PARTS):
         common = Counter(parts_of(kind)[place] for kind in trained).most_common(1)[0][0]
-        truth = [parts_of(kind)[place] for kind in known]
-        own = [parts_of(kind)[place] for kind in drafted]
-        cells = [shares(truth, given) for given in (own, [common] * len(truth), [*own[1:], *own[:1]])]
-        print(f"| {name} | {' | '.join(cells)} |")
+        for which, pairs in ((name, every), (f"{name}, of those drafted", in_scope_alone)):
+            truth = [parts_of(kind)[place] for kind, _ in pairs]
+            own = [parts_of(kind)[place] for _, kind in pairs]
+            cells = [shares(truth, given) for given in (own, [common] * len(truth), [*own[1:], *own[:1]])]
+            print(f"| {which} | {' | '.join(cells)} |")
     with_terms = [row for row in rows if terms_of(row)]
     if not with_terms:
         print("\nno case has a diagnosis or a differential")

@@ -3,7 +3,8 @@
 A result counts only beside its controls. Drafted here are: shuffled images (each study drafted from another patient's
 pictures, with its own indication), the mean image of the training studies, the indication alone without any picture,
 the finding heads written out as template sentences, and, from a frozen ImageNet network, the nearest training study
-and a linear probe. ``mmfm.evaluation`` makes the others.
+and a linear probe. ``mmfm.evaluation`` makes the others. A study outside the checkpoint's scope is scored as one of
+which nothing is said.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import datetime
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from mmfm.evaluation.scoring import check_apart
 from mmfm.inference import choose_device
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
 from mmfm.measure.cost import Meter, resources_of
-from mmfm.measure.drafts import draft_all, draft_all_text_only, hashes_of, in_scope, predictions_of
+from mmfm.measure.drafts import NO_HASHES, draft_all, draft_all_text_only, hashes_of, in_scope, predictions_of
 from mmfm.measure.robustness import measure_robustness
 from mmfm.models.checkpoint import Checkpoint, load_checkpoint, renew_card_sum, resolve_checkpoint
 from mmfm.models.processor import StudyPixels
@@ -68,14 +69,11 @@ def predict(
     source = read_manifest(manifest)
     rows = source.split(split)
     _, read = _read(opened, source, rows)
-    inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
-    drafts = draft_all(opened, [row for row, _ in inside], [item for _, item in inside], batch_size=batch_size)
+    inside, pixels = _inside(rows, read)
+    drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
     written = {p.study_uid: p for p in predictions_of(drafts)}
     nothing = [Prediction(study_uid=row.study_uid, findings=None, impression=None) for row in rows]
     predictions = tuple(written.get(p.study_uid, p) for p in nothing)
-    refused = [item for item in read if isinstance(item, ScopeError)]
-    if refused:
-        print(f"{len(refused)} of {len(rows)} studies not drafted; the first: {refused[0]}", file=sys.stderr)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, out)
     return predictions
@@ -217,41 +215,48 @@ def _measure(
     """Drafts ``rows`` of ``scored`` and everything beside them; see ``evaluate``."""
     with Meter(next(opened.model.parameters()).device) as reading:
         studies, read = _read(opened, scored, rows)
-    for place, item in enumerate(read, start=1):
-        if isinstance(item, ScopeError):
-            raise ManifestError(
-                f"study {place} of split {rows[0].split}", expected=item.expected, found=item.found,
-                fix="score a split whose studies lie in the checkpoint's scope",
-            )  # fmt: skip
-    pixels = [item for item in read if isinstance(item, StudyPixels)]
+    inside, pixels = _inside(rows, read)
+    if not inside:
+        first = read[0]
+        assert isinstance(first, ScopeError)
+        raise ManifestError(
+            f"split {rows[0].split}", expected=f"studies in the checkpoint's scope, as {first.expected}",
+            found=f"none; the first: {first.found}",
+            fix="score a split that the checkpoint was made for",
+        )  # fmt: skip
     if any(item.slabs for item in pixels):
         raise ManifestError(
             f"split {rows[0].split}", expected="pictures: the controls are made of pictures", found="a volume",
             fix="score volumes with benchmarks/synthetic_volumes.py, or their drafts with mmfm evaluate --predictions",
         )  # fmt: skip
     with Meter(reading.device) as drafting:
-        drafts = draft_all(opened, rows, pixels, batch_size=batch_size)
+        drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
     resources = resources_of(
         opened, drafts, reading=reading, drafting=drafting, batch_size=batch_size, training=training
     )
-    order = shuffled([row.patient_id for row in rows], generator)
+    # What the checkpoint refuses has no draft from any of the controls that draft; the others know every study.
+    order = shuffled([row.patient_id for row in inside], generator)
     frozen = frozen_encoder(opened.processor, reading.device)
     of_train = train_pass(opened, trained, train_rows, frozen)
     from_others = draft_all(
-        opened, rows, [pixels[i] for i in order], batch_size=batch_size, description="shuffled images"
+        opened, inside, [pixels[i] for i in order], batch_size=batch_size, description="shuffled images"
     )
     from_mean = draft_all(
-        opened, rows, [of_train.mean_image] * len(rows), batch_size=batch_size, description="mean image"
+        opened, inside, [of_train.mean_image] * len(inside), batch_size=batch_size, description="mean image"
     )
     controls = {
         "shuffled_images": predictions_of(from_others),
         "mean_image": predictions_of(from_mean),
-        "text_only": predictions_of(draft_all_text_only(opened, rows, batch_size=batch_size)),
+        "text_only": predictions_of(draft_all_text_only(opened, inside, batch_size=batch_size)),
         "heads_template": tuple(template(one) for one in drafts),
     }
     features = None
     if frozen is not None and of_train.features_NE is not None:
-        features = np.stack([frozen(scored.study(row)) for row in track(rows, description="frozen features")])
+        # Of a picture that cannot be read the cheap controls know what training pictures are on average.
+        unread = of_train.features_NE.mean(0)
+        features = np.stack(
+            [_features(frozen, scored.study(row), unread) for row in track(rows, description="frozen features")]
+        )
         controls["linear_probe"] = linear_probe(rows, features, train_rows, of_train.features_NE)
     predictions = predictions_of(drafts)
     references = tuple(_reference(row, study) for row, study in zip(rows, studies, strict=True))
@@ -269,13 +274,13 @@ def _measure(
             train,
             files=_files(rows),
             train_files=_files(train_rows),
-            hashes=[hashes_of(item) for item in pixels],
+            hashes=[hashes_of(item) if isinstance(item, StudyPixels) else NO_HASHES for item in read],
             train_hashes=of_train.hashes,
         ),
         resources=resources,
         robustness=(
             measure_robustness(
-                opened, scored, rows, predictions,
+                opened, scored, inside, predictions,
                 # draws of its own, so that the scores of the card are the same with it and without
                 num_studies=robustness, generator=generator.spawn(1)[0], batch_size=batch_size,
             )
@@ -293,6 +298,24 @@ def _read(
         studies.append(manifest.study(row))
         read.append(in_scope(opened, studies[-1], row.region))
     return studies, read
+
+
+def _inside(
+    rows: Sequence[ManifestRow], read: Sequence[StudyPixels | ScopeError]
+) -> tuple[list[ManifestRow], list[StudyPixels]]:
+    """Returns the studies in the checkpoint's scope; the others are counted on standard error."""
+    refused = [item for item in read if isinstance(item, ScopeError)]
+    if refused:
+        print(f"{len(refused)} of {len(rows)} studies not drafted; the first: {refused[0]}", file=sys.stderr)
+    inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
+    return [row for row, _ in inside], [item for _, item in inside]
+
+
+def _features(frozen: Callable[[Study], np.ndarray], study: Study, unread: np.ndarray) -> np.ndarray:
+    try:
+        return frozen(study)
+    except ScopeError:
+        return unread
 
 
 def _reference(row: ManifestRow, study: Study) -> Reference:

@@ -144,15 +144,17 @@ def test_a_study_out_of_scope_gets_a_line_without_text_and_is_counted(
     )
     assert [d.findings is None for d in drafts] == [False, True, False]
     assert "1 of 3 studies not drafted" in capsys.readouterr().err
-    with pytest.raises(ManifestError, match="study 2 of split train"):
-        evaluate(
-            checkpoint=str(tiny_checkpoint),
-            manifest=manifest,
-            split="train",
-            train_manifest=other_patients,
-            out=tmp_path / "scores",
-        )
-    assert not (tmp_path / "scores").exists()
+    given = {"split": "train", "train_manifest": other_patients}
+    card = evaluate(checkpoint=str(tiny_checkpoint), manifest=manifest, **given, out=tmp_path / "scores")
+    assert "1 of 3 studies not drafted" in capsys.readouterr().err
+    assert (card.coverage.studies, card.coverage.missing) == (3, 1)
+    for name in ("predictions", "control_shuffled_images", "control_mean_image", "control_text_only"):
+        drafted = [d.study_uid for d in read_predictions(tmp_path / "scores" / f"{name}.jsonl")]
+        assert drafted == [lines[0]["study_uid"], lines[2]["study_uid"]]
+    manifest.write_text(json.dumps(lines[1]) + "\n")
+    with pytest.raises(ManifestError, match=r"in the checkpoint's scope.*found none; the first: one without"):
+        evaluate(checkpoint=str(tiny_checkpoint), manifest=manifest, **given, out=tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
 
 
 def _slices(folder: Path, *, seed: int) -> Path:
