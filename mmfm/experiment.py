@@ -405,11 +405,12 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     task.train()  # Lightning keeps the modes it finds, and an opened checkpoint is in evaluation mode
 
     best = ModelCheckpoint(
-        dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if len(select) else None, mode="max",
-        save_last=True,
-    )  # fmt: skip
+        dirpath=run / "lightning", filename="best", monitor=SELECTION_SCORE if len(select) else None, mode="max"
+    )
+    # Its own ``save_last`` writes only when a new best is, and a resumed run would lose the epochs since.
+    last = ModelCheckpoint(dirpath=run / "lightning", filename="last", enable_version_counter=False)
     timer = Timer()  # goes on where a run is resumed
-    callbacks: list[Callback] = [best, timer, RichProgressBar(), _MetricsFile(run / "metrics.jsonl")]
+    callbacks: list[Callback] = [best, last, timer, RichProgressBar(), _MetricsFile(run / "metrics.jsonl")]
     if experiment.task.ema_decay is not None:
         # The rate of the average grows with the steps, so that a short run is not held at its start.
         callbacks.append(_WarmAverage(decay=experiment.task.ema_decay))

@@ -25,6 +25,7 @@ from mmfm.imaging import Volume
 from mmfm.measure import predict
 from mmfm.models import VLM, LanguageModelConfig, load_checkpoint
 from mmfm.training import SFT
+from mmfm.training.sft import SELECTION_SCORE
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 
@@ -99,6 +100,20 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(tiny_manifest, tmp_path,
     assert "epoch 2, step " in capsys.readouterr().err
     epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [0, 1] and (run / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_a_run_keeps_its_last_epoch_beside_its_best(tiny_manifest, tmp_path, monkeypatch):
+    def sinks(task):
+        task._scores.clear()
+        task.log(SELECTION_SCORE, -float(task.current_epoch))
+
+    monkeypatch.setattr(SFT, "on_validation_epoch_end", sinks)
+    epochs = ["trainer.max_steps=-1", "trainer.max_epochs=2", "data.select_fraction=0.5"]
+    tiny = override(load_experiment(FILES[0]).tiny(tiny_manifest), epochs)
+    folder = fit(tiny, tmp_path / "runs" / "sinks" / "1", file=FILES[0]) / "lightning"
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    kept = {name: torch.load(folder / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert kept == {"best": 0, "last": 1}
 
 
 def test_a_run_starts_from_the_weights_of_a_checkpoint(tiny_manifest, tmp_path, tiny_checkpoint):
