@@ -47,6 +47,9 @@ class FindingHeads(nn.Module):
         self.present = nn.Linear(2 * in_features, num_observations)
         self.side = nn.Linear(2 * in_features, num_observations)
         self.lateral = nn.Linear(in_features, 1)
+        # Where no view is taught, as of slices, all pictures stay frontal instead of being parted by chance.
+        nn.init.zeros_(self.lateral.weight)
+        nn.init.zeros_(self.lateral.bias)
         self.codes = nn.Linear(2 * in_features, num_codes) if num_codes else None
 
     def forward(self, features_NEHW: Tensor, study_N: Tensor, views_N: Tensor, num_studies: int) -> HeadLogits:

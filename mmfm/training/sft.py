@@ -24,8 +24,9 @@ SELECTION_SCORE = "select/score"
 """What the best epoch is chosen by: the mean AUROC of the finding heads on the studies set apart.
 
 Where lesions or masks of volumes are learned, it is minus their loss instead, which goes on when every AUROC is 1;
-where no observation has ``MIN_EACH`` positives and negatives, minus the finding loss; where encoders and heads are
-frozen, and their scores stand still, minus the loss of the report.
+where no observation has ``MIN_EACH`` positives and negatives, minus the loss of the codes, which every study has, or of
+the findings where no codes are learned; where encoders and heads are frozen, and their scores stand still, minus the
+loss of the report.
 """
 MIN_EACH = 5
 
@@ -166,9 +167,9 @@ class SFT(LightningModule):
         self.log_dict({f"select/{k}": v for k, v in losses.items()}, batch_size=len(batch.study_uids))
         # Volumes select by lesions, masks and findings together; pictures by their AUROC.
         read = losses["lesions"] + losses["masks"] + losses["findings"] * bool(batch.volumes)
-        parts_B2 = torch.stack([losses["report"], read]).cpu()
-        parts_B2 = parts_B2.expand(len(batch.study_uids), 2)
-        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), parts_B2))
+        parts_B3 = torch.stack([losses["report"], read, losses["codes"]]).cpu()
+        parts_B3 = parts_B3.expand(len(batch.study_uids), 3)
+        self._scores.append((heads.present_BO.float().cpu(), batch.states_BO.cpu(), parts_B3))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the selection score."""
@@ -187,6 +188,8 @@ class SFT(LightningModule):
                 score = -float(parts[:, 1].mean())
             elif scores:
                 score = sum(scores.values()) / len(scores)
+            elif parts[:, 2].any():
+                score = -float(parts[:, 2].mean())
             else:
                 score = -float(_masked_bce(torch.from_numpy(logits), torch.from_numpy(states)))
             self.log(SELECTION_SCORE, score, prog_bar=True)

@@ -47,7 +47,11 @@ def test_a_study_does_not_see_its_neighbours():
 def test_an_unstated_view_is_read_from_the_picture():
     heads = _heads()
     features = torch.randn(6, 5, 4, 4)
+    untaught = heads(features, torch.arange(6), torch.full((6,), -1), 6)
+    assert untaught.views_N.tolist() == [0] * 6, "slices have no view: chance must not part them"
+    with torch.no_grad():
+        heads.lateral.weight.normal_()
     logits = heads(features, torch.arange(6), torch.full((6,), -1), 6)
-    assert torch.equal(logits.views_N, (logits.lateral_N > 0).long())
+    assert torch.equal(logits.views_N, (logits.lateral_N > 0).long()) and 0 < logits.views_N.sum() < 6
     stated = heads(features, torch.arange(6), torch.tensor([0, 1, 0, 1, 0, 1]), 6)
     assert stated.views_N.tolist() == [0, 1, 0, 1, 0, 1]

@@ -79,6 +79,22 @@ def test_frozen_heads_leave_the_choice_of_the_epoch_to_the_report(parts, frozen,
     assert logged[sft.SELECTION_SCORE] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(("codes", "chosen_by"), [(0.4, "codes"), (0.0, "findings")])
+def test_too_few_findings_leave_the_choice_of_the_epoch_to_the_codes(parts, codes, chosen_by, monkeypatch):
+    monkeypatch.setattr(sft, "MIN_EACH", 99)
+    task = _task(parts).eval()
+    logged = {}
+    monkeypatch.setattr(task, "log", lambda name, value, **_: logged.update({name: value}))
+    monkeypatch.setattr(task, "log_dict", lambda values, **_: logged.update(values))
+    with torch.no_grad():
+        losses, heads = task.losses(collate(parts[2], pad_token_id=0))
+    monkeypatch.setattr(task, "losses", lambda batch: (losses | {"codes": torch.tensor(codes)}, heads))
+    with torch.no_grad():
+        task.validation_step(collate(parts[2], pad_token_id=0), 0)
+        task.on_validation_epoch_end()
+    assert logged[sft.SELECTION_SCORE] == pytest.approx(-float(logged[f"select/{chosen_by}"]), abs=1e-4)
+
+
 def test_freezing_what_is_not_there_is_refused(parts):
     with pytest.raises(ConfigError, match=r"task\.freeze.*encoder"):
         _task(parts, freeze=("vision_tower",))
