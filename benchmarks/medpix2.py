@@ -23,7 +23,7 @@ from mmfm.errors import ScopeError
 from mmfm.evaluation.differential import FIRST, hits, most_common
 from mmfm.evaluation.intervals import wilson_interval
 from mmfm.inference.differential import suggest
-from mmfm.measure.drafts import draft_all, in_scope
+from mmfm.measure.drafts import draft_all, in_scope, those_in_scope
 from mmfm.models import Draft, load_checkpoint
 from mmfm.models.processor import StudyPixels, kind_of
 from mmfm.text import REGIONS, label_report
@@ -44,10 +44,8 @@ def main() -> None:
     manifest = read_manifest(arguments.data / "manifest.jsonl")
     rows = [row for row in manifest.split(arguments.split) if kind_of(row.codes or ())]
     read = [in_scope(checkpoint, manifest.study(row), row.region) for row in rows]
-    inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
-    drafts = draft_all(
-        checkpoint, [row for row, _ in inside], [item for _, item in inside], batch_size=arguments.batch_size
-    )
+    inside, pixels = those_in_scope(rows, read)
+    drafts = draft_all(checkpoint, inside, pixels, batch_size=arguments.batch_size)
     stated = {draft.study_uid: draft.kind for draft in drafts}
     known = [kind_of(row.codes or ()) for row in rows]
     drafted = [stated.get(row.study_uid) for row in rows]

@@ -56,6 +56,7 @@ def resources_of(
     drafts: Sequence[Draft],
     *,
     reading: Meter,
+    num_read: int,
     drafting: Meter,
     batch_size: int,
     training: dict[str, Any],
@@ -65,7 +66,8 @@ def resources_of(
     Args:
         checkpoint: that drafted.
         drafts: all of them, at least one.
-        reading: measured while their pictures were read.
+        reading: measured while pictures were read.
+        num_read: studies that were read, of which some may not be drafted.
         drafting: measured while they were drafted.
         batch_size: studies drafted at once.
         training: ``provenance.json`` of the checkpoint.
@@ -75,7 +77,7 @@ def resources_of(
         device=hardware(drafting.device.type),
         studies=len(drafts),
         batch_size=batch_size,
-        seconds_per_report=(reading.seconds + drafting.seconds) / len(drafts),
+        seconds_per_report=reading.seconds / num_read + drafting.seconds / len(drafts),
         tokens_per_second=sum(one.num_tokens for one in drafts) / drafting.seconds,
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
         peak_host_bytes=_peak_host_bytes(),

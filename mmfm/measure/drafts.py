@@ -19,7 +19,7 @@ from mmfm.models.processor import StudyPixels
 from mmfm.study import Study
 
 NO_HASHES = np.empty((0, 64), np.uint8)
-"""Of a study that is not drafted."""
+"""Of a study that is not drafted: no picture of training could have helped it."""
 
 T = TypeVar("T")
 
@@ -40,6 +40,14 @@ def in_scope(checkpoint: Checkpoint, study: Study, region: str) -> StudyPixels |
         return pixels
     except ScopeError as error:
         return error
+
+
+def those_in_scope(
+    rows: Sequence[ManifestRow], read: Sequence[StudyPixels | ScopeError]
+) -> tuple[list[ManifestRow], list[StudyPixels]]:
+    """Returns the studies that ``in_scope`` did not refuse, and what it read of them."""
+    inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
+    return [row for row, _ in inside], [item for _, item in inside]
 
 
 def hashes_of(pixels: StudyPixels) -> np.ndarray:

@@ -47,7 +47,15 @@ from mmfm.evaluation.scoring import check_apart
 from mmfm.inference import choose_device
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
 from mmfm.measure.cost import Meter, resources_of
-from mmfm.measure.drafts import NO_HASHES, draft_all, draft_all_text_only, hashes_of, in_scope, predictions_of
+from mmfm.measure.drafts import (
+    NO_HASHES,
+    draft_all,
+    draft_all_text_only,
+    hashes_of,
+    in_scope,
+    predictions_of,
+    those_in_scope,
+)
 from mmfm.measure.robustness import measure_robustness
 from mmfm.models.checkpoint import Checkpoint, load_checkpoint, renew_card_sum, resolve_checkpoint
 from mmfm.models.processor import StudyPixels
@@ -69,7 +77,7 @@ def predict(
     source = read_manifest(manifest)
     rows = source.split(split)
     _, read = _read(opened, source, rows)
-    inside, pixels = _inside(rows, read)
+    inside, pixels = those_in_scope(rows, read)
     drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
     written = {p.study_uid: p for p in predictions_of(drafts)}
     nothing = [Prediction(study_uid=row.study_uid, findings=None, impression=None) for row in rows]
@@ -215,7 +223,7 @@ def _measure(
     """Drafts ``rows`` of ``scored`` and everything beside them; see ``evaluate``."""
     with Meter(next(opened.model.parameters()).device) as reading:
         studies, read = _read(opened, scored, rows)
-    inside, pixels = _inside(rows, read)
+    inside, pixels = those_in_scope(rows, read)
     if not inside:
         first = read[0]
         assert isinstance(first, ScopeError)
@@ -232,8 +240,9 @@ def _measure(
     with Meter(reading.device) as drafting:
         drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
     resources = resources_of(
-        opened, drafts, reading=reading, drafting=drafting, batch_size=batch_size, training=training
-    )
+        opened, drafts, reading=reading, num_read=len(read), drafting=drafting, batch_size=batch_size,
+        training=training,
+    )  # fmt: skip
     # What the checkpoint refuses has no draft from any of the controls that draft; the others know every study.
     order = shuffled([row.patient_id for row in inside], generator)
     frozen = frozen_encoder(opened.processor, reading.device)
@@ -293,22 +302,15 @@ def _measure(
 def _read(
     opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]
 ) -> tuple[list[Study], list[StudyPixels | ScopeError]]:
+    """Returns each study and what the checkpoint reads of it; those refused are counted on standard error."""
     studies, read = [], []
     for row in track(rows, description="reading"):
         studies.append(manifest.study(row))
         read.append(in_scope(opened, studies[-1], row.region))
-    return studies, read
-
-
-def _inside(
-    rows: Sequence[ManifestRow], read: Sequence[StudyPixels | ScopeError]
-) -> tuple[list[ManifestRow], list[StudyPixels]]:
-    """Returns the studies in the checkpoint's scope; the others are counted on standard error."""
     refused = [item for item in read if isinstance(item, ScopeError)]
     if refused:
         print(f"{len(refused)} of {len(rows)} studies not drafted; the first: {refused[0]}", file=sys.stderr)
-    inside = [(row, item) for row, item in zip(rows, read, strict=True) if isinstance(item, StudyPixels)]
-    return [row for row, _ in inside], [item for _, item in inside]
+    return studies, read
 
 
 def _features(frozen: Callable[[Study], np.ndarray], study: Study, unread: np.ndarray) -> np.ndarray:

@@ -18,9 +18,8 @@ from mmfm.evaluation.references import Reference
 from mmfm.evaluation.robustness import Robustness, score_robustness
 from mmfm.imaging import Volume
 from mmfm.imaging.alterations import ALTERATIONS, REFUSED, Alteration
-from mmfm.measure.drafts import draft_all, in_scope, predictions_of
+from mmfm.measure.drafts import draft_all, in_scope, predictions_of, those_in_scope
 from mmfm.models.checkpoint import Checkpoint, Scope
-from mmfm.models.processor import StudyPixels
 from mmfm.study import PixelHeader, Series, Study
 
 
@@ -63,14 +62,8 @@ def measure_robustness(
             in_scope(checkpoint, change.apply(manifest.study(row), generator), row.region)
             for row in track(some, description=change.name)
         ]
-        inside = [(row, item) for row, item in zip(some, read, strict=True) if isinstance(item, StudyPixels)]
-        drafts = draft_all(
-            checkpoint,
-            [row for row, _ in inside],
-            [item for _, item in inside],
-            batch_size=batch_size,
-            description=change.name,
-        )
+        inside, pixels = those_in_scope(some, read)
+        drafts = draft_all(checkpoint, inside, pixels, batch_size=batch_size, description=change.name)
         by_study = {prediction.study_uid: prediction for prediction in predictions_of(drafts)}
         found.append(
             score_robustness(

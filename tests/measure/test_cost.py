@@ -21,9 +21,9 @@ def test_costs_are_for_each_report(tiny_checkpoint):
     reading, drafting = Meter(torch.device("cpu")), Meter(torch.device("cpu"))
     reading.seconds, drafting.seconds, drafting.joules = 1.0, 3.0, 60.0
     drafts = [SimpleNamespace(num_tokens=n) for n in (10, 50)]
-    given = {"reading": reading, "drafting": drafting, "batch_size": 2}
+    given = {"reading": reading, "num_read": 4, "drafting": drafting, "batch_size": 2}
     found = resources_of(checkpoint, drafts, **given, training={"hardware": "some GPU", "seconds": 1800})
-    assert (found.seconds_per_report, found.tokens_per_second, found.joules_per_report) == (2, 20, 30)
+    assert (found.seconds_per_report, found.tokens_per_second, found.joules_per_report) == (1.75, 20, 30)
     assert (found.training_device, found.training_hours) == ("some GPU", 0.5)
     table = checkpoint.model.language.get_input_embeddings().weight
     assert found.parameters == sum({id(p): p.numel() for p in checkpoint.model.parameters()}.values()) > table.numel()
