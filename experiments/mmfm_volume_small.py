@@ -42,7 +42,7 @@ experiment = Experiment(
         lr=1e-3,
         freeze=("encoder", "heads", "volume_encoder", "volume_heads"),
     ),
-    trainer=Trainer(max_epochs=2),
+    trainer=Trainer(max_epochs=3),
     scope=Scope(
         modalities=("CT", "MR"),
         body_parts=("CHEST", "ABDOMEN", "HEAD"),

@@ -25,7 +25,7 @@ experiment = Experiment(
         ),
         report_weight=0.0,
     ),
-    trainer=Trainer(max_epochs=4),
+    trainer=Trainer(max_epochs=5),
     summary="mmfm-volume-small, third part: slices",
     license="MedPix terms (non-commercial, attribution): research only",
 )

@@ -132,7 +132,7 @@ def tiny_volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer = config.language.build_tokenizer(["Findings: An 8 mm lung nodule in the left upper lobe.\nImpression:"])
     windows, sequences = ("lung", "mediastinum", "bone", "liver"), ("T1", "T2", "FLAIR", "DWI")
-    grid = {"spacing_mm": (4.0, 4.0, 4.0), "shape": (32, 32, 32)}
+    grid = {"spacing_mm": (4.0, 4.0, 4.0), "shape": (32, 32, 32), "smoothing": 1 / 6}
     processor = Processor(
         Processor.Config(
             image_size=64,

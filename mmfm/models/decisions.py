@@ -12,7 +12,7 @@ from mmfm.models.checkpoint import Checkpoint
 from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import StudyPixels, kind_of_codes
 from mmfm.models.vlm import Encoded
-from mmfm.models.volume_heads import VolumeLogits
+from mmfm.models.volume_heads import Peak
 from mmfm.report import Finding, Lesion, Measurement, Side, Status
 from mmfm.text import CHEST_RADIOGRAPH, REGIONS, observations
 
@@ -52,11 +52,12 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
     Args:
         checkpoint: whose facts hold the operating points.
         read: what was encoded, study by study.
-        encoded: what it gave.
+        encoded: what it gave, with lesions sought.
     """
     config, facts = checkpoint.processor.config, checkpoint.facts
     present_BO = encoded.heads.present_BO.sigmoid().tolist()
-    maps = iter(encoded.volumes)
+    assert len(encoded.peaks) == sum(len(pixels.slabs) for pixels in read), "lesions have to be sought"
+    peaks = iter(encoded.peaks)
     decided = []
     for row, pixels in enumerate(read):
         kind, region = pixels.kind, pixels.region
@@ -73,7 +74,7 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
         counted: tuple[Finding, ...] = ()
         if pixels.slabs:
             points = facts.volumes.operating_points
-            own = [next(maps) for _ in pixels.slabs]
+            own = [next(peaks) for _ in pixels.slabs]
             counted = _counted_findings(checkpoint, pixels, own, within, probabilities)
         whole = [
             _whole_finding(encoded, row, column, name, p, is_volume=bool(pixels.slabs))
@@ -88,13 +89,13 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
 def _counted_findings(
     checkpoint: Checkpoint,
     pixels: StudyPixels,
-    logits: Sequence[VolumeLogits],
+    peaks: Sequence[Sequence[Peak]],
     within: Sequence[str],
     probabilities: Mapping[str, float],
 ) -> tuple[Finding, ...]:
     points = {name: point for name, point in checkpoint.facts.volumes.lesion_points.items() if name in within}
     affines = [slab.affine for slab in pixels.slabs]
-    found = find_lesions(checkpoint.model, checkpoint.processor, affines, logits, points)
+    found = find_lesions(checkpoint.processor, affines, peaks, points)
     return tuple(_counted(name, lesions, probabilities.get(name)) for name, lesions in found.items())
 
 

@@ -69,7 +69,7 @@ def draft(
     pad = processor.tokenizer.pad_token_id
     batch = collate([processor.query(uid, pixels) for uid, pixels, _ in studies], pad_token_id=pad).to(device)
     with torch.inference_mode():
-        encoded = model.encode(batch)
+        encoded = model.encode(batch, seek_lesions=True)
         read = [pixels for _, pixels, _ in studies]
         decided = decide(checkpoint, read, encoded)
         prompts = [

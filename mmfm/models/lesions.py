@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mmfm.models.processor import Processor
-from mmfm.models.vlm import VLM
-from mmfm.models.volume_heads import VolumeLogits, peaks
+from mmfm.models.volume_heads import Peak
 from mmfm.report import Lesion
 
 LEAST_APART_MM = 6.0
@@ -16,30 +15,25 @@ LEAST_APART_MM = 6.0
 
 
 def find_lesions(
-    model: VLM,
     processor: Processor,
     affines: Sequence[np.ndarray],
-    logits: Sequence[VolumeLogits],
+    peaks: Sequence[Sequence[Peak]],
     points: Mapping[str, float],
 ) -> dict[str, tuple[Lesion, ...]]:
     """Returns the lesions of a study by observation, largest first.
 
     Args:
-        model: whose heads gave the logits.
         processor: whose observations and places the heads have.
         affines: 4x4 of each slab of the study, to LPS mm.
-        logits: of the heads, for each slab.
+        peaks: of each slab, in all of its readings.
         points: P from which on a lesion is stated, by observation; those without one are not looked for.
     """
     config = processor.config
     found: dict[str, list[Lesion]] = {name: [] for name in config.lesions if name in points}
-    if not found:
-        return {}
-    rows, least = [config.lesions.index(name) for name in found], min(points[name] for name in found)
-    for affine, maps in zip(affines, logits, strict=True):
-        for peak in peaks(model.volume_heads, maps, 0, model.fine_stride, lesions=rows, least=least):
+    for affine, own in zip(affines, peaks, strict=True):
+        for peak in own:
             name = config.lesions[peak.lesion]
-            if peak.probability >= points[name]:
+            if name in found and peak.probability >= points[name]:
                 place = None if peak.place is None else config.places[peak.place]
                 center = (affine @ np.array([*peak.index, 1.0]))[:3]
                 found[name].append(
@@ -55,7 +49,7 @@ def find_lesions(
 
 
 def _each_once(lesions: list[Lesion]) -> tuple[Lesion, ...]:
-    """Leaves out what repeats a lesion of a higher probability, as neighbouring patches and overlapping slabs do."""
+    """Leaves out what repeats a lesion of a higher probability, as neighbouring patches, readings and slabs do."""
     kept: list[Lesion] = []
     for lesion in sorted(lesions, key=lambda one: -(one.probability or 0)):
         apart = [np.linalg.norm(np.subtract(lesion.center_mm, other.center_mm)) for other in kept]

@@ -290,13 +290,16 @@ class Processor:
             slabs = [sampler.slab(grid_affine(center, recipe)) for center in sampler.centers]
         else:
             # Fields of view are drawn to fit the grid; where one is a little longer, one of its slabs is learned.
-            affine = grid_affine(sampler.centers[rng.integers(len(sampler.centers))], recipe, Jitter.draw(rng))
+            jitter = Jitter.draw(rng)
+            affine = grid_affine(sampler.centers[rng.integers(len(sampler.centers))], recipe, jitter)
             if crops is None:
-                slabs = [sampler.slab(affine)]
+                slabs = [sampler.slab(affine, smoothing=jitter.smoothing)]
             else:
                 corners = crops.corners(recipe.shape, self._outlined(drawn, affine), rng)
                 shape = crops.within(recipe.shape)
-                slabs = [sampler.slab(affine, corner=corner, shape=shape) for corner in corners]
+                slabs = [
+                    sampler.slab(affine, corner=corner, shape=shape, smoothing=jitter.smoothing) for corner in corners
+                ]
         masks = self.config.masks
         rows = [1 + masks.index(s.observation) if s.observation in masks else 0 for s in drawn.segments]
         own = np.array([0, *rows], np.uint8)[drawn.segmentation]

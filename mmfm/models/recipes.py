@@ -48,8 +48,16 @@ class Recipe:
     """Slices, rows and columns of a slab."""
     max_slabs: int = 3
     """Slabs of a study that are read; what lies beyond is named in the receipt."""
+    smoothing: float = 0.0
+    """Weight of either neighbour of a voxel along each axis, at most 1/3; 1/6 is the cubic B-spline. How fine the noise
+    of a series is and how sharp its edges are follow from its spacing and kernel; without smoothing, what is found
+    depends on them."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.smoothing <= 1 / 3:
+            raise ConfigError(
+                "recipe.smoothing", expected="0 to 1/3", found=str(self.smoothing), fix="1/6 is that of RECIPES"
+            )
         if self.modality == "CT" and (unknown := set(self.channels) - set(NAMED_WINDOWS)):
             raise ConfigError(
                 "recipe.channels",
@@ -71,8 +79,17 @@ class Recipe:
 
 _WINDOWS = ("lung", "mediastinum", "bone", "liver")
 RECIPES = (
-    Recipe(region="chest_ct", modality="CT", channels=_WINDOWS, spacing_mm=(2.5, 2.5, 2.5), shape=(144, 112, 144)),
-    Recipe(region="abdomen", modality="CT", channels=_WINDOWS, spacing_mm=(2.5, 2.5, 2.5), shape=(144, 112, 144)),
+    *(
+        Recipe(
+            region=region,
+            modality="CT",
+            channels=_WINDOWS,
+            spacing_mm=(2.5, 2.5, 2.5),
+            shape=(144, 112, 144),
+            smoothing=1 / 6,
+        )
+        for region in ("chest_ct", "abdomen")
+    ),
     Recipe(
         region="head",
         modality="MR",
@@ -80,6 +97,7 @@ RECIPES = (
         spacing_mm=(1.5, 1.5, 1.5),
         shape=(112, 128, 112),
         max_slabs=1,
+        smoothing=1 / 6,
     ),
 )
 """What ``mmfm-volume-small`` reads."""
@@ -144,7 +162,7 @@ class Crops:
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter:
-    """A patient lying a little otherwise, for training: never mirrored."""
+    """A patient lying a little otherwise, in sharper or smoother images, for training: never mirrored."""
 
     rotation_degrees: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """About the axes that run to head, back and left."""
@@ -152,12 +170,15 @@ class Jitter:
     """Of the grid in mm: above 1 the patient looks smaller."""
     shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Along the same axes."""
+    smoothing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Times that of the recipe, along slices, rows and columns."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Jitter:
-        """Returns one of those that training lays patients by."""
-        turn, shift = rng.uniform(-8, 8, 3), rng.uniform(-12, 12, 3)
-        return cls(rotation_degrees=tuple(turn), scale=rng.uniform(0.92, 1.08), shift_mm=tuple(shift))
+        """Returns one of those that training lays patients by: as sharp as in thin slices, or as smooth as in thick."""
+        turn, shift, smoothing = rng.uniform(-8, 8, 3), rng.uniform(-12, 12, 3), rng.uniform(0.5, 1.5, 3)
+        scale = rng.uniform(0.92, 1.08)
+        return cls(rotation_degrees=tuple(turn), scale=scale, shift_mm=tuple(shift), smoothing=tuple(smoothing))
 
     def matrix(self) -> np.ndarray:
         """Returns the 3x3 rotation and scale, in (slice, row, column) order."""
@@ -213,6 +234,7 @@ class Sampler:
         *,
         corner: tuple[int, int, int] = (0, 0, 0),
         shape: tuple[int, int, int] | None = None,
+        smoothing: tuple[float, float, float] = (1.0, 1.0, 1.0),
     ) -> Slab:
         """Returns a slab, or a part of it.
 
@@ -220,17 +242,25 @@ class Sampler:
             affine: of the whole grid, as ``grid_affine`` gives it.
             corner: first voxel of the part.
             shape: of the part; of the grid where ``None``.
+            smoothing: times that of the recipe, along each axis.
         """
-        own, shape = affine.copy(), shape or self.recipe.shape
-        own[:3, 3] = (affine @ [*corner, 1.0])[:3]
-        channels = [channel for name in self.recipe.series for channel in self._channels(name, own, shape)]
+        own, shape = _moved(affine, corner), shape or self.recipe.shape
+        channels = [channel for name in self.recipe.series for channel in self._channels(name, own, shape, smoothing)]
         return Slab(recipe=self.recipe, pixels_CDHW=torch.stack(channels), affine=own, corner=corner)
 
-    def _channels(self, name: str, affine: np.ndarray, shape: tuple[int, int, int]) -> list[Tensor]:
+    def _channels(
+        self, name: str, affine: np.ndarray, shape: tuple[int, int, int], smoothing: tuple[float, float, float]
+    ) -> list[Tensor]:
         if name not in self._images:
             return [torch.zeros(shape)]
         fill = PADDING_HU if self.recipe.modality == "CT" else 0.0
-        values = resampled(*self._images[name], affine, shape, fill=fill)
+        # A voxel more at every side, so that a part is the same as in the whole.
+        wider = (shape[0] + 2, shape[1] + 2, shape[2] + 2)
+        values = resampled(*self._images[name], _moved(affine, (-1, -1, -1)), wider, fill=fill)
+        for axis, times in enumerate(smoothing):
+            weight = times * self.recipe.smoothing
+            before, own, after = (values.narrow(axis, start, shape[axis]) for start in range(3))
+            values = (before + after).mul_(weight).add_(own, alpha=1 - 2 * weight)
         if self.recipe.modality != "CT":
             return [(values / self._scales[name]).clamp(0, 1.25)]
         windows = [NAMED_WINDOWS[window] for window in self.recipe.channels]
@@ -258,6 +288,13 @@ def grid_affine(center: np.ndarray, recipe: Recipe, jitter: Jitter | None = None
     affine[:3, :3] = _SPL_TO_LPS @ steps
     affine[:3, 3] = _SPL_TO_LPS @ (center + shift - steps @ ((np.asarray(recipe.shape) - 1) / 2))
     return affine
+
+
+def _moved(affine: np.ndarray, corner: tuple[int, int, int]) -> np.ndarray:
+    """Returns the affine of a grid that begins at a voxel of another one."""
+    moved = affine.copy()
+    moved[:3, 3] = (affine @ [*corner, 1.0])[:3]
+    return moved
 
 
 def resampled(
@@ -335,7 +372,10 @@ def _slab_centers(low: np.ndarray, high: np.ndarray, recipe: Recipe) -> tuple[li
     middle = (low + high) / 2
     grid = " x ".join(f"{n}" for n in recipe.shape)
     spacing = " x ".join(f"{s:g}" for s in recipe.spacing_mm)
-    steps = [f"sampled on {grid} voxels of {spacing} mm that run to head, back and left, centred on the body"]
+    steps = [
+        f"sampled on {grid} voxels of {spacing} mm that run to head, back and left, centred on the body",
+        f"smoothed along each axis: {recipe.smoothing:.2g} of either neighbour",
+    ]
     if recipe.modality == "CT":
         steps.append("windows as channels: " + ", ".join(recipe.channels))
     else:

@@ -6,23 +6,23 @@ order. The finding heads read the same patch features, so that report and findin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmfm.batch import Batch
+from mmfm.batch import Batch, VolumeInputs
 from mmfm.data.manifest import NORMAL
 from mmfm.errors import ConfigError
 from mmfm.models.connector import Connector
 from mmfm.models.encoder2d import Encoder2D
-from mmfm.models.encoder3d import Encoder3D
+from mmfm.models.encoder3d import Encoder3D, Features3D
 from mmfm.models.heads import FindingHeads, HeadLogits
 from mmfm.models.language import LanguageModelConfig
 from mmfm.models.processor import Processor
-from mmfm.models.volume_heads import VolumeHeads, VolumeLogits
+from mmfm.models.volume_heads import Peak, VolumeHeads, VolumeLogits, peaks, reading_shifts, shifted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,9 @@ class Encoded:
     heads: HeadLogits
     """Of every study of the batch."""
     volumes: tuple[VolumeLogits, ...] = ()
-    """Of every slab, one after the other; each holds one."""
+    """Of every slab, one after the other; each holds one. Where lesions were sought, their peaks are kept instead."""
+    peaks: tuple[tuple[Peak, ...], ...] = ()
+    """Of every slab: what may be a lesion in any of its readings; empty where lesions were not sought."""
 
 
 class VLM(nn.Module):
@@ -140,14 +142,19 @@ class VLM(nn.Module):
             if module is not None:
                 yield from module.parameters()
 
-    def encode(self, batch: Batch) -> Encoded:
+    def encode(self, batch: Batch, *, seek_lesions: bool = False) -> Encoded:
         """Returns vision tokens, study features and finding logits.
+
+        Args:
+            batch: of pictures and volumes.
+            seek_lesions: read each slab as often as ``reading_shifts`` says, and keep the peaks of all readings. What
+                is said of the whole is their mean then; vision tokens and features are those of the first reading.
 
         Raises:
             ValueError: the batch holds pictures or volumes that the model has no encoder for, or neither.
         """
         pictures = self._encode_pictures(batch) if batch.image_mask_BS.any() else None
-        volumes = self._encode_volumes(batch) if batch.volumes else None
+        volumes = self._encode_volumes(batch, seek_lesions) if batch.volumes else None
         if pictures is not None and volumes is not None:
             return _merged(batch, pictures, volumes)
         encoded = pictures or volumes
@@ -166,26 +173,34 @@ class VLM(nn.Module):
         tokens_NVE = self.connector(features_NEHW) + self.view_2E[heads.views_N][:, None]
         return Encoded(tokens_VE=tokens_NVE.flatten(0, 1), features_BE=features_BE, heads=heads)
 
-    def _encode_volumes(self, batch: Batch) -> Encoded:
+    def _encode_volumes(self, batch: Batch, seek_lesions: bool) -> Encoded:
         """Encodes slab by slab: those of different regions differ in shape, and one at a time bounds the memory."""
         if self.volume_encoder is None:
             raise ValueError("batch: expected pictures, found volumes, which this model has no encoder for")
         study_N, count = batch.volume_study_N, len(batch.study_uids)
-        tokens, pooled, logits = [], [], []
+        shifts = reading_shifts(self.fine_stride)[: None if seek_lesions else 1]
+        tokens, pooled, logits, found = [], [], [], []
+        of_whole: dict[str, list[Tensor]] = {"present_NO": [], "sides_NO2": [], "severity_NOG": []}
         for volume in batch.volumes:
-            features = self.volume_encoder(volume.pixels_CDHW[None])
-            corner, whole = (
-                [n / step for n, step in zip(voxels, self.fine_stride, strict=True)]
-                for voxels in (volume.corner, volume.grid or volume.pixels_CDHW.shape[1:])
-            )
-            logits.append(self.volume_heads(features, corner=corner, whole=whole))
+            features, said = self._read(volume, shifts[0])
             coarse = features.coarse_NEDHW
             pooled.append(coarse.float().mean((2, 3, 4)))
             grid = nn.functional.adaptive_avg_pool3d(coarse, self.volume_side).flatten(2).transpose(1, 2)
             tokens.append(self.volume_connector(grid)[0])
-        present_NO, sides_NO2, severity_NOG = (
-            torch.cat([getattr(part, name) for part in logits]) for name in ("present_NO", "sides_NO2", "severity_NOG")
-        )
+            sums = [getattr(said, name) for name in of_whole]
+            if seek_lesions:
+                own = peaks(self.volume_heads, said, 0, self.fine_stride)
+                for shift in shifts[1:]:
+                    del features, said  # the memory of one reading at a time
+                    features, said = self._read(volume, shift)
+                    sums = [total + getattr(said, name) for total, name in zip(sums, of_whole, strict=True)]
+                    own += peaks(self.volume_heads, said, 0, self.fine_stride, shift=shift)
+                found.append(tuple(own))
+            else:
+                logits.append(said)
+            for values, total in zip(of_whole.values(), sums, strict=True):
+                values.append(total / len(shifts))
+        present_NO, sides_NO2, severity_NOG = (torch.cat(values) for values in of_whole.values())
         # What one slab shows, the study has, and it is normal only where every slab is; a side or a grade is read where
         # the observation shows most.
         own_BN = torch.arange(count, device=study_N.device)[:, None] == study_N
@@ -205,7 +220,19 @@ class VLM(nn.Module):
             features_BE=_mean_of_study(torch.cat(pooled), study_N, count),
             heads=heads,
             volumes=tuple(logits),
+            peaks=tuple(found),
         )
+
+    def _read(self, volume: VolumeInputs, shift: Sequence[int]) -> tuple[Features3D, VolumeLogits]:
+        """Returns features and logits of a slab that begins ``shift`` voxels further along each axis."""
+        assert self.volume_encoder is not None, "the caller asks"
+        features = self.volume_encoder(shifted(volume.pixels_CDHW, shift)[None])
+        begin = [n + s for n, s in zip(volume.corner, shift, strict=True)]
+        corner, whole = (
+            [n / step for n, step in zip(voxels, self.fine_stride, strict=True)]
+            for voxels in (begin, volume.grid or volume.pixels_CDHW.shape[1:])
+        )
+        return features, self.volume_heads(features, corner=corner, whole=whole)
 
     def forward(self, batch: Batch) -> tuple[Encoded, Tensor]:
         """Returns what the pictures or volumes gave and the language model's logits (B, T, vocabulary)."""
@@ -250,6 +277,7 @@ def _merged(batch: Batch, pictures: Encoded, volumes: Encoded) -> Encoded:
         features_BE=torch.cat([pictures.features_BE, volumes.features_BE], dim=1),
         heads=heads,
         volumes=volumes.volumes,
+        peaks=volumes.peaks,
     )
 
 

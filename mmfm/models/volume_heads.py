@@ -23,6 +23,8 @@ from mmfm.report import Place
 CONTEXT, HIDDEN, DETAIL = 16, 32, 128
 """Channels of the coarse features that each patch sees, between features and what is read from them everywhere, and
 inside what is read at peaks alone, where width costs nothing."""
+LEAST_PEAK = 1 / 16
+"""P below which a peak is not looked at."""
 SPREAD = 3.0
 """By which coordinates are multiplied beside the context where a place is named, so that they are heard as well."""
 RARE = -4.6
@@ -167,6 +169,27 @@ class VolumeHeads(nn.Module):
         return torch.cat([evidence, none], dim=1)[:, self.evidence_O] * self.evidence_weight_O
 
 
+def reading_shifts(stride: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """Returns by how many voxels along each axis a slab is shifted for each of its readings where lesions are sought.
+
+    Test-time augmentation: the P of a lesion is lower where it lies between patches, and half a patch further on it
+    lies within one. Of the eight ways to go half a patch along some axes these four are as far from each other as can
+    be; an axis whose patches are single voxels has no halves.
+
+    Args:
+        stride: voxels per patch.
+    """
+    d, h, w = (step // 2 for step in stride)
+    return tuple(dict.fromkeys(((0, 0, 0), (0, h, w), (d, 0, w), (d, h, 0))))
+
+
+def shifted(pixels_CDHW: Tensor, voxels: Sequence[int]) -> Tensor:
+    """Returns a slab that begins as many voxels further along slices, rows and columns; its last ones are repeated."""
+    d, h, w = voxels
+    padding = (0, w, 0, h, 0, d)
+    return F.pad(pixels_CDHW[None, :, d:, h:, w:], padding, mode="replicate")[0] if any(voxels) else pixels_CDHW
+
+
 def _evidence(heat_NLDHW: Tensor, mask_NMDHW: Tensor) -> Tensor:
     """Returns (N, L + M): the highest heat, and the logarithm of the masked patches (1 patch is 0).
 
@@ -213,35 +236,34 @@ def peaks(
     slab: int,
     stride: tuple[int, int, int],
     *,
-    lesions: Sequence[int],
-    least: float,
+    shift: Sequence[int] = (0, 0, 0),
     most: int = 50,
 ) -> list[Peak]:
-    """Returns the peaks of the heat maps of one slab, the highest of each map first.
+    """Returns the peaks of all heat maps of one slab, the highest of each map first.
 
-    A peak is a patch of at least ``least`` that is the highest of the 27 around it. Neighbours that show one lesion
-    twice are left to the caller, who knows their distance in mm and the overlap of the slabs.
+    A peak is a patch of at least ``LEAST_PEAK`` that is the highest of the 27 around it. Neighbours that show one
+    lesion twice are left to the caller, who knows their distance in mm and the overlap of the slabs.
 
     Args:
         heads: that gave the logits.
         logits: of the heads.
         slab: which of the batch.
         stride: voxels of the tensor per patch.
-        lesions: rows of the heat maps to look at.
-        least: P from which on a peak is one.
+        shift: voxels along each axis by which what was read begins after the slab's tensor.
         most: peaks of one map.
     """
     found = []
-    for lesion in lesions:
+    for lesion in range(heads.num_lesions):
         heat_DHW = logits.heat_NLDHW[slab, lesion].sigmoid()
         highest_DHW = F.max_pool3d(heat_DHW[None, None], 3, stride=1, padding=1)[0, 0]
-        patches_X3 = ((heat_DHW == highest_DHW) & (heat_DHW >= least)).nonzero()
+        patches_X3 = ((heat_DHW == highest_DHW) & (heat_DHW >= LEAST_PEAK)).nonzero()
         order = heat_DHW[tuple(patches_X3.T)].argsort(descending=True)[:most]
         patches_X3 = patches_X3[order]
         details = heads.details(logits, slab, patches_X3, torch.full_like(patches_X3[:, 0], lesion))
         anywhere = bool(heads.possible_LP[lesion].any())
         likeliest = details.place_XP.argmax(1).tolist() if anywhere else [None] * len(patches_X3)
         indices_X3 = (patches_X3 + 0.5 + details.offset_X3.clamp(-1, 1)) * patches_X3.new_tensor(stride) - 0.5
+        indices_X3 = indices_X3 + indices_X3.new_tensor(shift)
         found += [
             Peak(
                 lesion=lesion,

@@ -16,6 +16,7 @@ from mmfm.models.checkpoint import Facts, Scope, Sensitivity, VolumeFacts
 from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import Processor
 from mmfm.models.vlm import VLM, Encoded
+from mmfm.models.volume_heads import LEAST_PEAK
 from mmfm.report import Lesion
 from mmfm.text import REGIONS, observations
 
@@ -23,8 +24,6 @@ MIN_POINT_POSITIVES = 5
 """Studies set apart with a finding that an operating point needs."""
 MIN_POSITIVES = 10
 """Those that a sensitivity needs, on which a reader's trust in a negative rests."""
-LEAST_LESION_POINT = 4 / 64
-"""Peaks below it are not weighed as lesions."""
 MOST_FALSE_LESIONS = 0.1
 """Of one observation in a volume, at its operating point: of the three that a region counts, 0.3 together."""
 MIN_AUROC = 0.75
@@ -63,12 +62,12 @@ def operating_points(
     found: dict[str, list[Match]] = {name: [] for name in processor.config.lesions}
     with torch.inference_mode():
         for batch in batches:
-            encoded = model.encode(batch.to(device))
+            encoded = model.encode(batch.to(device), seek_lesions=True)
             present.append(encoded.heads.present_BO.float().sigmoid().cpu().numpy())
             known.append(batch.states_BO.numpy())
             regions += batch.regions
             volumes.append(np.isin(np.arange(len(batch.regions)), batch.volume_study_N.numpy()))
-            for name, match in _matches(batch, encoded, model, processor):
+            for name, match in _matches(batch, encoded, processor):
                 found[name].append(match)
     scores = _Scores(
         names=processor.config.observations,
@@ -140,7 +139,7 @@ def _found(matches: Sequence[Match], point: float) -> Sensitivity | None:
     return Sensitivity(value=round(sum(found) / len(found), 4), positives=len(found))
 
 
-def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
+def _matches(batch: Batch, encoded: Encoded, processor: Processor) -> Iterator[tuple[str, Match]]:
     """Yields how what is found in each study fits what is known of it, for each observation of its region."""
     study_N = batch.volume_study_N.tolist()
     for row, region in enumerate(batch.regions):
@@ -150,8 +149,8 @@ def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -
             continue
         names = [name for name in processor.config.lesions if name in observations(region)]
         affines = [slab.affine_44.numpy() for slab in slabs]
-        maps = [encoded.volumes[i] for i in own]
-        candidates = find_lesions(model, processor, affines, maps, dict.fromkeys(names, LEAST_LESION_POINT))
+        found = [encoded.peaks[i] for i in own]
+        candidates = find_lesions(processor, affines, found, dict.fromkeys(names, LEAST_PEAK))
         # Each slab lists all lesions of the study; those beyond every slab were not there to be found.
         shown_X = torch.stack([slab.inside_X for slab in slabs]).any(0).cpu().numpy()
         lesions_X6 = slabs[0].lesions_X6.cpu().double().numpy()[shown_X]
@@ -177,7 +176,7 @@ def lesion_threshold(matches: Sequence[Match]) -> float | None:
     total = sum(len(match.hits) + len(match.missed) for match in matches)
     if sum(bool(match.hits or match.missed) for match in matches) < MIN_POINT_POSITIVES:
         return None
-    grid = np.arange(64 * LEAST_LESION_POINT, 64) / 64
+    grid = np.arange(64 * LEAST_PEAK, 64) / 64
     found, wrong = ((scores[None, :] >= grid[:, None]).sum(1) for scores in (hits, false))
     f1 = 2 * found / (found + wrong + total)
     f1[wrong > MOST_FALSE_LESIONS * len(matches)] = -1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmfm.models.lesions import LEAST_APART_MM, _each_once, find_lesions
-from mmfm.models.volume_heads import VolumeHeads, VolumeLogits
+from mmfm.models.volume_heads import VolumeHeads, VolumeLogits, peaks
 from mmfm.report import Lesion, Place, Side
 
 PLACES = (
@@ -19,40 +19,44 @@ STRIDE = (2, 2, 2)
 
 @pytest.fixture
 def found():
-    """Finds lesions whose patches, values and details were planted, in slabs of 2 mm voxels from these feet."""
+    """Finds lesions whose patches, values and details were planted, in slabs of 2 mm voxels from these feet.
+
+    ``again`` is planted in a second reading of every slab, which begins a voxel later along rows and columns.
+    """
     torch.manual_seed(0)
     heads = VolumeHeads(
         num_fine=4, num_coarse=4, observations=NAMES, lesions=NAMES, masks=(), places=PLACES, dropout=0.0
     )
 
-    def find(slabs, *, diameter_mm=10.0, points=None, place=0):
+    def find(slabs, *, diameter_mm=10.0, points=None, place=0, again=None):
         with torch.no_grad():
             heads.detail[-1].weight.zero_()
             heads.detail[-1].bias.copy_(torch.tensor([math.log(diameter_mm), 0, 0, 0]))
             heads.place[-1].weight.zero_()
             heads.place[-1].bias.copy_(torch.tensor([5.0 * (i == place) for i in (0, 1)]))
-        logits, affines = [], []
+        of_slabs, affines = [], []
         for feet, planted in slabs:
-            heat = torch.full((1, 2, 20, 10, 10), -9.0)
-            for row, patch, probability in planted:
-                heat[(0, row, *patch)] = torch.logit(torch.tensor(probability))
+            readings = [planted] if again is None else [planted, again]
+            heat = torch.full((len(readings), 2, 20, 10, 10), -9.0)
+            for reading, one in enumerate(readings):
+                for row, patch, probability in one:
+                    heat[(reading, row, *patch)] = torch.logit(torch.tensor(probability))
             empty = torch.zeros(1, 0)
-            logits.append(
-                VolumeLogits(
-                    heat_NLDHW=heat,
-                    mask_NMDHW=torch.zeros(1, 0, 20, 10, 10),
-                    hidden_NFDHW=torch.zeros(1, 32, 20, 10, 10),
-                    position_NQDHW=torch.zeros(1, 19, 20, 10, 10),
-                    present_NO=empty,
-                    sides_NO2=empty,
-                    severity_NOG=empty,
-                )
+            logits = VolumeLogits(
+                heat_NLDHW=heat,
+                mask_NMDHW=torch.zeros(len(readings), 0, 20, 10, 10),
+                hidden_NFDHW=torch.zeros(len(readings), 32, 20, 10, 10),
+                position_NQDHW=torch.zeros(len(readings), 19, 20, 10, 10),
+                present_NO=empty,
+                sides_NO2=empty,
+                severity_NOG=empty,
             )
+            shifts = enumerate(((0, 0, 0), (0, 1, 1))[: len(readings)])
+            of_slabs.append([peak for row, s in shifts for peak in peaks(heads, logits, row, STRIDE, shift=s)])
             affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, 30], [2.0, 0, 0, feet], [0, 0, 0, 1]])
             affines.append(affine)
-        model = SimpleNamespace(volume_heads=heads, fine_stride=STRIDE)
         processor = SimpleNamespace(config=SimpleNamespace(lesions=NAMES, places=PLACES))
-        return find_lesions(model, processor, affines, logits, points or dict.fromkeys(NAMES, 0.5))
+        return find_lesions(processor, affines, of_slabs, points or dict.fromkeys(NAMES, 0.5))
 
     return find
 
@@ -78,6 +82,16 @@ def test_a_lesion_in_two_overlapping_slabs_is_one_and_the_surer_one(found):
     assert lesion.probability == pytest.approx(0.95) and lesion.center_mm[2] == pytest.approx(48 + 9)
     two = found([(0.0, [(0, (4, 4, 4), 0.8)]), (48.0, [(0, (2, 4, 4), 0.95)])])["nodule"]
     assert len(two) == 2
+
+
+def test_a_lesion_of_two_readings_is_one_and_stands_where_it_is_surer(found):
+    planted = [(100.0, [(0, (3, 4, 5), 0.6)])]
+    (lesion,) = found(planted, again=[(0, (3, 4, 5), 0.9)])["nodule"]
+    # The second reading begins a voxel of 2 mm further to the back and to the left.
+    assert lesion.center_mm == pytest.approx((-20 + 23, 30 + 19, 100 + 13)) and lesion.probability == pytest.approx(0.9)
+    (lesion,) = found(planted, again=[(0, (2, 4, 5), 0.5)])["nodule"]
+    assert lesion.center_mm == pytest.approx((-20 + 21, 30 + 17, 100 + 13)) and lesion.probability == pytest.approx(0.6)
+    assert len(found(planted, again=[(0, (9, 4, 5), 0.9)])["nodule"]) == 2
 
 
 def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):

@@ -10,7 +10,7 @@ from mmfm.data.example import Example
 from mmfm.errors import CheckpointError, ConfigError, ScopeError
 from mmfm.io import read_studies
 from mmfm.models.processor import Processor, decisions_text, is_volume, kind_of, kind_of_codes
-from mmfm.models.recipes import Crops, Jitter
+from mmfm.models.recipes import Crops, Jitter, Sampler
 from mmfm.report import Finding, Lesion, Sections, Side, Status
 from mmfm.study import Geometry, Instance, PixelHeader, Series, Study
 
@@ -177,6 +177,17 @@ def test_the_lesions_of_a_drawn_volume_stand_at_their_voxels(volume_processor, d
         here = volume.pixels_CDHW[channel, d, h, w]
         around = volume.pixels_CDHW[channel, d - 3 : d + 4, h - 3 : h + 4, w - 3 : w + 4].median()
         assert abs(here - around) > 0.15, "the lesion is seen where it is said to be"
+
+
+def test_training_smooths_as_its_jitter_says(volume_processor, drawn_abdomen):
+    jitter = Jitter.draw(np.random.default_rng(4))
+    (drawn,) = volume_processor.drawn(drawn_abdomen, REPORT, np.random.default_rng(4)).volumes
+    images = {name: (array, drawn_abdomen.affine) for name, array in drawn_abdomen.images.items()}
+    sampler = Sampler(images, volume_processor.recipe("abdomen"))
+    affine = drawn.affine_44.double().numpy()
+    own, plain = (sampler.slab(affine, smoothing=times).pixels_CDHW for times in (jitter.smoothing, (1.0, 1.0, 1.0)))
+    torch.testing.assert_close(drawn.pixels_CDHW, own, atol=1e-3, rtol=0)
+    assert (plain - own).abs().max() > 0.01
 
 
 def test_crops_are_parts_of_the_volume_with_what_they_show(volume_processor, drawn_abdomen):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy import ndimage
 
 from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.errors import ConfigError, ScopeError
@@ -190,9 +191,33 @@ def test_a_sequence_that_is_missing_is_zeros_and_each_has_its_own_brightness():
 
 def test_windows_are_those_of_their_names():
     affine, shape = _grid(STRAIGHT)
-    (slab,), _ = sample({"CT": (_shown(affine, shape), affine)}, replace(CT, channels=("lung",)))
+    sampler = Sampler({"CT": (_shown(affine, shape), affine)}, replace(CT, channels=("lung",)))
+    slab = sampler.slab(grid_affine(sampler.centers[0], CT))
     hu = resampled(_shown(affine, shape), affine, slab.affine, CT.shape, fill=-1024.0)
     torch.testing.assert_close(slab.pixels_CDHW[0], ((hu + 600 + 750) / 1500).clamp(0, 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("times", [(1.0, 1.0, 1.0), (0.5, 1.0, 1.5)])
+def test_smoothing_is_a_weight_of_either_neighbour_and_the_same_in_parts(times):
+    affine, shape = _grid(STRAIGHT)
+    noisy = _shown(affine, shape) + np.random.default_rng(0).normal(0, 40, shape).astype(np.float32)
+    sampler = Sampler({"CT": (noisy, affine)}, replace(CT, channels=("lung",), smoothing=1 / 6))
+    target = grid_affine(sampler.centers[0], CT)
+    whole = sampler.slab(target, smoothing=times).pixels_CDHW[0]
+    hu = resampled(noisy, affine, target, CT.shape, fill=-1024.0).numpy()
+    for axis, factor in enumerate(times):
+        hu = ndimage.correlate1d(hu, [factor / 6, 1 - factor / 3, factor / 6], axis=axis)
+    inner = (slice(1, -1),) * 3
+    np.testing.assert_allclose(whole.numpy()[inner], np.clip((hu + 600 + 750) / 1500, 0, 1)[inner], atol=1e-4)
+    part = sampler.slab(target, corner=(5, 6, 7), shape=(8, 9, 10), smoothing=times).pixels_CDHW[0]
+    torch.testing.assert_close(part, whole[5:13, 6:15, 7:17], atol=1e-4, rtol=0)
+
+
+def test_what_training_draws_is_as_sharp_as_thin_slices_or_as_smooth_as_thick_ones():
+    rng = np.random.default_rng(0)
+    times = np.array([Jitter.draw(rng).smoothing for _ in range(200)])
+    assert 0.5 <= times.min() < 0.55 and 1.45 < times.max() <= 1.5
+    np.testing.assert_allclose(times.mean(0), 1, atol=0.07)
 
 
 def test_air_and_too_short_a_part_are_out_of_scope():
@@ -206,6 +231,12 @@ def test_air_and_too_short_a_part_are_out_of_scope():
 def test_unknown_windows_are_refused():
     with pytest.raises(ConfigError, match="heart"):
         replace(CT, channels=("lung", "heart"))
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 0.4])
+def test_smoothing_that_would_sharpen_is_refused(smoothing):
+    with pytest.raises(ConfigError, match=r"recipe\.smoothing.*0 to 1/3"):
+        replace(CT, smoothing=smoothing)
 
 
 def test_a_coarser_recipe_reads_as_many_mm():
@@ -238,6 +269,7 @@ def golden(recipe: Recipe) -> dict:
     """Returns what is kept of the tensor of a fixed study, on an oblique grid of 3 mm."""
     affine, shape = _grid(((0, -0.75, 2.9), (0, 2.9, 0.75), (3, 0, 0)), fov=(240.0, 260.0, 300.0))
     values = _shown(affine, shape, half_height=75)
+    values += np.random.default_rng(0).normal(0, 40, shape).astype(np.float32)  # without it nothing is fine
     images = {"CT": values} if recipe.modality == "CT" else {"T1": values + 1000, "FLAIR": 1300 - values}
     (slab,), _ = sample({name: (array, affine) for name, array in images.items()}, recipe)
     grey = (slab.pixels_CDHW * 200).round().to(torch.uint8).numpy()

@@ -8,6 +8,7 @@ from mmfm.data.example import Example
 from mmfm.errors import ConfigError
 from mmfm.io import read_studies
 from mmfm.models import VLM, Connector, LanguageModelConfig
+from mmfm.models.volume_heads import peaks, reading_shifts, shifted
 from mmfm.report import Sections
 from mmfm.training import SFTConfig
 
@@ -131,6 +132,36 @@ def test_a_part_of_a_volume_knows_where_it_lies(volume_model, volume_processor, 
     step = own.position_NQDHW[0, -3:, 1, 1, 1] - own.position_NQDHW[0, -3:, 0, 0, 0]
     wanted = coordinates.position_NQDHW[0, -3:, 1, 1, 1] - coordinates.position_NQDHW[0, -3:, 0, 0, 0]
     torch.testing.assert_close(step, wanted, atol=1e-5, rtol=0)
+
+
+def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_too(volume_model, volume_processor, inputs):
+    whole = inputs[1]
+    (volume,) = whole.volumes
+    grid = tuple(volume.pixels_CDHW.shape[1:])
+    with torch.no_grad():
+        volume_model.volume_heads.dense.bias += 4.0  # what was never taught has no peaks
+        encoded = volume_model.encode(_collated(volume_processor, [whole]), seek_lesions=True)
+        plain = volume_model.encode(_collated(volume_processor, [whole]))
+        readings, wanted = [], []
+        for shift in reading_shifts(volume_model.fine_stride):
+            pixels = shifted(volume.pixels_CDHW, shift)
+            moved = replace(volume, pixels_CDHW=pixels, mask_DHW=None, corner=shift, grid=grid)
+            read = volume_model.encode(_collated(volume_processor, [replace(whole, volumes=(moved,))]))
+            readings.append(read.heads)
+            wanted += peaks(volume_model.volume_heads, read.volumes[0], 0, volume_model.fine_stride, shift=shift)
+    assert len(readings) == 4 and plain.peaks == ()
+    assert wanted and len(encoded.peaks[0]) == len(wanted)
+    for found, peak in zip(encoded.peaks[0], wanted, strict=True):
+        assert (found.lesion, found.place) == (peak.lesion, peak.place)
+        assert found.index == pytest.approx(peak.index, abs=1e-3) and found.probability == pytest.approx(
+            peak.probability, abs=1e-4
+        )
+    for name in ("present_BO", "sides_BO2", "severity_BOG"):
+        mean = torch.stack([getattr(one, name) for one in readings]).mean(0)
+        torch.testing.assert_close(getattr(encoded.heads, name), mean, atol=2e-5, rtol=1e-4)
+        assert (getattr(plain.heads, name) - mean).abs().max() > 1e-5
+    torch.testing.assert_close(encoded.tokens_VE, plain.tokens_VE)
+    assert encoded.volumes == () and len(plain.volumes) == 1
 
 
 def _step(model, processor, inputs, device="cpu"):

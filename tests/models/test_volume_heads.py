@@ -1,10 +1,11 @@
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from mmfm.models.encoder3d import Features3D
-from mmfm.models.volume_heads import VolumeHeads, peaks
+from mmfm.models.volume_heads import LEAST_PEAK, VolumeHeads, peaks, reading_shifts, shifted
 from mmfm.report import Place
 
 OBSERVATIONS = ("nodule", "cardiomegaly", "pleural_effusion", "consolidation")
@@ -94,7 +95,7 @@ def test_planted_peaks_come_back_with_place_size_and_probability(heads):
             last.weight.zero_()
             last.bias.copy_(torch.tensor(values))
     logits = _plant(heads(_features()), [(1, 1, (2, 3, 5), 2.0), (1, 1, (0, 0, 0), 3.0), (0, 1, (1, 1, 1), 4.0)])
-    corner, inner = peaks(heads, logits, 1, (2, 4, 4), lesions=(0, 1), least=0.5)
+    corner, inner = peaks(heads, logits, 1, (2, 4, 4))
     assert corner.probability == pytest.approx(0.9526, abs=1e-3) and inner.lesion == corner.lesion == 1
     # Patch 2 of stride 2 covers voxels 4 and 5, whose middle is 4.5; the lesion is a quarter of a patch behind that.
     assert inner.index == pytest.approx((4.5 + 0.5, 13.5 - 2.0, 21.5))
@@ -114,16 +115,28 @@ def test_a_place_is_told_by_where_a_patch_lies_and_only_where_the_observation_ca
     torch.testing.assert_close(found.place_XP[:2], torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 3.0]]))
     assert found.place_XP[2].isneginf().all(), "consolidation has no place here"
     logits = _plant(heads(features), [(0, 0, (1, 1, 1), 2.0), (0, 1, (1, 1, 1), 2.0)])
-    assert [peak.place for peak in peaks(heads, logits, 0, STRIDE, lesions=(0, 1), least=0.5)] == [None, 0]
+    assert [peak.place for peak in peaks(heads, logits, 0, STRIDE)] == [None, 0]
 
 
-def test_a_peak_is_the_highest_around_and_of_the_maps_asked_for(heads):
+def test_a_slab_is_read_again_half_a_patch_further_on_where_a_patch_has_halves():
+    assert reading_shifts((2, 2, 2)) == ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0))
+    assert reading_shifts((1, 8, 8)) == ((0, 0, 0), (0, 4, 4), (0, 0, 4), (0, 4, 0))
+    assert reading_shifts((1, 1, 1)) == ((0, 0, 0),)
+    slab = torch.arange(2 * 4 * 5 * 6.0).reshape(2, 4, 5, 6)
+    moved = shifted(slab, (0, 1, 2))
+    torch.testing.assert_close(moved[:, :, :-1, :-2], slab[:, :, 1:, 2:])
+    assert torch.equal(moved[:, :, -1], moved[:, :, -2]) and torch.equal(moved[..., -1], moved[..., -3])
+    assert shifted(slab, (0, 0, 0)) is slab
+
+
+def test_a_peak_is_the_highest_around_and_high_enough(heads):
     slope = [(0, 0, (1, 1, column), 1.0 + column) for column in range(4)]
-    logits = _plant(heads(_features()), [*slope, (0, 1, (3, 3, 3), 1.0)])
-    (only,) = peaks(heads, logits, 0, STRIDE, lesions=(0,), least=0.5)
-    assert only.probability == pytest.approx(0.982, abs=1e-3)
-    assert peaks(heads, logits, 0, STRIDE, lesions=(1,), least=0.9) == []
+    low, enough = (math.log(p / (1 - p)) for p in (0.9 * LEAST_PEAK, 1.1 * LEAST_PEAK))
+    logits = _plant(heads(_features()), [*slope, (0, 1, (3, 3, 3), low), (0, 1, (0, 0, 0), enough)])
+    top, other = peaks(heads, logits, 0, STRIDE)
+    assert (top.lesion, other.lesion) == (0, 1) and other.index[2] < 2
+    assert top.probability == pytest.approx(0.982, abs=1e-3)
     many = _plant(logits, [(0, 0, (0, 0, c), 1.0 + c) for c in (0, 2, 4, 6)])
-    assert [p.probability for p in peaks(heads, many, 0, STRIDE, lesions=(0,), least=0.5, most=2)] == sorted(
+    assert [p.probability for p in peaks(heads, many, 0, STRIDE, most=2)[:2]] == sorted(
         torch.tensor([7.0, 5.0]).sigmoid().tolist(), reverse=True
     )

@@ -6,7 +6,7 @@ import torch
 from mmfm.batch import VolumeInputs
 from mmfm.evaluation.lesions import match_lesions
 from mmfm.models.checkpoint import Scope
-from mmfm.models.volume_heads import VolumeHeads, VolumeLogits
+from mmfm.models.volume_heads import VolumeHeads, VolumeLogits, peaks
 from mmfm.report import Lesion
 from mmfm.training.operating_points import best_f1_threshold, lesion_threshold, operating_points
 
@@ -60,7 +60,8 @@ class _Planted:
             parameter.requires_grad_(False).zero_()
         self.parameters = self.volume_heads.parameters
 
-    def encode(self, batch):
+    def encode(self, batch, *, seek_lesions):
+        assert seek_lesions
         empty = torch.zeros(1, 0)
         position = torch.zeros(1, 19, 20, 8, 8)
         logits = tuple(
@@ -71,16 +72,17 @@ class _Planted:
             )
             for volume in batch.volumes
         )  # fmt: skip
-        return SimpleNamespace(heads=SimpleNamespace(present_BO=batch.present), volumes=logits)
+        found = tuple(tuple(peaks(self.volume_heads, one, 0, self.fine_stride)) for one in logits)
+        return SimpleNamespace(heads=SimpleNamespace(present_BO=batch.present), peaks=found)
 
 
 def _study(region, slabs, *, present, states):
     """A study of slabs of 20 x 8 x 8 patches of 4 mm, (feet mm, {(lesion, patch): P}); what it shows is 30 mm up."""
     known = [(30.0, 18.0, 10.0)]
     volumes = []
-    for feet, peaks in slabs:
+    for feet, planted in slabs:
         heat = torch.full((2, 20, 8, 8), -9.0)
-        for (row, patch), p in peaks.items():
+        for (row, patch), p in planted.items():
             heat[(row, *patch)] = torch.logit(torch.tensor(p))
         affine = torch.tensor([[0, 0, 2.0, 0], [0, 2.0, 0, 0], [2.0, 0, 0, feet], [0, 0, 0, 1]], dtype=torch.float64)
         row = COUNTED.index("nodule" if region == "chest_ct" else "liver_lesion")
