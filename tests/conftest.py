@@ -155,6 +155,7 @@ def tiny_volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = model.language.get_input_embeddings().weight
         table[:, 0] = 5
         table[tokenizer.eos_token_id, 0] = 10
+        model.volume_heads.dense.bias += 4.0  # untaught heads have no peak that is looked at
     folder = tmp_path_factory.mktemp("volume_checkpoints") / "tiny-volume"
     save_checkpoint(
         folder,
