@@ -95,7 +95,7 @@ def _counted_findings(
 ) -> tuple[Finding, ...]:
     points = {name: point for name, point in checkpoint.facts.volumes.lesion_points.items() if name in within}
     affines = [slab.affine for slab in pixels.slabs]
-    found = find_lesions(checkpoint.processor, affines, peaks, points)
+    found = find_lesions(checkpoint.processor, affines, peaks, points, stride=checkpoint.model.fine_stride)
     return tuple(_counted(name, lesions, probabilities.get(name)) for name, lesions in found.items())
 
 

@@ -67,7 +67,7 @@ def operating_points(
             known.append(batch.states_BO.numpy())
             regions += batch.regions
             volumes.append(np.isin(np.arange(len(batch.regions)), batch.volume_study_N.numpy()))
-            for name, match in _matches(batch, encoded, processor):
+            for name, match in _matches(batch, encoded, model, processor):
                 found[name].append(match)
     scores = _Scores(
         names=processor.config.observations,
@@ -139,7 +139,7 @@ def _found(matches: Sequence[Match], point: float) -> Sensitivity | None:
     return Sensitivity(value=round(sum(found) / len(found), 4), positives=len(found))
 
 
-def _matches(batch: Batch, encoded: Encoded, processor: Processor) -> Iterator[tuple[str, Match]]:
+def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -> Iterator[tuple[str, Match]]:
     """Yields how what is found in each study fits what is known of it, for each observation of its region."""
     study_N = batch.volume_study_N.tolist()
     for row, region in enumerate(batch.regions):
@@ -150,7 +150,7 @@ def _matches(batch: Batch, encoded: Encoded, processor: Processor) -> Iterator[t
         names = [name for name in processor.config.lesions if name in observations(region)]
         affines = [slab.affine_44.numpy() for slab in slabs]
         found = [encoded.peaks[i] for i in own]
-        candidates = find_lesions(processor, affines, found, dict.fromkeys(names, LEAST_PEAK))
+        candidates = find_lesions(processor, affines, found, dict.fromkeys(names, LEAST_PEAK), stride=model.fine_stride)
         # Each slab lists all lesions of the study; those beyond every slab were not there to be found.
         shown_X = torch.stack([slab.inside_X for slab in slabs]).any(0).cpu().numpy()
         lesions_X6 = slabs[0].lesions_X6.cpu().double().numpy()[shown_X]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmfm.models.lesions import LEAST_APART_MM, _each_once, find_lesions
+from mmfm.models.lesions import PATCHES_APART, _each_once, find_lesions
 from mmfm.models.volume_heads import VolumeHeads, VolumeLogits, peaks
 from mmfm.report import Lesion, Place, Side
 
@@ -56,7 +56,7 @@ def found():
             affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, 30], [2.0, 0, 0, feet], [0, 0, 0, 1]])
             affines.append(affine)
         processor = SimpleNamespace(config=SimpleNamespace(lesions=NAMES, places=PLACES))
-        return find_lesions(processor, affines, of_slabs, points or dict.fromkeys(NAMES, 0.5))
+        return find_lesions(processor, affines, of_slabs, points or dict.fromkeys(NAMES, 0.5), stride=STRIDE)
 
     return find
 
@@ -92,11 +92,14 @@ def test_a_lesion_of_two_readings_is_one_and_stands_where_it_is_surer(found):
     (lesion,) = found(planted, again=[(0, (2, 4, 5), 0.5)])["nodule"]
     assert lesion.center_mm == pytest.approx((-20 + 21, 30 + 17, 100 + 13)) and lesion.probability == pytest.approx(0.6)
     assert len(found(planted, again=[(0, (9, 4, 5), 0.9)])["nodule"]) == 2
+    # A patch of 4 mm and the voxel between the readings: 6 mm, and once more a patch.
+    assert len(found(planted, again=[(0, (3, 5, 5), 0.5)])["nodule"]) == 1
+    assert len(found(planted, again=[(0, (3, 6, 5), 0.5)])["nodule"]) == 2
 
 
 def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):
     beside = [(0, (5, 5, 2), 0.9), (0, (5, 5, 5), 0.8)]  # 12 mm apart
-    assert LEAST_APART_MM < 12
+    assert PATCHES_APART * 4 < 12
     assert len(found([(0.0, beside)])["nodule"]) == 2
     assert len(found([(0.0, beside)], diameter_mm=30.0)["nodule"]) == 1
     both = found([(0.0, [(0, (5, 5, 5), 0.9), (1, (5, 5, 5), 0.9)])])
@@ -115,4 +118,4 @@ def test_the_largest_comes_first_and_of_two_at_one_place_the_surer_one_stays():
         return Lesion(center_mm=(float(x), 0.0, 0.0), diameter_mm=diameter, probability=probability)
 
     small, large, again = at(0, 5.0, 0.9), at(50, 20.0, 0.6), at(53, 28.0, 0.5)
-    assert _each_once([small, again, large]) == (large, small)
+    assert _each_once([small, again, large], 8.0) == (large, small)
