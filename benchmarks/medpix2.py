@@ -7,7 +7,7 @@ names none is wrong, and so is a case outside the checkpoint's scope, but where 
 differential hits where one of its first 1, 3 or 5 entries is the diagnosis of the case or one of its own differential
 (``mmfm.evaluation.differential`` says when two terms are the same). "Most common" states for every case what most
 training cases are, of the differential those of its region; "shuffled images" gives each case the draft of the next
-one. Findings and their controls are scored by ``mmfm evaluate``.
+one. Findings are not scored here, and by ``mmfm evaluate`` only where all cases of a split are of one region.
 """
 
 from __future__ import annotations
