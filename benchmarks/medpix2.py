@@ -7,7 +7,7 @@ names none is wrong, and so is a case outside the checkpoint's scope, but where 
 differential hits where one of its first 1, 3 or 5 entries is the diagnosis of the case or one of its own differential
 (``mmfm.evaluation.differential`` says when two terms are the same). "Most common" states for every case what most
 training cases are, of the differential those of its region; "shuffled images" gives each case the draft of the next
-one. Findings are not scored here, and by ``mmfm evaluate`` only where all cases of a split are of one region.
+one. Findings are scored by ``mmfm evaluate``.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def main() -> None:
     print(f"{arguments.split}: {len(rows)} cases, {len(rows) - len(inside)} of them refused and counted as wrong")
     for refused in [item for item in read if isinstance(item, ScopeError)][:3]:
         print(f"  {refused}")
+    if not inside:
+        return
     print(f"\n| right | {' | '.join(COLUMNS)} |\n| --- | --- | --- | --- |")
     every = list(zip(known, drafted, strict=True))
     in_scope_alone = [pair for pair, item in zip(every, read, strict=True) if isinstance(item, StudyPixels)]
@@ -65,6 +67,7 @@ def main() -> None:
             print(f"| {which} | {' | '.join(cells)} |")
     with_terms = [row for row in rows if terms_of(row)]
     if not with_terms:
+        print_confusions(in_scope_alone)
         print("\nno case has a diagnosis or a differential")
         return
     by_uid = {draft.study_uid: draft for draft in drafts}
@@ -78,7 +81,19 @@ def main() -> None:
     for k in FIRST:
         print(f"| differential, first {k} | {' | '.join(share([one[k] for one in column]) for column in hit)} |")
     empty = sum(not one for one in own_lists)
+    print_confusions(in_scope_alone)
     print(f"\n{len(with_terms)} cases with a diagnosis or a differential; {empty} drafts list nothing, which is no hit")
+
+
+def print_confusions(pairs: Sequence[tuple[str | None, str | None]]) -> None:
+    """Prints which part of the body was taken for which other one, most often first."""
+    taken = Counter((parts_of(known)[1], parts_of(stated)[1]) for known, stated in pairs)
+    told = [
+        f"{count} {' and '.join(sorted(known))} for {' and '.join(sorted(stated))}"
+        for (known, stated), count in taken.most_common()
+        if known != stated
+    ]
+    print(f"\nparts of the body taken for another: {'; '.join(told) or 'none'}")
 
 
 def terms_of(row: ManifestRow) -> tuple[str, ...]:

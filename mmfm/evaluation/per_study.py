@@ -98,13 +98,9 @@ class Compared:
     def probabilities(self, drafts: Sequence[Prediction | None]) -> Probabilities | None:
         """Returns the probabilities of the drafts against the labels; None where they have none."""
         predicted = [p.finding_probabilities if p else None for p in drafts]
-        given = next((each for each in predicted if each), None)
-        if given is None:
+        if not any(predicted):
             return None
-        # a study without any is scored, as saying that nothing is present: to leave it out would reward silence, and
-        # compare drafts and control on different studies
-        stated = [each or dict.fromkeys(given, 0.0) for each in predicted]
-        return Probabilities.of(stated, [r.labels for r in self.references], self.thresholds)
+        return Probabilities.of(predicted, [r.labels for r in self.references], self.thresholds)
 
     def is_abnormal(self, study: int) -> bool:
         """Whether people coded the study as other than normal, or, where nobody did, its text names a finding."""

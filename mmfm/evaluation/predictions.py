@@ -2,7 +2,9 @@
 
     {"study_uid": "iu_xray-123", "findings": "...", "impression": null, "finding_probabilities": {"edema": 0.02}}
 
-``finding_probabilities`` may be left out, by all lines alike; a study that was refused has neither text nor these.
+``finding_probabilities`` may be left out; a study that was refused has neither text nor these. An observation that one
+line states and another does not counts as 0 in the other, which says nothing of it: a draft states those of the part of
+the body that it reads.
 Messages name lines and counts, never a study.
 """
 
@@ -92,8 +94,7 @@ def in_order(
         where: what the predictions are called in a message.
 
     Raises:
-        ManifestError: a study is unknown or repeated, none is known, or lines differ in the names of their
-            probabilities.
+        ManifestError: a study is unknown or repeated, or none is known.
     """
     by_study = {p.study_uid: p for p in predictions}
     wanted = {reference.study_uid for reference in references}
@@ -104,18 +105,6 @@ def in_order(
             expected=f"at most one prediction for each of the {len(wanted)} studies scored, and no other",
             found=f"{len(by_study)} studies, {unknown} of them unknown, and {repeated} lines of a study again",
             fix="draft them again from the same manifest and split",
-        )
-    names = {
-        frozenset(p.finding_probabilities or ())
-        for p in predictions
-        if p.finding_probabilities or p.findings or p.impression  # a study that was refused has neither
-    }
-    if len(names) > 1:
-        raise ManifestError(
-            where,
-            expected="the same finding_probabilities in every prediction",
-            found=f"{len(names)} different sets of names",
-            fix="draft them again with one checkpoint",
         )
     return tuple(by_study.get(reference.study_uid) for reference in references)
 

@@ -62,16 +62,20 @@ class Probabilities:
     @classmethod
     def of(
         cls,
-        predicted: Sequence[Mapping[str, float]],
+        predicted: Sequence[Mapping[str, float] | None],
         labels: Sequence[Mapping[str, Status | None]],
         thresholds: Mapping[str, float] | None = None,
     ) -> Probabilities:
-        """Returns the statistics; ``predicted`` has the same names in every study, in any order."""
-        names = tuple(sorted(predicted[0]))
+        """Returns the statistics of all names that any study states.
+
+        What a study does not state is scored as 0, as saying that it is not there: to leave it out would reward
+        silence, and compare drafts and control on different studies.
+        """
+        names = tuple(sorted(set().union(*(row or () for row in predicted))))
         truth = [[_TRUTH.get(row.get(name), np.nan) for name in names] for row in labels]  # type: ignore[arg-type]
         return cls(
             labels=names,
-            predicted_NL=np.array([[row[name] for name in names] for row in predicted], dtype=float),
+            predicted_NL=np.array([[(row or {}).get(name, 0.0) for name in names] for row in predicted], dtype=float),
             truth_NL=np.array(truth, dtype=float),
             thresholds=dict(thresholds or {}),
         )

@@ -101,7 +101,7 @@ def _compare(
     values, draws, counts = _scores(references, after, found_after, weights_RN)
     old_values, old_draws, _ = _scores(references, before, found_before, weights_RN)
     scores, changes = {}, {}
-    for name in values:
+    for name in (name for name in values if name in old_values):
         n, events = counts[name]
         scores[name] = Estimate.of(values[name], draws[name], n=n, events=events)
         difference = values[name] - old_values[name], draws[name] - old_draws[name]
@@ -140,8 +140,8 @@ def _scores(
         FindingScores.against_text(found, _findings([r.report for r in references], references), regions),
         FindingScores.against_labels(found, labels, regions),
     ]
-    predicted = [draft.finding_probabilities for draft in drafts if draft.finding_probabilities]
-    if predicted:
+    predicted = [draft.finding_probabilities for draft in drafts]
+    if any(predicted):
         statistics.append(Probabilities.of(predicted, labels))
     values: dict[str, float] = {}
     draws: dict[str, np.ndarray] = {}
@@ -187,6 +187,7 @@ def _probability_change(before: Sequence[Prediction], after: Sequence[Prediction
     for old, new in zip(before, after, strict=True):
         if not old.finding_probabilities or not new.finding_probabilities:
             return None
-        pairs = [(p, new.finding_probabilities[name]) for name, p in old.finding_probabilities.items()]
+        names = old.finding_probabilities | new.finding_probabilities  # of another part of the body: 0, as scored
+        pairs = [(old.finding_probabilities.get(n, 0.0), new.finding_probabilities.get(n, 0.0)) for n in names]
         changes.append(float(np.mean([abs(p - q) for p, q in pairs])))
     return np.array(changes)

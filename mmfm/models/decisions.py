@@ -57,13 +57,14 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
     config, facts = checkpoint.processor.config, checkpoint.facts
     present_BO = encoded.heads.present_BO.sigmoid().tolist()
     assert len(encoded.peaks) == sum(len(pixels.slabs) for pixels in read), "lesions have to be sought"
-    peaks = iter(encoded.peaks)
+    peaks, of_pictures = iter(encoded.peaks), iter(encoded.heads.codes_NK.tolist())
     decided = []
     for row, pixels in enumerate(read):
         kind, region = pixels.kind, pixels.region
         if not pixels.slabs:
-            codes = dict(zip(config.codes, encoded.heads.codes_BK[row].tolist(), strict=True))
-            kind, region = kind_of_codes(codes) if config.recipes else (None, CHEST_RADIOGRAPH)
+            logits = [encoded.heads.codes_BK[row].tolist(), *(next(of_pictures) for _ in pixels.pixels_SCHW)]
+            study, *pictures = (dict(zip(config.codes, values, strict=True)) for values in logits)
+            kind, region = kind_of_codes(study, pictures) if config.recipes else (None, CHEST_RADIOGRAPH)
         within = (*(observations(region) if region in REGIONS else ()), "normal")
         probabilities = {
             name: p

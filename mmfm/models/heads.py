@@ -28,7 +28,9 @@ class HeadLogits:
     views_N: Tensor
     """int64 view used for each picture: as stated, else as read from the picture."""
     codes_BK: Tensor
-    """Logits of the codes of the source; nothing is drafted from them."""
+    """Logits of the codes of the source. Of them, modality and part of the body alone are drafted, of slices."""
+    codes_NK: Tensor
+    """The same for each picture that is present, in order, as if its study had no other."""
 
 
 class FindingHeads(nn.Module):
@@ -36,7 +38,7 @@ class FindingHeads(nn.Module):
 
     The side of a finding is read from the halves of the frontal pictures by one set of weights for both halves, so
     that a mirrored picture mirrors the side. A frontal radiograph shows the patient's left on the picture's right.
-    The codes are learned for what they teach the features; nothing is drafted from them.
+    The codes are learned for what they teach the features; what slices are of is drafted from them.
     """
 
     def __init__(self, *, in_features: int, num_observations: int, num_codes: int, dropout: float) -> None:
@@ -79,6 +81,10 @@ class FindingHeads(nn.Module):
             self.side(self.dropout(torch.cat([own, other], dim=1)))
             for own, other in ((patient_left_BE, patient_right_BE), (patient_right_BE, patient_left_BE))
         ]
+        # A study of one picture has it as one view, and the stand-in for the other.
+        alone_NE = torch.cat(
+            [torch.where((views_N == v)[:, None], pooled_NE, self.missing_2E[v]) for v in (FRONTAL, LATERAL)], dim=1
+        )
         dropped_BE = self.dropout(pooled_BE)
         return HeadLogits(
             present_BO=self.present(dropped_BE),
@@ -88,6 +94,7 @@ class FindingHeads(nn.Module):
             sided_B=has_frontal_B,
             views_N=views_N,
             codes_BK=dropped_BE[:, :0] if self.codes is None else self.codes(dropped_BE),
+            codes_NK=alone_NE[:, :0] if self.codes is None else self.codes(alone_NE),
         )
 
     @staticmethod

@@ -505,18 +505,22 @@ def kind_of(codes: Iterable[str]) -> str | None:
     return f"{' and '.join(modalities)} of the {' and '.join(part.lower() for part in parts)}"
 
 
-def kind_of_codes(logits: Mapping[str, float]) -> tuple[str | None, str | None]:
+def kind_of_codes(study: Mapping[str, float], pictures: Sequence[Mapping[str, float]]) -> tuple[str | None, str | None]:
     """Returns what pictures show by the logits of the codes of their source, and whose vocabulary that has.
 
-    The codes of one kind are weighed against each other: the likeliest holds, and whatever else is likelier than not.
+    The part of the body is the likeliest of the study. A picture is of one modality; its own logits and those of the
+    study count alike, since most studies have one.
+
+    Args:
+        study: logit by code, of all pictures together.
+        pictures: the same of each alone.
     """
-    codes = []
-    for prefix in (MODALITY_CODE, BODY_PART_CODE):
-        own = {code: logit for code, logit in logits.items() if code.startswith(prefix)}
-        best = max(own, key=lambda code: own[code], default=None)
-        codes += [code for code, logit in own.items() if code == best or (prefix == MODALITY_CODE and logit > 0)]
-    regions = [CODE_REGIONS[code] for code in codes if code in CODE_REGIONS]
-    return kind_of(codes), regions[0] if regions else None
+    modalities, parts = ([code for code in study if code.startswith(p)] for p in (MODALITY_CODE, BODY_PART_CODE))
+    if not modalities or not parts:
+        return None, None
+    seen = {max(modalities, key=lambda code: own[code] + study[code]) for own in pictures}
+    part = max(parts, key=lambda code: study[code])
+    return kind_of([*(code for code in modalities if code in seen), part]), CODE_REGIONS.get(part)
 
 
 def place_name(lesion: Lesion) -> str:

@@ -214,6 +214,7 @@ class VLM(nn.Module):
             sided_B=torch.ones(count, dtype=torch.bool, device=present_BO.device),
             views_N=study_N.new_zeros(0),
             codes_BK=present_BO.new_zeros(count, self.num_codes),
+            codes_NK=present_BO.new_zeros(0, self.num_codes),
         )
         return Encoded(
             tokens_VE=torch.cat(tokens),

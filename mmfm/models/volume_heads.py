@@ -8,6 +8,7 @@ nobody outlined are learned from labels alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,14 +174,14 @@ def reading_shifts(stride: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
     """Returns by how many voxels along each axis a slab is shifted for each of its readings where lesions are sought.
 
     Test-time augmentation: the P of a lesion is lower where it lies between patches, and half a patch further on it
-    lies within one. Of the eight ways to go half a patch along some axes these four are as far from each other as can
-    be; an axis whose patches are single voxels has no halves.
+    lies within one. These are all ways to go half a patch along some axes; an axis whose patches are single voxels has
+    no halves.
 
     Args:
         stride: voxels per patch.
     """
-    d, h, w = (step // 2 for step in stride)
-    return tuple(dict.fromkeys(((0, 0, 0), (0, h, w), (d, 0, w), (d, h, 0))))
+    depth, height, width = (sorted({0, step // 2}) for step in stride)
+    return tuple(itertools.product(depth, height, width))
 
 
 def shifted(pixels_CDHW: Tensor, voxels: Sequence[int]) -> Tensor:

@@ -78,7 +78,6 @@ def test_a_file_of_drafts_becomes_a_folder_of_results(write, references, tmp_pat
     [
         ({"predictions": drafts(13)}, "predictions: .* 1 of them unknown"),
         ({"mean_image": [{**each, "study_uid": "other"} for each in drafts(1)]}, "mean_image: .* 1 of them unknown"),
-        ({"predictions": [*drafts(1), *drafts(2, finding_probabilities={"edema": 0.5})[1:]]}, "2 different sets"),
         ({"thresholds": [{"edema": 0.5}]}, "1 of 1 of labels without any"),
     ],
 )

@@ -98,6 +98,17 @@ def test_null_and_uncertain_are_not_scored(made):
 ONE = np.ones((1, 200))
 
 
+def test_what_a_study_does_not_state_is_scored_as_0(made):
+    truth, predicted = made
+    predicted = predicted.copy()
+    predicted[::2, :2] = predicted[1::4, 2:] = 0
+    labels = [{n: Status.PRESENT if t else Status.ABSENT for n, t in zip(MACRO_LABELS, r, strict=True)} for r in truth]
+    stated = [{n: p for n, p in zip(MACRO_LABELS, row, strict=True) if p} or None for row in predicted.tolist()]
+    found, whole = Probabilities.of(stated, labels), _of(truth, predicted)
+    assert found.labels == whole.labels
+    assert found.predicted_NL.tolist() == whole.predicted_NL.tolist()
+
+
 def test_decisions_are_counted_at_the_threshold_that_was_handed_in(made):
     truth, predicted = made
     plain = _of(*made)

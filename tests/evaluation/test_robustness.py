@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,15 @@ def test_probabilities_are_scored_where_there_are_enough_studies():
     found = score(references, drafts(0.9, 0.1), drafts(0.1, 0.9))
     assert found.scores["auroc_macro"].value == 0 and found.changes["auroc_macro"].value == -1
     assert found.agreement["probability_change"].value == pytest.approx(0.8)
+
+
+def test_a_draft_of_another_part_of_the_body_states_other_probabilities():
+    one, other = ({"nodule": 0.5, "normal": 0.25}, {"infarct": 0.5, "normal": 0.25})
+    before, after = (
+        [replace(draft, finding_probabilities=probabilities) for draft in DRAFTS] for probabilities in (one, other)
+    )
+    found = score(REFERENCES, before, after)
+    assert found.agreement["probability_change"].value == pytest.approx(1 / 3)
 
 
 def test_it_stands_in_json():

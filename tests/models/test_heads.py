@@ -31,8 +31,14 @@ def test_left_is_read_from_the_right_half_of_the_picture():
 def test_codes_are_read_beside_the_observations_where_any_are_learned():
     inputs = torch.randn(2, 5, 4, 4), torch.tensor([0, 1]), torch.tensor([0, 0]), 2
     assert _heads()(*inputs).codes_BK.shape == (2, 2)
+    heads, (features, *_) = _heads().eval(), inputs
+    one_study = heads(features, torch.tensor([0, 0]), torch.tensor([0, 1]), 1)
+    for picture, view in enumerate((0, 1)):
+        alone = heads(features[picture : picture + 1], torch.tensor([0]), torch.tensor([view]), 1)
+        torch.testing.assert_close(one_study.codes_NK[picture], alone.codes_BK[0])
+        torch.testing.assert_close(alone.codes_NK, alone.codes_BK)
     none = FindingHeads(in_features=5, num_observations=3, num_codes=0, dropout=0.3)
-    assert none(*inputs).codes_BK.shape == (2, 0)
+    assert none(*inputs).codes_BK.shape == none(*inputs).codes_NK.shape == (2, 0)
     assert not [name for name in none.state_dict() if "codes" in name]
 
 

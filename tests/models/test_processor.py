@@ -282,6 +282,9 @@ def test_what_was_examined_is_read_from_codes():
     assert kind_of(["modality/CT", "body_part/Head", "Lung"]) == "CT of the head"
     assert kind_of(["modality/CT"]) is None and kind_of([]) is None
     logits = {"modality/CT": -1.0, "modality/MR": -2.0, "body_part/Head": 2.0, "body_part/Thorax": 1.0, "Lung": 9.0}
-    assert kind_of_codes(logits) == ("CT of the head", "head")
-    assert kind_of_codes(logits | {"body_part/Spine": 3.0}) == ("CT of the spine", None)
-    assert kind_of_codes({}) == (None, None)
+    assert kind_of_codes(logits, [logits]) == ("CT of the head", "head")
+    assert kind_of_codes(logits | {"body_part/Spine": 3.0}, [logits]) == ("CT of the spine", None)
+    assert kind_of_codes({}, [{}]) == (None, None)
+    an_mr = logits | {"modality/MR": 1.0}
+    assert kind_of_codes(logits, [an_mr, logits]) == ("CT and MR of the head", "head")
+    assert kind_of_codes(logits | {"modality/CT": 1.0}, [an_mr, logits]) == ("CT of the head", "head"), "study counts"

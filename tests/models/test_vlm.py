@@ -90,6 +90,7 @@ def test_pictures_and_volumes_in_one_batch_are_read_as_each_alone(volume_model, 
             torch.testing.assert_close(together.heads.codes_BK[row], one.heads.codes_BK[0], **close)
         length = len(item.input_ids_T)
         torch.testing.assert_close(logits[row, :length], own_logits[0, :length], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(together.heads.codes_NK, torch.cat([one.heads.codes_NK for one, _ in alone]), **close)
     maps = [part for one, _ in alone for part in one.volumes]
     assert len(maps) == len(together.volumes)
     for found, wanted in zip(together.volumes, maps, strict=True):
