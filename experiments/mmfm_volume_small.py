@@ -22,11 +22,11 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=440, share=0.4, apart=80, apart_spacing_mm=CT_MM),
-            Drawn(region="abdomen", count=510, share=0.5, apart=60, apart_spacing_mm=CT_MM),
+            Drawn(region="chest_ct", count=890, share=0.4, apart=80, apart_spacing_mm=CT_MM),
+            Drawn(region="abdomen", count=1160, share=0.5, apart=60, apart_spacing_mm=CT_MM),
             Drawn(
                 region="head",
-                count=330,
+                count=430,
                 share=0.4,
                 spacing_mm=(1.5, 1.5, 1.5),
                 apart=60,
@@ -42,7 +42,7 @@ experiment = Experiment(
         lr=1e-3,
         freeze=("encoder", "heads", "volume_encoder", "volume_heads"),
     ),
-    trainer=Trainer(max_epochs=3),
+    trainer=Trainer(max_epochs=2),
     scope=Scope(
         modalities=("CT", "MR"),
         body_parts=("CHEST", "ABDOMEN", "HEAD"),

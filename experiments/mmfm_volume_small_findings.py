@@ -16,16 +16,16 @@ from mmfm.training import SFTConfig
 experiment = Experiment(
     data=Data(
         drawn=(
-            Drawn(region="chest_ct", count=400, share=0.4),
-            Drawn(region="abdomen", count=500, share=0.5),
-            Drawn(region="head", count=300, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=850, share=0.4, apart=40),
+            Drawn(region="abdomen", count=1150, share=0.5, apart=50),
+            Drawn(region="head", count=400, share=0.4, spacing_mm=(1.5, 1.5, 1.5), apart=30),
         ),
         batch_size=2,
         num_workers=1,
     ),
     init_from="runs/mmfm_volume_small_lesions/latest/checkpoint",
     task=SFTConfig(lr=1.5e-3, freeze=("encoder",), report_weight=0.0),
-    trainer=Trainer(max_epochs=9),
+    trainer=Trainer(max_epochs=7),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, second part: findings",
     license="MedPix terms (non-commercial, attribution): research only",

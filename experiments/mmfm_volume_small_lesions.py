@@ -21,9 +21,9 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=400, share=0.4),
-            Drawn(region="abdomen", count=500, share=0.5),
-            Drawn(region="head", count=300, share=0.4, spacing_mm=(1.5, 1.5, 1.5)),
+            Drawn(region="chest_ct", count=850, share=0.4, apart=40),
+            Drawn(region="abdomen", count=1150, share=0.5, apart=50),
+            Drawn(region="head", count=400, share=0.4, spacing_mm=(1.5, 1.5, 1.5), apart=30),
         ),
         min_code_studies=20,
         measured_on=("medpix2",),
@@ -38,7 +38,7 @@ experiment = Experiment(
         language=LanguageModelConfig(name="scratch", hidden_size=256, num_layers=6, num_heads=4, max_length=512),
     ),
     task=SFTConfig(lr=2e-3, freeze=("encoder",), report_weight=0.0),
-    trainer=Trainer(max_epochs=10),
+    trainer=Trainer(max_epochs=5),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, first part: lesions",
     license="MedPix terms (non-commercial, attribution): research only",

@@ -163,7 +163,9 @@ def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -
 
 
 def lesion_threshold(matches: Sequence[Match]) -> float | None:
-    """Returns the P of the best F1 among those with few enough false lesions.
+    """Returns the middle of the P whose F1 is within 2 % of the best, among those with few enough false lesions.
+
+    At the best alone it would lie beside a lesion's P, and what is found there hang on how a study was written.
 
     Args:
         matches: what was found in each study that may show the observation.
@@ -180,7 +182,7 @@ def lesion_threshold(matches: Sequence[Match]) -> float | None:
     found, wrong = ((scores[None, :] >= grid[:, None]).sum(1) for scores in (hits, false))
     f1 = 2 * found / (found + wrong + total)
     f1[wrong > MOST_FALSE_LESIONS * len(matches)] = -1
-    return float(grid[int(f1.argmax())]) if f1.max() > 0 else None
+    return _middle(grid, f1) if f1.max() > 0 else None
 
 
 def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
@@ -194,4 +196,8 @@ def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
     stated = scores[None, :] >= grid[:, None]
     hits = (stated & truth).sum(1)
     f1 = 2 * hits / np.maximum(stated.sum(1) + truth.sum(), 1)
+    return _middle(grid, f1)
+
+
+def _middle(grid: np.ndarray, f1: np.ndarray) -> float:
     return float(np.median(grid[f1 >= 0.98 * f1.max()]))
