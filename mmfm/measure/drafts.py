@@ -18,8 +18,6 @@ from mmfm.models.drafting import Draft, draft, draft_text_only
 from mmfm.models.processor import StudyPixels
 from mmfm.study import Study
 
-NO_HASHES = np.empty((0, 64), np.uint8)
-"""Of a study that is not drafted: no picture of training could have helped it."""
 
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ from mmfm.evaluation import (
 from mmfm.evaluation.controls import shuffled
 from mmfm.evaluation.files import TRAIN_SPLITS, training_rows
 from mmfm.evaluation.leaderboard import check_summary
-from mmfm.evaluation.leaks import Leaks, find_leaks
+from mmfm.evaluation.leaks import NO_HASHES, Leaks, find_leaks
 from mmfm.evaluation.per_study import FAMILIES
 from mmfm.evaluation.references import GROUPINGS
 from mmfm.evaluation.resources import Resources
@@ -48,7 +48,6 @@ from mmfm.inference import choose_device
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
 from mmfm.measure.cost import Meter, resources_of
 from mmfm.measure.drafts import (
-    NO_HASHES,
     draft_all,
     draft_all_text_only,
     hashes_of,
