@@ -37,7 +37,6 @@ Drawn studies share their anatomy: of 80 pictures of 40 of them, 38 were this ne
 NO_HASHES = np.empty((0, 2 * HASH_SIDE**2 // 8), np.uint8)
 """Of a study without pictures, or of one that is not drafted: no picture of training could have helped it."""
 
-
 LEAK_RULES = (
     f"texts: case and punctuation ignored; near from a Jaccard similarity of {NEAR_TEXT} of runs of {SHINGLE} "
     f"words on; images: SHA-256 of the file; near up to {NEAR_IMAGE} of {2 * HASH_SIDE**2} bits of difference hash"

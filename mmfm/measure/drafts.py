@@ -18,7 +18,6 @@ from mmfm.models.drafting import Draft, draft, draft_text_only
 from mmfm.models.processor import StudyPixels
 from mmfm.study import Study
 
-
 T = TypeVar("T")
 
 
