@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmfm.data.manifest import ManifestRow, read_manifest
+from mmfm.data.manifest import Manifest, ManifestRow, read_manifest
 from mmfm.errors import ScopeError
 from mmfm.evaluation.differential import FIRST, hits, most_common
 from mmfm.evaluation.intervals import wilson_interval
@@ -33,7 +33,7 @@ COLUMNS = ("drafts", "most common", "shuffled images")
 
 
 def main() -> None:
-    """Prints one table."""
+    """Prints one table, and which parts of the body are taken for another."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="mmfm-volume-small")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MMFM_DATA", "data")) / "medpix2")
@@ -54,7 +54,7 @@ def main() -> None:
     for refused in [item for item in read if isinstance(item, ScopeError)][:3]:
         print(f"  {refused}")
     if not inside:
-        return
+        return  # nothing was drafted: no row would say more
     print(f"\n| right | {' | '.join(COLUMNS)} |\n| --- | --- | --- | --- |")
     every = list(zip(known, drafted, strict=True))
     in_scope_alone = [pair for pair, item in zip(every, read, strict=True) if isinstance(item, StudyPixels)]
@@ -65,9 +65,14 @@ def main() -> None:
             own = [parts_of(kind)[place] for _, kind in pairs]
             cells = [shares(truth, given) for given in (own, [common] * len(truth), [*own[1:], *own[:1]])]
             print(f"| {which} | {' | '.join(cells)} |")
+    print_differentials(rows, drafts, manifest)
+    print_confusions(in_scope_alone)
+
+
+def print_differentials(rows: Sequence[ManifestRow], drafts: Sequence[Draft], manifest: Manifest) -> None:
+    """Prints how often the first diagnoses of a draft hold one of its case, as further rows of the table."""
     with_terms = [row for row in rows if terms_of(row)]
     if not with_terms:
-        print_confusions(in_scope_alone)
         print("\nno case has a diagnosis or a differential")
         return
     by_uid = {draft.study_uid: draft for draft in drafts}
@@ -81,7 +86,6 @@ def main() -> None:
     for k in FIRST:
         print(f"| differential, first {k} | {' | '.join(share([one[k] for one in column]) for column in hit)} |")
     empty = sum(not one for one in own_lists)
-    print_confusions(in_scope_alone)
     print(f"\n{len(with_terms)} cases with a diagnosis or a differential; {empty} drafts list nothing, which is no hit")
 
 
@@ -89,7 +93,7 @@ def print_confusions(pairs: Sequence[tuple[str | None, str | None]]) -> None:
     """Prints which part of the body was taken for which other one, most often first."""
     taken = Counter((parts_of(known)[1], parts_of(stated)[1]) for known, stated in pairs)
     told = [
-        f"{count} {' and '.join(sorted(known))} for {' and '.join(sorted(stated))}"
+        f"{count} {' and '.join(sorted(known))} for {' and '.join(sorted(stated)) or 'none'}"
         for (known, stated), count in taken.most_common()
         if known != stated
     ]

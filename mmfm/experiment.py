@@ -69,6 +69,7 @@ from mmfm.training.operating_points import (
     MIN_POINT_POSITIVES,
     MIN_POSITIVES,
     MOST_FALSE_LESIONS,
+    NEARLY_BEST,
     operating_points,
 )
 from mmfm.training.provenance import has_fast_bf16, provenance
@@ -732,10 +733,11 @@ commit {record["commit"]}. Terms of these weights: see LICENSE.
 
 ## Operating points
 
-A finding is stated from this probability on; chosen for the best F1 on the studies set apart of {measured}, or of all
-sources for findings that fewer than {MIN_POINT_POSITIVES} of those show. What has fewer positives even there, or an
-AUROC under {MIN_AUROC}, is never stated. Sensitivity is that on {measured}; a negative is shown to a reader only where
-it is above {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
+A finding is stated from this probability on: the middle of those whose F1 on the studies set apart of {measured} is
+within {1 - NEARLY_BEST:.0%} of the best, or on those of all sources for findings that fewer than
+{MIN_POINT_POSITIVES} of those show. What has fewer positives even there, or an AUROC under {MIN_AUROC}, is never
+stated. Sensitivity is that on {measured}; a negative is shown to a reader only where it is above
+{facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 
 | observation | operating point | sensitivity (studies with it) |
 | --- | --- | --- |

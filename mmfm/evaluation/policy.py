@@ -67,6 +67,7 @@ def policy(
         },
         "probabilities": {
             "reference": "labels of the references, null and uncertain left out",
+            "unstated": "an observation that other drafts of the set state and this one does not counts as 0",
             "min_positives_and_negatives": MIN_POSITIVES,
             "macro": list(MACRO_LABELS),
             "auroc_mean": "over all labels that a set of drafts states and that are scored; not compared",

@@ -2,9 +2,8 @@
 
     {"study_uid": "iu_xray-123", "findings": "...", "impression": null, "finding_probabilities": {"edema": 0.02}}
 
-``finding_probabilities`` may be left out; a study that was refused has neither text nor these. An observation that one
-line states and another does not counts as 0 in the other, which says nothing of it: a draft states those of the part of
-the body that it reads.
+``finding_probabilities`` may be left out; a study that was refused has neither text nor these. An observation that a
+line leaves out and another states counts as 0: a draft states those of the part of the body that it reads.
 Messages name lines and counts, never a study.
 """
 

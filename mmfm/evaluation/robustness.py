@@ -101,9 +101,11 @@ def _compare(
     values, draws, counts = _scores(references, after, found_after, weights_RN)
     old_values, old_draws, _ = _scores(references, before, found_before, weights_RN)
     scores, changes = {}, {}
-    for name in (name for name in values if name in old_values):
+    for name in values:
         n, events = counts[name]
         scores[name] = Estimate.of(values[name], draws[name], n=n, events=events)
+        if name not in old_values:  # an AUROC of what only altered drafts state
+            continue
         difference = values[name] - old_values[name], draws[name] - old_draws[name]
         changes[name] = Estimate.of(*difference, n=n, events=events)
 
@@ -182,12 +184,13 @@ def _present(found: Sequence[Sequence[Finding]]) -> list[dict[str, Side | None]]
 
 
 def _probability_change(before: Sequence[Prediction], after: Sequence[Prediction]) -> np.ndarray | None:
-    """Returns (N,) the mean absolute change over the observations; None without probabilities."""
-    changes = []
-    for old, new in zip(before, after, strict=True):
-        if not old.finding_probabilities or not new.finding_probabilities:
-            return None
-        names = old.finding_probabilities | new.finding_probabilities  # of another part of the body: 0, as scored
-        pairs = [(old.finding_probabilities.get(n, 0.0), new.finding_probabilities.get(n, 0.0)) for n in names]
-        changes.append(float(np.mean([abs(p - q) for p, q in pairs])))
-    return np.array(changes)
+    """Returns (N,) the mean absolute change over the observations that either states; None where no draft states any.
+
+    What one of them does not state is 0, as it is scored.
+    """
+    olds, news = ([draft.finding_probabilities or {} for draft in drafts] for drafts in (before, after))
+    stated = list(zip(olds, news, strict=True))
+    if not any(old or new for old, new in stated):
+        return None
+    changes = [[abs(old.get(name, 0.0) - new.get(name, 0.0)) for name in old | new] for old, new in stated]
+    return np.array([np.mean(each) if each else 0.0 for each in changes])

@@ -190,6 +190,7 @@ def score_card(
         },
         notes=(
             *external.notes,
+            *_unstated(drafts, references),
             *(
                 f"{name}: {count} patients, too few for intervals, and nothing is shown to be better"
                 for name, count in whose.items()
@@ -326,6 +327,21 @@ def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict
     if unknown := sorted(compared.thresholds.keys() - set(probabilities.labels)):
         few["thresholds without use"] = f"the drafts state no probability of {', '.join(unknown)}"
     return few
+
+
+def _unstated(drafts: Sequence[Prediction | None], references: Sequence[Reference]) -> list[str]:
+    """Returns how many labels count as 0 because the draft of their study says nothing of them and others do."""
+    stated = [(draft and draft.finding_probabilities) or {} for draft in drafts]
+    names = set().union(*stated)
+    count = sum(
+        name in names and name not in own and state in (Status.PRESENT, Status.ABSENT)
+        for own, reference in zip(stated, references, strict=True)
+        if own
+        for name, state in reference.labels.items()
+    )
+    return [f"{count} labels that the draft of their study gives no P count as P 0: other drafts state them"] * bool(
+        count
+    )
 
 
 def _coverage(drafts: Sequence[Prediction | None], references: Sequence[Reference], compared: Compared) -> Coverage:

@@ -62,7 +62,7 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
     for row, pixels in enumerate(read):
         kind, region = pixels.kind, pixels.region
         if not pixels.slabs:
-            logits = [encoded.heads.codes_BK[row].tolist(), *(next(of_pictures) for _ in pixels.pixels_SCHW)]
+            logits = [encoded.heads.codes_BK[row].tolist(), *(next(of_pictures) for _ in pixels.views_S)]
             study, *pictures = (dict(zip(config.codes, values, strict=True)) for values in logits)
             kind, region = kind_of_codes(study, pictures) if config.recipes else (None, CHEST_RADIOGRAPH)
         within = (*(observations(region) if region in REGIONS else ()), "normal")

@@ -67,10 +67,7 @@ class FindingHeads(nn.Module):
         pooled_NE = features_NEHW.mean((2, 3))
         lateral_N = self.lateral(pooled_NE.detach()).squeeze(-1)
         views_N = torch.where(views_N < 0, (lateral_N > 0).long(), views_N)
-        by_view = [self._mean(pooled_NE, study_N, views_N == view, num_studies) for view in (FRONTAL, LATERAL)]
-        pooled_BE = torch.cat(
-            [torch.where(known[:, None], mean, self.missing_2E[v]) for v, (mean, known) in enumerate(by_view)], dim=1
-        )
+        pooled_BE = self._by_view(pooled_NE, study_N, views_N, num_studies)
         half = features_NEHW.shape[3] // 2
         frontal = views_N == FRONTAL
         patient_right_BE, has_frontal_B = self._mean(
@@ -81,10 +78,7 @@ class FindingHeads(nn.Module):
             self.side(self.dropout(torch.cat([own, other], dim=1)))
             for own, other in ((patient_left_BE, patient_right_BE), (patient_right_BE, patient_left_BE))
         ]
-        # A study of one picture has it as one view, and the stand-in for the other.
-        alone_NE = torch.cat(
-            [torch.where((views_N == v)[:, None], pooled_NE, self.missing_2E[v]) for v in (FRONTAL, LATERAL)], dim=1
-        )
+        alone_NE = self._by_view(pooled_NE, torch.arange(len(study_N), device=study_N.device), views_N, len(study_N))
         dropped_BE = self.dropout(pooled_BE)
         return HeadLogits(
             present_BO=self.present(dropped_BE),
@@ -95,6 +89,13 @@ class FindingHeads(nn.Module):
             views_N=views_N,
             codes_BK=dropped_BE[:, :0] if self.codes is None else self.codes(dropped_BE),
             codes_NK=alone_NE[:, :0] if self.codes is None else self.codes(alone_NE),
+        )
+
+    def _by_view(self, pooled_NE: Tensor, study_N: Tensor, views_N: Tensor, num_studies: int) -> Tensor:
+        """Returns (num_studies, 2 E): the means of the frontal and of the lateral pictures, or what stands for them."""
+        by_view = [self._mean(pooled_NE, study_N, views_N == view, num_studies) for view in (FRONTAL, LATERAL)]
+        return torch.cat(
+            [torch.where(known[:, None], mean, self.missing_2E[v]) for v, (mean, known) in enumerate(by_view)], dim=1
         )
 
     @staticmethod

@@ -12,7 +12,7 @@ from mmfm.report import Lesion
 
 PATCHES_APART = 2
 """Two peaks of one observation nearer than so many patches, or than half the larger one's diameter, are one lesion. In
-one reading none are nearer; those of two readings are, where both show the same lesion."""
+one reading none are nearer; those of several readings are, where both show the same lesion."""
 
 
 def find_lesions(

@@ -516,10 +516,10 @@ def kind_of_codes(study: Mapping[str, float], pictures: Sequence[Mapping[str, fl
         pictures: the same of each alone.
     """
     modalities, parts = ([code for code in study if code.startswith(p)] for p in (MODALITY_CODE, BODY_PART_CODE))
-    if not modalities or not parts:
+    if not parts:
         return None, None
-    seen = {max(modalities, key=lambda code: own[code] + study[code]) for own in pictures}
     part = max(parts, key=lambda code: study[code])
+    seen = {max(modalities, key=lambda code: own[code] + study[code], default=None) for own in pictures}
     return kind_of([*(code for code in modalities if code in seen), part]), CODE_REGIONS.get(part)
 
 

@@ -26,6 +26,8 @@ MIN_POSITIVES = 10
 """Those that a sensitivity needs, on which a reader's trust in a negative rests."""
 MOST_FALSE_LESIONS = 0.1
 """Of one observation in a volume, at its operating point: of the three that a region counts, 0.3 together."""
+NEARLY_BEST = 0.98
+"""Of the best F1: thresholds from there on are as good, and their middle hangs least on single studies."""
 MIN_AUROC = 0.75
 """Of a finding head on the studies set apart, for its finding to be stated at all: with less, the threshold of the best
 F1 is to state the finding always."""
@@ -42,11 +44,11 @@ def operating_points(
 ) -> Facts:
     """Returns operating points and sensitivities measured on the studies set apart.
 
-    The operating point of an observation is where its F1 is highest on the studies ``measured``, or on all
-    studies set apart where those hold fewer than ``MIN_POINT_POSITIVES`` with it. What has too few even there, or a
-    head below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a text that does not
-    name a finding does not state it; studies of regions whose vocabulary lacks the observation do not count.
-    Sensitivity is measured on the studies ``measured`` alone.
+    The operating point of an observation is the middle of those whose F1 is within 2 % of the best on the studies
+    ``measured``, or on all studies set apart where those hold fewer than ``MIN_POINT_POSITIVES`` with it. What has too
+    few even there, or a head below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a
+    text that does not name a finding does not state it; studies of regions whose vocabulary lacks the observation do
+    not count. Sensitivity is measured on the studies ``measured`` alone.
 
     Args:
         model: in evaluation mode.
@@ -163,7 +165,7 @@ def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -
 
 
 def lesion_threshold(matches: Sequence[Match]) -> float | None:
-    """Returns the middle of the P whose F1 is within 2 % of the best, among those with few enough false lesions.
+    """Returns the middle of the P whose F1 is nearly the best, among those with few enough false lesions.
 
     At the best alone it would lie beside a lesion's P, and what is found there hang on how a study was written.
 
@@ -186,7 +188,7 @@ def lesion_threshold(matches: Sequence[Match]) -> float | None:
 
 
 def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the middle of the thresholds whose F1 is within 2 % of the best, among 1/64 to 63/64.
+    """Returns the middle of the thresholds whose F1 is nearly the best, among 1/64 to 63/64.
 
     Args:
         truth: bool, one for each study.
@@ -200,4 +202,5 @@ def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _middle(grid: np.ndarray, f1: np.ndarray) -> float:
-    return float(np.median(grid[f1 >= 0.98 * f1.max()]))
+    """Returns the median of the thresholds that are nearly as good as the best."""
+    return float(np.median(grid[f1 >= NEARLY_BEST * f1.max()]))

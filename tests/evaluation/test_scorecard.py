@@ -322,6 +322,24 @@ def test_missing_drafts_say_nothing_and_are_counted(rows, train, provenance):
         card([dataclasses.replace(drafts[0], study_uid="other"), *drafts[1:]])
 
 
+def test_what_one_draft_states_and_another_does_not_counts_as_0_and_is_told(rows, provenance):
+    def card(left_out):
+        drafts = _drafts(rows, rows, generator=np.random.default_rng(0))
+        for i, draft in enumerate(drafts[:30]):
+            stated = {name: p for name, p in draft.finding_probabilities.items() if name not in left_out}
+            drafts[i] = dataclasses.replace(draft, finding_probabilities=stated)
+        return score_card(
+            predictions=drafts, references=rows, train=[], controls={}, generator=np.random.default_rng(0),
+            provenance=provenance,
+        )  # fmt: skip
+
+    whole, lacking = card(()), card(("cardiomegaly",))
+    assert lacking.metrics["auroc.cardiomegaly"].value < whole.metrics["auroc.cardiomegaly"].value
+    assert lacking.metrics["auroc.normal"] == whole.metrics["auroc.normal"]
+    told = "30 labels that the draft of their study gives no P count as P 0: other drafts state them"
+    assert told in lacking.notes and not [note for note in whole.notes if "P 0" in note]
+
+
 def test_a_patient_in_train_is_refused(rows, provenance):
     with pytest.raises(ManifestError, match="20 patients and 20 studies in both"):
         score_card(

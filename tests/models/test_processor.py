@@ -285,6 +285,7 @@ def test_what_was_examined_is_read_from_codes():
     assert kind_of_codes(logits, [logits]) == ("CT of the head", "head")
     assert kind_of_codes(logits | {"body_part/Spine": 3.0}, [logits]) == ("CT of the spine", None)
     assert kind_of_codes({}, [{}]) == (None, None)
+    assert kind_of_codes({"body_part/Head": 1.0}, [{"body_part/Head": 1.0}]) == (None, "head")
     an_mr = logits | {"modality/MR": 1.0}
     assert kind_of_codes(logits, [an_mr, logits]) == ("CT and MR of the head", "head")
     assert kind_of_codes(logits | {"modality/CT": 1.0}, [an_mr, logits]) == ("CT of the head", "head"), "study counts"

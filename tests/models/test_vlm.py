@@ -150,7 +150,7 @@ def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_too(vo
             read = volume_model.encode(_collated(volume_processor, [replace(whole, volumes=(moved,))]))
             readings.append(read.heads)
             wanted += peaks(volume_model.volume_heads, read.volumes[0], 0, volume_model.fine_stride, shift=shift)
-    assert len(readings) == 4 and plain.peaks == ()
+    assert len(readings) == 8 and plain.peaks == ()
     assert wanted and len(encoded.peaks[0]) == len(wanted)
     for found, peak in zip(encoded.peaks[0], wanted, strict=True):
         assert (found.lesion, found.place) == (peak.lesion, peak.place)
