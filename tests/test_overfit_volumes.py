@@ -21,7 +21,7 @@ MM = 5.0
 
 @pytest.mark.slow
 def test_the_lesions_of_a_head_and_its_twin_are_learned_by_heart(tmp_path, monkeypatch):
-    # A draft reads the eight ways to go half a patch, which is a voxel here, along some axes: these are what is learned.
+    # A draft reads the eight ways to go half a patch, which is a voxel here, along some axes: these are learned.
     monkeypatch.setattr(
         Jitter, "draw", classmethod(lambda cls, rng: cls(shift_mm=tuple(MM * rng.integers(0, 2, 3).astype(float))))
     )
