@@ -330,17 +330,21 @@ def _not_scored(compared: Compared, drafts: Sequence[Prediction | None]) -> dict
 
 
 def _unstated(drafts: Sequence[Prediction | None], references: Sequence[Reference]) -> list[str]:
-    """Returns how many labels count as 0 because the draft of their study says nothing of them and others do."""
-    stated = [(draft and draft.finding_probabilities) or {} for draft in drafts]
-    names = set().union(*stated)
+    """Returns how many labels count as 0 because the draft of their study says nothing of them and others do.
+
+    Those of studies without a draft are told by the coverage.
+    """
+    names = {name for draft in drafts if draft for name in draft.finding_probabilities or ()}
     count = sum(
-        name in names and name not in own and state in (Status.PRESENT, Status.ABSENT)
-        for own, reference in zip(stated, references, strict=True)
-        if own
+        name in names and name not in (draft.finding_probabilities or ()) and state in (Status.PRESENT, Status.ABSENT)
+        for draft, reference in zip(drafts, references, strict=True)
+        if draft and (draft.findings or draft.impression or draft.finding_probabilities)
         for name, state in reference.labels.items()
     )
-    return [f"{count} labels that the draft of their study gives no P count as P 0: other drafts state them"] * bool(
-        count
+    return (
+        [f"{count} labels that the draft of their study gives no P count as P 0: other drafts state them"]
+        if count
+        else []
     )
 
 

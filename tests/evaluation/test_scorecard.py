@@ -327,7 +327,7 @@ def test_what_one_draft_states_and_another_does_not_counts_as_0_and_is_told(rows
         drafts = _drafts(rows, rows, generator=np.random.default_rng(0))
         for i, draft in enumerate(drafts[:30]):
             stated = {name: p for name, p in draft.finding_probabilities.items() if name not in left_out}
-            drafts[i] = dataclasses.replace(draft, finding_probabilities=stated)
+            drafts[i] = dataclasses.replace(draft, finding_probabilities=stated or None)
         return score_card(
             predictions=drafts, references=rows, train=[], controls={}, generator=np.random.default_rng(0),
             provenance=provenance,
@@ -338,6 +338,9 @@ def test_what_one_draft_states_and_another_does_not_counts_as_0_and_is_told(rows
     assert lacking.metrics["auroc.normal"] == whole.metrics["auroc.normal"]
     told = "30 labels that the draft of their study gives no P count as P 0: other drafts state them"
     assert told in lacking.notes and not [note for note in whole.notes if "P 0" in note]
+    silent = card(LABELS)
+    known = sum(row.labels[name] is not None for row in rows[:30] for name in LABELS)
+    assert told.replace("30 labels", f"{known} labels") in silent.notes, "a text without any P is told too"
 
 
 def test_a_patient_in_train_is_refused(rows, provenance):
