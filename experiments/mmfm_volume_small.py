@@ -22,11 +22,11 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=890, share=0.4, apart=80, apart_spacing_mm=CT_MM),
-            Drawn(region="abdomen", count=1160, share=0.5, apart=60, apart_spacing_mm=CT_MM),
+            Drawn(region="chest_ct", count=1690, share=0.4, apart=80, apart_spacing_mm=CT_MM),
+            Drawn(region="abdomen", count=1960, share=0.5, apart=60, apart_spacing_mm=CT_MM),
             Drawn(
                 region="head",
-                count=430,
+                count=630,
                 share=0.4,
                 spacing_mm=(1.5, 1.5, 1.5),
                 apart=60,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mmfm.models.processor import Processor
 from mmfm.models.volume_heads import Peak
-from mmfm.report import Lesion
+from mmfm.report import Lesion, Place
 
 PATCHES_APART = 2
 """Two peaks of one observation nearer than so many patches, or than half the larger one's diameter, are one lesion. In
@@ -25,6 +27,10 @@ def find_lesions(
 ) -> dict[str, tuple[Lesion, ...]]:
     """Returns the lesions of a study by observation, largest first.
 
+    What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it: its P is the highest of
+    theirs, its centre, diameter and place are what all of them say, each as much as its P (weighted boxes fusion:
+    Solovyev et al., 2021, there with the mean P, which finds less here).
+
     Args:
         processor: whose observations and places the heads have.
         affines: 4x4 of each slab of the study, to LPS mm.
@@ -33,33 +39,60 @@ def find_lesions(
         stride: voxels of a slab per patch.
     """
     config = processor.config
-    found: dict[str, list[Lesion]] = {name: [] for name in config.lesions if name in points}
-    for affine, own in zip(affines, peaks, strict=True):
-        for peak in own:
-            name = config.lesions[peak.lesion]
-            if name in found and peak.probability >= points[name]:
-                place = None if peak.place is None else config.places[peak.place]
-                center = (affine @ np.array([*peak.index, 1.0]))[:3]
-                found[name].append(
-                    Lesion(
-                        center_mm=(float(center[0]), float(center[1]), float(center[2])),
-                        diameter_mm=peak.diameter_mm,
-                        laterality=None if place is None else place.laterality,
-                        location=None if place is None else place.location,
-                        probability=peak.probability,
-                    )
-                )
     patches_mm = [np.linalg.norm(affine[:3, :3], axis=0) * stride for affine in affines]
     least_mm = PATCHES_APART * float(np.max(patches_mm, initial=0.0))
-    return {name: _each_once(lesions, least_mm) for name, lesions in found.items() if lesions}
+    found = {}
+    for row, name in enumerate(config.lesions):
+        seen = [
+            _Seen(peak=peak, center_mm=(affine @ np.array([*peak.index, 1.0]))[:3])
+            for affine, own in zip(affines, peaks, strict=True)
+            for peak in own
+            if peak.lesion == row
+        ]
+        lesions = [
+            _fused(group, config.places)
+            for group in _grouped(seen, least_mm)
+            if group[0].peak.probability >= points.get(name, math.inf)
+        ]
+        if lesions:
+            found[name] = tuple(sorted(lesions, key=lambda one: -one.diameter_mm))
+    return found
 
 
-def _each_once(lesions: list[Lesion], least_mm: float) -> tuple[Lesion, ...]:
-    """Leaves out what repeats a lesion of a higher probability, as neighbouring patches, readings and slabs do."""
-    kept: list[Lesion] = []
-    for lesion in sorted(lesions, key=lambda one: -(one.probability or 0)):
-        apart = [np.linalg.norm(np.subtract(lesion.center_mm, other.center_mm)) for other in kept]
-        reach = [max(least_mm, max(lesion.diameter_mm, other.diameter_mm) / 2) for other in kept]
-        if all(distance > least for distance, least in zip(apart, reach, strict=True)):
-            kept.append(lesion)
-    return tuple(sorted(kept, key=lambda one: -one.diameter_mm))
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    peak: Peak
+    center_mm: np.ndarray
+    """(3,) LPS mm."""
+
+
+def _grouped(seen: Sequence[_Seen], least_mm: float) -> list[list[_Seen]]:
+    """Returns what shows the same lesion together, the surest first in each group."""
+    groups: list[list[_Seen]] = []
+    for one in sorted(seen, key=lambda one: -one.peak.probability):
+        for group in groups:
+            surest = group[0]
+            reach_mm = max(least_mm, max(one.peak.diameter_mm, surest.peak.diameter_mm) / 2)
+            if np.linalg.norm(one.center_mm - surest.center_mm) <= reach_mm:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups
+
+
+def _fused(group: Sequence[_Seen], places: Sequence[Place]) -> Lesion:
+    weights = np.array([one.peak.probability for one in group])
+    center_mm = np.average([one.center_mm for one in group], axis=0, weights=weights)
+    votes: dict[int | None, float] = {}
+    for one in group:
+        votes[one.peak.place] = votes.get(one.peak.place, 0.0) + one.peak.probability
+    likeliest = max(votes, key=lambda row: votes[row])
+    place = None if likeliest is None else places[likeliest]
+    return Lesion(
+        center_mm=(float(center_mm[0]), float(center_mm[1]), float(center_mm[2])),
+        diameter_mm=float(np.exp(np.average(np.log([one.peak.diameter_mm for one in group]), weights=weights))),
+        laterality=None if place is None else place.laterality,
+        location=None if place is None else place.location,
+        probability=group[0].peak.probability,
+    )

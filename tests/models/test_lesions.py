@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmfm.models.lesions import PATCHES_APART, _each_once, find_lesions
-from mmfm.models.volume_heads import VolumeHeads, VolumeLogits, peaks
-from mmfm.report import Lesion, Place, Side
+from mmfm.models.lesions import PATCHES_APART, find_lesions
+from mmfm.models.volume_heads import Peak, VolumeHeads, VolumeLogits, peaks
+from mmfm.report import Place, Side
 
 PLACES = (
     Place(laterality=Side.LEFT, location="upper lobe", observations=("nodule",)),
@@ -84,17 +84,37 @@ def test_a_lesion_in_two_overlapping_slabs_is_one_and_the_surer_one(found):
     assert len(two) == 2
 
 
-def test_a_lesion_of_two_readings_is_one_and_stands_where_it_is_surer(found):
+def test_a_lesion_of_two_readings_is_one_and_stands_between_them_nearer_to_the_surer_one(found):
     planted = [(100.0, [(0, (3, 4, 5), 0.6)])]
     (lesion,) = found(planted, again=[(0, (3, 4, 5), 0.9)])["nodule"]
-    # The second reading begins a voxel of 2 mm further to the back and to the left.
-    assert lesion.center_mm == pytest.approx((-20 + 23, 30 + 19, 100 + 13)) and lesion.probability == pytest.approx(0.9)
-    (lesion,) = found(planted, again=[(0, (2, 4, 5), 0.5)])["nodule"]
-    assert lesion.center_mm == pytest.approx((-20 + 21, 30 + 17, 100 + 13)) and lesion.probability == pytest.approx(0.6)
+    # The second reading begins a voxel of 2 mm further to the back and to the left, and counts 0.9 / (0.6 + 0.9).
+    assert lesion.center_mm == pytest.approx((-20 + 21 + 1.2, 30 + 17 + 1.2, 100 + 13))
+    assert lesion.probability == pytest.approx(0.9)
+    (lesion,) = found(planted, again=[(0, (2, 4, 5), 0.3)])["nodule"]
+    # A third of the weight, where a patch of 4 mm nearer to the feet and the voxel away.
+    assert lesion.center_mm == pytest.approx((-20 + 21 + 2 / 3, 30 + 17 + 2 / 3, 100 + 13 - 4 / 3))
+    assert lesion.probability == pytest.approx(0.6)
     assert len(found(planted, again=[(0, (9, 4, 5), 0.9)])["nodule"]) == 2
     # A patch of 4 mm and the voxel between the readings: 6 mm, and once more a patch.
     assert len(found(planted, again=[(0, (3, 5, 5), 0.5)])["nodule"]) == 1
     assert len(found(planted, again=[(0, (3, 6, 5), 0.5)])["nodule"]) == 2
+
+
+def test_size_and_place_of_a_lesion_are_what_its_readings_say_as_much_as_their_p():
+    def peak(probability, diameter_mm, place):
+        return Peak(lesion=0, probability=probability, index=(5.0, 5.0, 5.0), diameter_mm=diameter_mm, place=place)
+
+    places = tuple(
+        Place(laterality=side, location="upper lobe", observations=("nodule",)) for side in (Side.LEFT, Side.RIGHT)
+    )
+    processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=places))
+    own = [peak(0.8, 8.0, 0), peak(0.5, 16.0, 1), peak(0.6, 16.0, 1)]
+
+    (lesion,) = find_lesions(processor, [np.eye(4)], [own], {"nodule": 0.7}, stride=STRIDE)["nodule"]
+
+    assert lesion.diameter_mm == pytest.approx(8 * 2 ** (1.1 / 1.9))  # the mean of logarithms
+    assert lesion.laterality is Side.RIGHT and lesion.probability == 0.8
+    assert find_lesions(processor, [np.eye(4)], [own], {"nodule": 0.9}, stride=STRIDE) == {}
 
 
 def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):
@@ -113,9 +133,14 @@ def test_each_observation_has_its_own_point_and_without_one_is_not_looked_for(fo
     assert found(planted, points={"hernia": 0.1}) == {}
 
 
-def test_the_largest_comes_first_and_of_two_at_one_place_the_surer_one_stays():
-    def at(x, diameter, probability):
-        return Lesion(center_mm=(float(x), 0.0, 0.0), diameter_mm=diameter, probability=probability)
+def test_the_largest_comes_first_and_what_lies_within_half_a_diameter_is_one():
+    def peak(row, diameter_mm, probability):
+        return Peak(lesion=0, probability=probability, index=(row, 0.0, 0.0), diameter_mm=diameter_mm, place=None)
 
-    small, large, again = at(0, 5.0, 0.9), at(50, 20.0, 0.6), at(53, 28.0, 0.5)
-    assert _each_once([small, again, large], 8.0) == (large, small)
+    processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=()))
+    own = [peak(0.0, 5.0, 0.9), peak(53.0, 28.0, 0.5), peak(50.0, 20.0, 0.6)]
+
+    large, small = find_lesions(processor, [np.eye(4)], [own], {"nodule": 0.5}, stride=STRIDE)["nodule"]
+
+    assert large.probability == 0.6 and 20 < large.diameter_mm < 28 and 50 < large.center_mm[0] < 53
+    assert small.probability == 0.9 and small.diameter_mm == pytest.approx(5)
