@@ -334,7 +334,7 @@ def train(path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, r
     experiment = override(load_experiment(file), overrides)
     if dry_run:
         train_rows, select_rows = split_rows(experiment)
-        _, model, processor = _build(experiment, train_rows)
+        _, model, processor = _build(experiment, train_rows, _start_of(experiment))
         experiment.task.build(model, seed=experiment.seed, names=processor.config)
         drawn_train, drawn_apart = (len(part) for part in drawn_studies(experiment, processor))
         print(json.dumps(to_json(experiment), indent=2))
@@ -383,9 +383,9 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     seed_everything(experiment.seed, verbose=False)
     train_rows, select_rows = split_rows(experiment)
     sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
-    config, model, processor = _build(experiment, train_rows)
     # Read before the training: the ``latest`` run that it names may be another one when this one ends.
-    start = None if experiment.init_from is None else load_checkpoint(experiment.init_from)
+    start = _start_of(experiment)
+    config, model, processor = _build(experiment, train_rows, start)
     seconds_before = 0.0 if experiment.init_from is None else _seconds_of(_record_of(experiment.init_from))
     if experiment.data.cache is not None:
         processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
@@ -498,11 +498,15 @@ def _seconds_of(record: dict[str, Any]) -> float | None:
     return None if record.get("init_from_sha256") else record.get("seconds")
 
 
+def _start_of(experiment: Experiment) -> Checkpoint | None:
+    return None if experiment.init_from is None else load_checkpoint(experiment.init_from)
+
+
 def _build(
-    experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]]
+    experiment: Experiment, train_rows: Sequence[tuple[Manifest, ManifestRow]], start: Checkpoint | None
 ) -> tuple[VLM.Config, VLM, Processor]:
-    if experiment.init_from is not None:
-        start = load_checkpoint(experiment.init_from)
+    """Returns the parts of ``start``, to learn on, or without one new parts."""
+    if start is not None and experiment.init_from is not None:
         data = _record_of(experiment.init_from).get("experiment", {}).get("data", {})
         apart = data.get("select_fraction", experiment.data.select_fraction)
         if apart != experiment.data.select_fraction:
@@ -684,10 +688,16 @@ def _card(experiment: Experiment, record: dict[str, Any], facts: Facts) -> str:
         [f"- {s.name}: splits {', '.join(s.splits)}" for s in experiment.data.train]
         + [f"- drawn volumes of {d.region}: {d.count}, seed {d.seed}" for d in experiment.data.drawn]
     )
-    rows = "\n".join(
-        f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
-        for name, point in facts.operating_points.items()
-    )
+    if facts.operating_points:
+        rows = "\n".join(
+            f"| {name} | {point:.3f} | {_measured(facts.sensitivity.get(name))} |"
+            for name, point in facts.operating_points.items()
+        )
+        picture_part = f"""| observation | operating point | sensitivity (studies with it) |
+| --- | --- | --- |
+{rows}"""
+    else:
+        picture_part = "No finding of pictures has an operating point: none is ever stated."
     if facts.volumes.lesion_points or facts.volumes.operating_points:
         of_volumes = facts.volumes.lesion_points | facts.volumes.operating_points
         volume_rows = "\n".join(
@@ -739,9 +749,7 @@ within {1 - NEARLY_BEST:.0%} of the best, or on those of all sources for finding
 stated. Sensitivity is that on {measured}; a negative is shown to a reader only where it is above
 {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.
 
-| observation | operating point | sensitivity (studies with it) |
-| --- | --- | --- |
-{rows}
+{picture_part}
 {volume_part}
 ## Numbers
 

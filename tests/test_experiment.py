@@ -260,7 +260,10 @@ def test_codes_that_enough_studies_carry_are_learned_and_never_drafted(tiny_mani
     first, last = (json.loads((one / "provenance.json").read_text()) for one in (run, again))
     assert first["seconds_with_starts"] == first["seconds"] > 0
     assert last["seconds_with_starts"] == pytest.approx(first["seconds"] + last["seconds"], abs=0.2)
-    assert "hours with the parts before it" in (again / "checkpoint" / "card.md").read_text()
+    card = (again / "checkpoint" / "card.md").read_text()
+    assert "hours with the parts before it" in card and "| observation | operating point |" not in card
+    assert load_checkpoint(str(again / "checkpoint")).facts.operating_points == {}
+    assert "none is ever stated" in card
     with pytest.raises(ConfigError, match="min_code_studies"):
         replace(second, data=replace(tiny.data, min_code_studies=2))
 

@@ -55,7 +55,7 @@ def resources_of(
     checkpoint: Checkpoint,
     drafts: Sequence[Draft],
     *,
-    reading: Meter,
+    reading: Meter | None,
     num_read: int,
     drafting: Meter,
     batch_size: int,
@@ -66,18 +66,19 @@ def resources_of(
     Args:
         checkpoint: that drafted.
         drafts: all of them, at least one.
-        reading: measured while pictures were read.
+        reading: measured while pictures were read; ``None`` where ``drafting`` holds that too.
         num_read: studies that were read, of which some may not be drafted.
         drafting: measured while they were drafted.
         batch_size: studies drafted at once.
         training: ``provenance.json`` of the checkpoint.
     """
+    each = drafting.seconds / len(drafts) + (0.0 if reading is None else reading.seconds / num_read)
     seconds = training.get("seconds_with_starts") or training.get("seconds")
     return Resources(
         device=hardware(drafting.device.type),
         studies=len(drafts),
         batch_size=batch_size,
-        seconds_per_report=reading.seconds / num_read + drafting.seconds / len(drafts),
+        seconds_per_report=each,
         tokens_per_second=sum(one.num_tokens for one in drafts) / drafting.seconds,
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
         peak_host_bytes=_peak_host_bytes(),

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from rich.progress import track
 
-from mmfm.data.manifest import ManifestRow
+from mmfm.data.manifest import Manifest, ManifestRow
 from mmfm.errors import ScopeError
 from mmfm.evaluation import Prediction
 from mmfm.evaluation.leaks import difference_hash
@@ -39,6 +39,20 @@ def in_scope(checkpoint: Checkpoint, study: Study, region: str) -> StudyPixels |
         return error
 
 
+class VolumesAgain:
+    """Volumes in scope, each read when it is asked for: those of a whole split would fill any memory."""
+
+    def __init__(self, checkpoint: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]) -> None:
+        self._checkpoint, self._manifest, self._rows = checkpoint, manifest, rows
+
+    def __getitem__(self, index: int) -> StudyPixels:
+        row = self._rows[index]
+        pixels = in_scope(self._checkpoint, self._manifest.study(row), row.region)
+        if isinstance(pixels, ScopeError):
+            raise pixels
+        return pixels
+
+
 def those_in_scope(
     rows: Sequence[ManifestRow], read: Sequence[StudyPixels | ScopeError]
 ) -> tuple[list[ManifestRow], list[StudyPixels]]:
@@ -55,14 +69,34 @@ def hashes_of(pixels: StudyPixels) -> np.ndarray:
 def draft_all(
     checkpoint: Checkpoint,
     rows: Sequence[ManifestRow],
-    pixels: Sequence[StudyPixels],
+    pixels: Sequence[StudyPixels] | VolumesAgain,
     *,
     batch_size: int,
     description: str = "drafting",
 ) -> list[Draft]:
     """Returns a draft of each row from the pictures given, in batches, with a progress bar of that description."""
-    studies = [(row.study_uid, item, row.report.indication) for row, item in zip(rows, pixels, strict=True)]
-    return _in_batches(studies, batch_size, lambda batch: draft(checkpoint, batch), description)
+
+    def of_batch(places: Sequence[int]) -> list[Draft]:
+        return draft(checkpoint, [(rows[i].study_uid, pixels[i], rows[i].report.indication) for i in places])
+
+    return _in_batches(range(len(rows)), batch_size, of_batch, description)
+
+
+def read_and_draft_all(
+    checkpoint: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow], *, batch_size: int
+) -> tuple[list[Draft], list[ScopeError]]:
+    """Returns drafts of the rows in scope, and why the others have none; no more than a batch is kept in memory."""
+    refused: list[ScopeError] = []
+
+    def of_batch(batch: Sequence[ManifestRow]) -> list[Draft]:
+        read = [in_scope(checkpoint, manifest.study(row), row.region) for row in batch]
+        refused.extend(item for item in read if isinstance(item, ScopeError))
+        studies = [
+            (r.study_uid, item, r.report.indication) for r, item in zip(*those_in_scope(batch, read), strict=True)
+        ]
+        return draft(checkpoint, studies) if studies else []
+
+    return _in_batches(rows, batch_size, of_batch, "drafting"), refused
 
 
 def draft_all_text_only(checkpoint: Checkpoint, rows: Sequence[ManifestRow], *, batch_size: int) -> list[Draft]:

@@ -3,8 +3,8 @@
 A result counts only beside its controls. Drafted here are: shuffled images (each study drafted from another patient's
 pictures, with its own indication), the mean image of the training studies, the indication alone without any picture,
 the finding heads written out as template sentences, and, from a frozen ImageNet network, the nearest training study
-and a linear probe. ``mmfm.evaluation`` makes the others. A study outside the checkpoint's scope is scored as one of
-which nothing is said.
+and a linear probe; of volumes neither these two nor the mean image. ``mmfm.evaluation`` makes the others. A study
+outside the checkpoint's scope is scored as one of which nothing is said.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ from mmfm.inference import choose_device
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
 from mmfm.measure.cost import Meter, resources_of
 from mmfm.measure.drafts import (
+    VolumesAgain,
     draft_all,
     draft_all_text_only,
     hashes_of,
     in_scope,
     predictions_of,
+    read_and_draft_all,
     those_in_scope,
 )
 from mmfm.measure.robustness import measure_robustness
@@ -75,9 +77,8 @@ def predict(
     opened = load_checkpoint(checkpoint, device=choose_device(device))
     source = read_manifest(manifest)
     rows = source.split(split)
-    _, read = _read(opened, source, rows)
-    inside, pixels = those_in_scope(rows, read)
-    drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
+    drafts, refused = read_and_draft_all(opened, source, rows, batch_size=batch_size)
+    _tell(refused, len(rows))
     written = {p.study_uid: p for p in predictions_of(drafts)}
     nothing = [Prediction(study_uid=row.study_uid, findings=None, impression=None) for row in rows]
     predictions = tuple(written.get(p.study_uid, p) for p in nothing)
@@ -96,10 +97,12 @@ class Measured:
     """The studies that the model was trained on."""
     predictions: tuple[Prediction, ...]
     controls: dict[str, tuple[Prediction, ...]]
+    not_run: dict[str, str]
+    """Other controls, and why they were not made."""
     thresholds: dict[str, float]
     """P(present) from which on the checkpoint states a finding: frozen with it, never chosen on the studies scored."""
     features_NE: np.ndarray | None
-    """Of a frozen ImageNet network, of the studies scored; None without its weights."""
+    """Of a frozen ImageNet network, of the studies scored; None of volumes, and without its weights."""
     train_features_NE: np.ndarray | None
     leaks: Leaks
     resources: Resources
@@ -173,6 +176,7 @@ def evaluate(
         features_NE=measured.features_NE,
         train_features_NE=measured.train_features_NE,
         thresholds=measured.thresholds,
+        not_run=measured.not_run,
         leaks=measured.leaks,
         robustness=measured.robustness or (),
         resources=measured.resources,
@@ -221,51 +225,48 @@ def _measure(
 ) -> Measured:
     """Drafts ``rows`` of ``scored`` and everything beside them; see ``evaluate``."""
     with Meter(next(opened.model.parameters()).device) as reading:
-        studies, read = _read(opened, scored, rows)
-    inside, pixels = those_in_scope(rows, read)
-    if not inside:
-        first = read[0]
-        assert isinstance(first, ScopeError)
+        studies, read, are_volumes = _read(opened, scored, rows)
+    inside, pictures = those_in_scope(rows, read)
+    if are_volumes and robustness:
         raise ManifestError(
-            f"split {rows[0].split}", expected=f"studies in the checkpoint's scope, as {first.expected}",
-            found=f"none; the first: {first.found}",
-            fix="score a split that the checkpoint was made for",
+            "robustness", expected="0 for volumes: what is altered are pictures", found=str(robustness),
+            fix="leave --robustness out",
         )  # fmt: skip
-    if any(item.slabs for item in pixels):
-        raise ManifestError(
-            f"split {rows[0].split}", expected="pictures: the controls are made of pictures", found="a volume",
-            fix="score volumes with benchmarks/synthetic_volumes.py, or their drafts with mmfm evaluate --predictions",
-        )  # fmt: skip
+    # What the checkpoint refuses has no draft from any of the controls that draft; the others know every study.
+    order = shuffled([row.patient_id for row in inside], generator)
+    pixels: Sequence[StudyPixels] | VolumesAgain = pictures
+    of_others: Sequence[StudyPixels] | VolumesAgain = [pictures[i] for i in order]
+    if are_volumes:
+        pixels = VolumesAgain(opened, scored, inside)
+        of_others = VolumesAgain(opened, scored, [inside[i] for i in order])
     with Meter(reading.device) as drafting:
         drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
     resources = resources_of(
-        opened, drafts, reading=reading, num_read=len(read), drafting=drafting, batch_size=batch_size,
-        training=training,
+        opened, drafts, reading=None if are_volumes else reading, num_read=len(read), drafting=drafting,
+        batch_size=batch_size, training=training,
     )  # fmt: skip
-    # What the checkpoint refuses has no draft from any of the controls that draft; the others know every study.
-    order = shuffled([row.patient_id for row in inside], generator)
-    frozen = frozen_encoder(opened.processor, reading.device)
-    of_train = train_pass(opened, trained, train_rows, frozen)
-    from_others = draft_all(
-        opened, inside, [pixels[i] for i in order], batch_size=batch_size, description="shuffled images"
-    )
-    from_mean = draft_all(
-        opened, inside, [of_train.mean_image] * len(inside), batch_size=batch_size, description="mean image"
-    )
+    from_others = draft_all(opened, inside, of_others, batch_size=batch_size, description="shuffled images")
     controls = {
         "shuffled_images": predictions_of(from_others),
-        "mean_image": predictions_of(from_mean),
         "text_only": predictions_of(draft_all_text_only(opened, inside, batch_size=batch_size)),
         "heads_template": tuple(template(one) for one in drafts),
     }
-    features = None
-    if frozen is not None and of_train.features_NE is not None:
-        # Of a picture that cannot be read the cheap controls know what training pictures are on average.
-        unread = of_train.features_NE.mean(0)
-        features = np.stack(
-            [_features(frozen, scored.study(row), unread) for row in track(rows, description="frozen features")]
-        )
-        controls["linear_probe"] = linear_probe(rows, features, train_rows, of_train.features_NE)
+    not_run, of_train, features = {}, None, None
+    if are_volumes:
+        not_run = dict.fromkeys(("mean_image", "nearest_neighbour"), "made of pictures, not of volumes")
+    else:
+        frozen = frozen_encoder(opened.processor, reading.device)
+        of_train = train_pass(opened, trained, train_rows, frozen)
+        mean = [of_train.mean_image] * len(inside)
+        from_mean = draft_all(opened, inside, mean, batch_size=batch_size, description="mean image")
+        controls["mean_image"] = predictions_of(from_mean)
+        if frozen is not None and of_train.features_NE is not None:
+            # Of a picture that cannot be read the cheap controls know what training pictures are on average.
+            unread = of_train.features_NE.mean(0)
+            features = np.stack(
+                [_features(frozen, scored.study(row), unread) for row in track(rows, description="frozen features")]
+            )
+            controls["linear_probe"] = linear_probe(rows, features, train_rows, of_train.features_NE)
     predictions = predictions_of(drafts)
     references = tuple(_reference(row, study) for row, study in zip(rows, studies, strict=True))
     train = tuple(Reference.from_row(row) for row in train_rows)
@@ -274,16 +275,21 @@ def _measure(
         train=train,
         predictions=predictions,
         controls=controls,
-        thresholds=dict(opened.facts.operating_points),
+        not_run=not_run,
+        thresholds=dict((opened.facts.volumes if are_volumes else opened.facts).operating_points),
         features_NE=features,
-        train_features_NE=of_train.features_NE,
+        train_features_NE=None if of_train is None else of_train.features_NE,
         leaks=find_leaks(
             references,
             train,
             files=_files(rows),
             train_files=_files(train_rows),
-            hashes=[hashes_of(item) if isinstance(item, StudyPixels) else NO_HASHES for item in read],
-            train_hashes=of_train.hashes,
+            hashes=(
+                None
+                if of_train is None
+                else [hashes_of(item) if isinstance(item, StudyPixels) else NO_HASHES for item in read]
+            ),
+            train_hashes=None if of_train is None else of_train.hashes,
         ),
         resources=resources,
         robustness=(
@@ -300,16 +306,43 @@ def _measure(
 
 def _read(
     opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]
-) -> tuple[list[Study], list[StudyPixels | ScopeError]]:
-    """Returns each study and what the checkpoint reads of it; those refused are counted on standard error."""
-    studies, read = [], []
+) -> tuple[list[Study], list[StudyPixels | ScopeError], bool]:
+    """Returns each study, what the checkpoint reads of it, and whether that are volumes, which are not kept.
+
+    Raises:
+        ManifestError: all are refused, or some are read as pictures and some as volumes.
+    """
+    studies: list[Study] = []
+    read: list[StudyPixels | ScopeError] = []
+    num_volumes = 0
     for row in track(rows, description="reading"):
         studies.append(manifest.study(row))
-        read.append(in_scope(opened, studies[-1], row.region))
+        item = in_scope(opened, studies[-1], row.region)
+        if isinstance(item, StudyPixels) and item.slabs:
+            num_volumes += 1
+            item = replace(item, slabs=())
+        read.append(item)
     refused = [item for item in read if isinstance(item, ScopeError)]
+    num_read = len(read) - len(refused)
+    if not num_read:
+        raise ManifestError(
+            f"split {rows[0].split}", expected=f"studies in the checkpoint's scope, as {refused[0].expected}",
+            found=f"none; the first: {refused[0].found}",
+            fix="score a split that the checkpoint was made for",
+        )  # fmt: skip
+    if 0 < num_volumes < num_read:
+        raise ManifestError(
+            f"split {rows[0].split}", expected="pictures or volumes: their controls differ",
+            found=f"{num_read - num_volumes} studies read as pictures, {num_volumes} as volumes",
+            fix="score them with a manifest each",
+        )  # fmt: skip
+    _tell(refused, len(rows))
+    return studies, read, num_volumes > 0
+
+
+def _tell(refused: Sequence[ScopeError], num_studies: int) -> None:
     if refused:
-        print(f"{len(refused)} of {len(rows)} studies not drafted; the first: {refused[0]}", file=sys.stderr)
-    return studies, read
+        print(f"{len(refused)} of {num_studies} studies not drafted; the first: {refused[0]}", file=sys.stderr)
 
 
 def _features(frozen: Callable[[Study], np.ndarray], study: Study, unread: np.ndarray) -> np.ndarray:

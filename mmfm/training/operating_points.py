@@ -202,5 +202,7 @@ def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _middle(grid: np.ndarray, f1: np.ndarray) -> float:
-    """Returns the median of the thresholds that are nearly as good as the best."""
-    return float(np.median(grid[f1 >= NEARLY_BEST * f1.max()]))
+    """Returns the middle of the thresholds that are nearly as good as the best, of the most that stand together."""
+    near = np.flatnonzero(f1 >= NEARLY_BEST * f1.max())
+    together = np.split(near, np.flatnonzero(np.diff(near) > 1) + 1)
+    return float(np.median(grid[max(together, key=len)]))

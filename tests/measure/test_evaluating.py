@@ -192,15 +192,47 @@ def test_slices_whose_view_nobody_states_have_the_same_controls(tiny_volume_chec
     assert len(mean) == 8 and all(one == pytest.approx(mean[0], abs=1e-5) for one in mean)
 
 
-def test_volumes_are_not_scored_without_controls(tiny_volume_checkpoint, write_volume, tmp_path):
-    folder = tmp_path / "a"
+def _volumes(folder: Path, write_volume, *, slices: int = 0) -> Path:
+    """Writes a manifest of three patients with a CT each, and of some of the cases of ``_slices``."""
     manifest = _slices(folder, seed=1)
-    write_volume(folder / "ct")
-    row = json.loads(manifest.read_text().splitlines()[0])
-    row["region"] = "chest_ct"
-    row["series"][0] |= {"path": "ct/ct", "modality": "CT"}
-    manifest.write_text(json.dumps(row) + "\n")
-    given = {"manifest": manifest, "split": "train", "train_manifest": _slices(tmp_path / "b", seed=2)}
-    with pytest.raises(ManifestError, match=r"pictures.*found a volume.*synthetic_volumes"):
-        evaluate(checkpoint=str(tiny_volume_checkpoint), **given, out=tmp_path / "scores")
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for number, row in enumerate(lines[:3]):
+        write_volume(folder / f"ct{number}", seed=number, patient_id=row["patient_id"])
+        row["region"], row["labels"] = "chest_ct", {"pleural_effusion": "present" if number else "absent"}
+        row["report"]["findings"] = f"Pleural effusion, number {number}."
+        row["series"][0] |= {"path": f"ct{number}/ct", "modality": "CT"}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in lines[: 3 + slices]))
+    return manifest
+
+
+def test_volumes_are_scored_beside_the_controls_that_need_no_pictures(tiny_volume_checkpoint, write_volume, tmp_path):
+    manifest, trained = _volumes(tmp_path / "a", write_volume), _slices(tmp_path / "b", seed=2)
+    given = {"checkpoint": str(tiny_volume_checkpoint), "manifest": manifest, "split": "train"}
+    card = evaluate(**given, train_manifest=trained, out=tmp_path / "scores", batch_size=2)
+
+    assert set(card.controls) == {
+        "constant_report", "shuffled_images", "text_only", "heads_template", "reference_text"
+    }  # fmt: skip
+    assert set(card.controls_not_run) == {"mean_image", "nearest_neighbour"}
+    assert card.coverage.drafted == 3 and card.resources.seconds_per_report > 0
+    own, others = (
+        [p.finding_probabilities for p in read_predictions(tmp_path / "scores" / f"{name}.jsonl")]
+        for name in ("predictions", "control_shuffled_images")
+    )
+    assert all(one != other for one, other in zip(own, others, strict=True))
+    assert all(any(other == pytest.approx(one, abs=1e-6) for one in own) for other in others)
+    drafted = predict(**given, out=tmp_path / "predictions.jsonl")
+    assert [p.finding_probabilities for p in drafted] == [pytest.approx(one, abs=1e-6) for one in own]
+
+
+def test_volumes_beside_pictures_or_altered_are_refused(tiny_volume_checkpoint, write_volume, tmp_path):
+    trained = _slices(tmp_path / "b", seed=2)
+    given = {"checkpoint": str(tiny_volume_checkpoint), "split": "train", "train_manifest": trained}
+    mixed = _volumes(tmp_path / "a", write_volume, slices=2)
+    with pytest.raises(ManifestError, match=r"pictures or volumes.*found 2 studies read as pictures, 3 as volumes"):
+        evaluate(**given, manifest=mixed, out=tmp_path / "scores")
+    volumes = mixed.with_name("volumes.jsonl")
+    volumes.write_text("".join(mixed.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(ManifestError, match=r"robustness.*0 for volumes"):
+        evaluate(**given, manifest=volumes, out=tmp_path / "scores", robustness=2)
     assert not (tmp_path / "scores").exists()

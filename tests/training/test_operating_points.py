@@ -21,6 +21,13 @@ def test_operating_point_lies_between_the_groups():
     assert 0.2 < best_f1_threshold(truth, scores) < 0.7
 
 
+def test_operating_point_of_two_humps_is_the_middle_of_the_broader_one():
+    # F1 is .667 up to .2, where everything is stated, and again above .5, where half of the true ones are.
+    truth = np.array([True] * 20 + [False] * 20)
+    scores = np.array([0.75] * 10 + [0.2] * 10 + [0.5] * 20)
+    assert 0.6 < best_f1_threshold(truth, scores) < 0.65
+
+
 def test_lesions_are_stated_above_the_false_ones():
     matches = [match_lesions([_lesion(0)], [_lesion(1, 0.7), _lesion(60, 0.3)]) for _ in range(40)]
     point = lesion_threshold(matches)
