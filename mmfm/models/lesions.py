@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,9 +26,10 @@ def find_lesions(
 ) -> dict[str, tuple[Lesion, ...]]:
     """Returns the lesions of a study by observation, largest first.
 
-    What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it: its P is the highest of
-    theirs, its centre, diameter and place are what all of them say, each as much as its P (weighted boxes fusion:
-    Solovyev et al., 2021, there with the mean P, which finds less here).
+    What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it, and its P is the highest of
+    theirs. Its centre, diameter and place are what it and the peaks within ``PATCHES_APART`` of it say, each as much as
+    its P (as weighted boxes fusion does: Solovyev et al., 2021); those further off are peaks of the same reading, or of
+    another lesion.
 
     Args:
         processor: whose observations and places the heads have.
@@ -43,17 +43,15 @@ def find_lesions(
     least_mm = PATCHES_APART * float(np.max(patches_mm, initial=0.0))
     found = {}
     for row, name in enumerate(config.lesions):
+        if name not in points:
+            continue
         seen = [
             _Seen(peak=peak, center_mm=(affine @ np.array([*peak.index, 1.0]))[:3])
             for affine, own in zip(affines, peaks, strict=True)
             for peak in own
             if peak.lesion == row
         ]
-        lesions = [
-            _fused(group, config.places)
-            for group in _grouped(seen, least_mm)
-            if group[0].peak.probability >= points.get(name, math.inf)
-        ]
+        lesions = [_fused(group, config.places) for group in _grouped(seen, points[name], least_mm)]
         if lesions:
             found[name] = tuple(sorted(lesions, key=lambda one: -one.diameter_mm))
     return found
@@ -66,18 +64,20 @@ class _Seen:
     """(3,) LPS mm."""
 
 
-def _grouped(seen: Sequence[_Seen], least_mm: float) -> list[list[_Seen]]:
-    """Returns what shows the same lesion together, the surest first in each group."""
+def _grouped(seen: Sequence[_Seen], point: float, least_mm: float) -> list[list[_Seen]]:
+    """Returns for each lesion of at least P ``point`` its surest peak and those near enough to speak of it too."""
     groups: list[list[_Seen]] = []
     for one in sorted(seen, key=lambda one: -one.peak.probability):
         for group in groups:
             surest = group[0]
-            reach_mm = max(least_mm, max(one.peak.diameter_mm, surest.peak.diameter_mm) / 2)
-            if np.linalg.norm(one.center_mm - surest.center_mm) <= reach_mm:
-                group.append(one)
+            distance_mm = float(np.linalg.norm(one.center_mm - surest.center_mm))
+            if distance_mm <= max(least_mm, max(one.peak.diameter_mm, surest.peak.diameter_mm) / 2):
+                if distance_mm <= least_mm:
+                    group.append(one)
                 break
         else:
-            groups.append([one])
+            if one.peak.probability >= point:
+                groups.append([one])
     return groups
 
 

@@ -144,3 +144,8 @@ def test_the_largest_comes_first_and_what_lies_within_half_a_diameter_is_one():
 
     assert large.probability == 0.6 and 20 < large.diameter_mm < 28 and 50 < large.center_mm[0] < 53
     assert small.probability == 0.9 and small.diameter_mm == pytest.approx(5)
+
+    # What is further off than two patches is not shown again within a large lesion, and moves nothing.
+    far = [peak(0.0, 8.0, 0.9), peak(28.0, 60.0, 0.6), peak(150.0, 400.0, 0.3)]
+    (only,) = find_lesions(processor, [np.eye(4)], [far], {"nodule": 0.2}, stride=STRIDE)["nodule"]
+    assert only.center_mm[0] == 0 and only.diameter_mm == pytest.approx(8)
