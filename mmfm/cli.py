@@ -248,7 +248,7 @@ def evaluate(
         Path | None, typer.Option(help="JSON of label to P(present), chosen on other studies.")
     ] = None,
     robustness: Annotated[
-        int, typer.Option(min=0, help="Studies to draft again from altered pictures, 13 times each.")
+        int, typer.Option(min=0, help="Studies of pictures to draft again, altered, 13 times each.")
     ] = 0,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="DIR_A DIR_B", help="Compare two such folders; scores nothing.")

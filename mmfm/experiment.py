@@ -383,9 +383,9 @@ def fit(experiment: Experiment, run: Path, *, file: Path, overrides: Sequence[st
     seed_everything(experiment.seed, verbose=False)
     train_rows, select_rows = split_rows(experiment)
     sources = {s.name: hashlib.sha256(s.manifest().read_bytes()).hexdigest() for s in experiment.data.train}
-    # Read before the training: the ``latest`` run that it names may be another one when this one ends.
     start = _start_of(experiment)
     config, model, processor = _build(experiment, train_rows, start)
+    # Read before the training: the ``latest`` run that it names may be another one when this one ends.
     seconds_before = 0.0 if experiment.init_from is None else _seconds_of(_record_of(experiment.init_from))
     if experiment.data.cache is not None:
         processor.cache = VolumeCache(experiment.data.cache, max_bytes=int(experiment.data.cache_gb * 1e9))
@@ -743,8 +743,8 @@ commit {record["commit"]}. Terms of these weights: see LICENSE.
 
 ## Operating points
 
-A finding is stated from this probability on: the middle of those whose F1 on the studies set apart of {measured} is
-within {1 - NEARLY_BEST:.0%} of the best, or on those of all sources for findings that fewer than
+A finding is stated from this probability on: the middle of the longest run of those whose F1 on the studies set apart
+of {measured} is within {1 - NEARLY_BEST:.0%} of the best, or on those of all sources for findings that fewer than
 {MIN_POINT_POSITIVES} of those show. What has fewer positives even there, or an AUROC under {MIN_AUROC}, is never
 stated. Sensitivity is that on {measured}; a negative is shown to a reader only where it is above
 {facts.sensitivity_floor:g} on at least {MIN_POSITIVES} studies.

@@ -23,7 +23,7 @@ class Resources:
     peak_device_bytes: int | None
     """Most memory that torch held on the device while drafting; ``None`` without one that tells."""
     joules_per_report: float | None
-    """Of the device while drafting, all that runs on it included."""
+    """Of the device while drafting, all that runs on it included; volumes are read meanwhile."""
     energy: str
     """Where ``joules_per_report`` comes from, or why there is none."""
     training_device: str

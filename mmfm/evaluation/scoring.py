@@ -56,8 +56,9 @@ _NEEDS = {
     "text_only": "needs the model, or its drafts from the indication alone",
     "nearest_neighbour": "needs the images of both splits, and a frozen encoder",
     "heads_template": "needs the model's finding heads, or such drafts",
+    "robustness": "not run; needs the model, and `--robustness N`",
 }
-"""What is missing where a control was neither made nor handed in."""
+"""What is missing where a control was neither made nor handed in, or robustness not measured."""
 
 
 def score_card(
@@ -98,7 +99,7 @@ def score_card(
         families: which of ``FAMILIES`` are scored.
         groupings: which of ``GROUPINGS`` subgroups are told apart by.
         thresholds: label to the P(present) from which on it counts, chosen on other studies.
-        not_run: control to why it could not be made, where that is known better than here.
+        not_run: control, or ``robustness``, to why it could not be made, where that is known better than here.
         leaks: where pictures were looked at too; else the texts are looked at here.
         robustness: what altered pictures did, where that was measured.
         resources: what the drafts cost, where that was measured.
@@ -183,7 +184,7 @@ def score_card(
             **_not_scored(compared, drafts),
             **external.not_run,
             **{f"scores of {name}": "no study is one" for name, part in parts.items() if not part.any()},
-            **({} if robustness else {"robustness": "not run; needs the model, and `--robustness N`"}),
+            **({} if robustness else {"robustness": reasons["robustness"]}),
             **({} if resources else {"resources": "not measured; the drafts came as a file"}),
             **({} if leaks else {"leaks": "no training studies were given"}),
             **_untold(references, groupings),

@@ -55,8 +55,8 @@ def resources_of(
     checkpoint: Checkpoint,
     drafts: Sequence[Draft],
     *,
-    reading: Meter | None,
-    num_read: int,
+    seconds_to_read: float,
+    seconds_to_draft: float,
     drafting: Meter,
     batch_size: int,
     training: dict[str, Any],
@@ -66,20 +66,19 @@ def resources_of(
     Args:
         checkpoint: that drafted.
         drafts: all of them, at least one.
-        reading: measured while pictures were read; ``None`` where ``drafting`` holds that too.
-        num_read: studies that were read, of which some may not be drafted.
-        drafting: measured while they were drafted.
+        seconds_to_read: a study, on average.
+        seconds_to_draft: all of ``drafts``, without reading.
+        drafting: measured meanwhile; volumes are read meanwhile too.
         batch_size: studies drafted at once.
         training: ``provenance.json`` of the checkpoint.
     """
-    each = drafting.seconds / len(drafts) + (0.0 if reading is None else reading.seconds / num_read)
     seconds = training.get("seconds_with_starts") or training.get("seconds")
     return Resources(
         device=hardware(drafting.device.type),
         studies=len(drafts),
         batch_size=batch_size,
-        seconds_per_report=each,
-        tokens_per_second=sum(one.num_tokens for one in drafts) / drafting.seconds,
+        seconds_per_report=seconds_to_read + seconds_to_draft / len(drafts),
+        tokens_per_second=sum(one.num_tokens for one in drafts) / seconds_to_draft,
         parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
         peak_host_bytes=_peak_host_bytes(),
         peak_device_bytes=drafting.peak_device_bytes,

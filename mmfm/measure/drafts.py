@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -30,27 +31,13 @@ def in_scope(checkpoint: Checkpoint, study: Study, region: str) -> StudyPixels |
         region: of the manifest, by which a volume is read.
     """
     try:
-        check_study(study, checkpoint.facts.scope, checkpoint=checkpoint.name)
+        check_study(study, checkpoint.facts.scope, checkpoint=checkpoint.name, region=region)
         pixels = checkpoint.processor.pixels(study, region=region)
         for place, picture in enumerate(pixels.pixels_SCHW, start=1):
             check_contrast(picture[0].numpy(), where=f"picture {place} of the study")
         return pixels
     except ScopeError as error:
         return error
-
-
-class VolumesAgain:
-    """Volumes in scope, each read when it is asked for: those of a whole split would fill any memory."""
-
-    def __init__(self, checkpoint: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]) -> None:
-        self._checkpoint, self._manifest, self._rows = checkpoint, manifest, rows
-
-    def __getitem__(self, index: int) -> StudyPixels:
-        row = self._rows[index]
-        pixels = in_scope(self._checkpoint, self._manifest.study(row), row.region)
-        if isinstance(pixels, ScopeError):
-            raise pixels
-        return pixels
 
 
 def those_in_scope(
@@ -69,17 +56,17 @@ def hashes_of(pixels: StudyPixels) -> np.ndarray:
 def draft_all(
     checkpoint: Checkpoint,
     rows: Sequence[ManifestRow],
-    pixels: Sequence[StudyPixels] | VolumesAgain,
+    pixels: Iterable[StudyPixels],
     *,
     batch_size: int,
     description: str = "drafting",
 ) -> list[Draft]:
-    """Returns a draft of each row from the pictures given, in batches, with a progress bar of that description."""
+    """Returns a draft of each row from the pictures given, in batches, with a progress bar of that description.
 
-    def of_batch(places: Sequence[int]) -> list[Draft]:
-        return draft(checkpoint, [(rows[i].study_uid, pixels[i], rows[i].report.indication) for i in places])
-
-    return _in_batches(range(len(rows)), batch_size, of_batch, description)
+    No more than a batch of ``pixels`` is kept, so that volumes can be read as they are asked for.
+    """
+    studies = ((row.study_uid, item, row.report.indication) for row, item in zip(rows, pixels, strict=True))
+    return _in_batches(studies, len(rows), batch_size, lambda batch: draft(checkpoint, batch), description)
 
 
 def read_and_draft_all(
@@ -91,18 +78,17 @@ def read_and_draft_all(
     def of_batch(batch: Sequence[ManifestRow]) -> list[Draft]:
         read = [in_scope(checkpoint, manifest.study(row), row.region) for row in batch]
         refused.extend(item for item in read if isinstance(item, ScopeError))
-        studies = [
-            (r.study_uid, item, r.report.indication) for r, item in zip(*those_in_scope(batch, read), strict=True)
-        ]
+        inside, pixels = those_in_scope(batch, read)
+        studies = [(row.study_uid, item, row.report.indication) for row, item in zip(inside, pixels, strict=True)]
         return draft(checkpoint, studies) if studies else []
 
-    return _in_batches(rows, batch_size, of_batch, "drafting"), refused
+    return _in_batches(rows, len(rows), batch_size, of_batch, "drafting"), refused
 
 
 def draft_all_text_only(checkpoint: Checkpoint, rows: Sequence[ManifestRow], *, batch_size: int) -> list[Draft]:
     """Returns what the language model writes of each row from its indication alone."""
     studies = [(row.study_uid, row.report.indication) for row in rows]
-    return _in_batches(studies, batch_size, lambda batch: draft_text_only(checkpoint, batch), "text only")
+    return _in_batches(studies, len(rows), batch_size, lambda batch: draft_text_only(checkpoint, batch), "text only")
 
 
 def predictions_of(drafts: Sequence[Draft]) -> tuple[Prediction, ...]:
@@ -119,11 +105,8 @@ def predictions_of(drafts: Sequence[Draft]) -> tuple[Prediction, ...]:
 
 
 def _in_batches(
-    studies: Sequence[T], size: int, make: Callable[[Sequence[T]], list[Draft]], description: str
+    studies: Iterable[T], total: int, size: int, make: Callable[[Sequence[T]], list[Draft]], description: str
 ) -> list[Draft]:
-    return [one for batch in track(list(_batches(studies, size)), description=description) for one in make(batch)]
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    upcoming = iter(studies)
+    starts = track(range(0, total, size), description=description)
+    return [one for _ in starts for one in make(list(islice(upcoming, size)))]

@@ -13,6 +13,7 @@ import datetime
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,6 @@ from mmfm.inference import choose_device
 from mmfm.measure.controls import frozen_encoder, linear_probe, template, train_pass
 from mmfm.measure.cost import Meter, resources_of
 from mmfm.measure.drafts import (
-    VolumesAgain,
     draft_all,
     draft_all_text_only,
     hashes_of,
@@ -72,7 +72,8 @@ def predict(
     A study outside the checkpoint's scope gets a line without text, and is counted on standard error.
 
     Raises:
-        MmfmError: the manifest, the split or the checkpoint is wrong, or a study cannot be read.
+        MmfmError: the manifest, the split or the checkpoint is wrong, or a study cannot be read, which ends the run
+            wherever it is (``mmfm inspect`` finds such studies before).
     """
     opened = load_checkpoint(checkpoint, device=choose_device(device))
     source = read_manifest(manifest)
@@ -98,7 +99,7 @@ class Measured:
     predictions: tuple[Prediction, ...]
     controls: dict[str, tuple[Prediction, ...]]
     not_run: dict[str, str]
-    """Other controls, and why they were not made."""
+    """What else a card may have, and why it was not made."""
     thresholds: dict[str, float]
     """P(present) from which on the checkpoint states a finding: frozen with it, never chosen on the studies scored."""
     features_NE: np.ndarray | None
@@ -144,7 +145,8 @@ def evaluate(
         batch_size: studies drafted at once.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         seed: of the bootstrap, of the shuffling and of what robustness draws.
-        robustness: studies that are drafted again from altered pictures, about 13 times each; 0 for none.
+        robustness: studies that are drafted again from altered pictures, about 13 times each; 0 for none, and for
+            volumes.
         families: kinds of scores.
         subgroups: groupings to score by.
         wording_sections: sections that wording metrics compare.
@@ -224,28 +226,29 @@ def _measure(
     training: dict[str, Any],
 ) -> Measured:
     """Drafts ``rows`` of ``scored`` and everything beside them; see ``evaluate``."""
-    with Meter(next(opened.model.parameters()).device) as reading:
-        studies, read, are_volumes = _read(opened, scored, rows)
+    device = next(opened.model.parameters()).device
+    references, read, seconds_to_read, are_volumes = _read(opened, scored, rows, robustness=robustness)
     inside, pictures = those_in_scope(rows, read)
-    if are_volumes and robustness:
-        raise ManifestError(
-            "robustness", expected="0 for volumes: what is altered are pictures", found=str(robustness),
-            fix="leave --robustness out",
-        )  # fmt: skip
     # What the checkpoint refuses has no draft from any of the controls that draft; the others know every study.
     order = shuffled([row.patient_id for row in inside], generator)
-    pixels: Sequence[StudyPixels] | VolumesAgain = pictures
-    of_others: Sequence[StudyPixels] | VolumesAgain = [pictures[i] for i in order]
-    if are_volumes:
-        pixels = VolumesAgain(opened, scored, inside)
-        of_others = VolumesAgain(opened, scored, [inside[i] for i in order])
-    with Meter(reading.device) as drafting:
-        drafts = draft_all(opened, inside, pixels, batch_size=batch_size)
+    reread_s = 0.0
+
+    def pixels(number: int) -> StudyPixels:
+        nonlocal reread_s
+        if not are_volumes:
+            return pictures[number]
+        row, start = inside[number], time.perf_counter()
+        volume = opened.processor.pixels(scored.study(row), region=row.region)
+        reread_s += time.perf_counter() - start
+        return volume
+
+    with Meter(device) as drafting:
+        drafts = draft_all(opened, inside, map(pixels, range(len(inside))), batch_size=batch_size)
     resources = resources_of(
-        opened, drafts, reading=None if are_volumes else reading, num_read=len(read), drafting=drafting,
-        batch_size=batch_size, training=training,
+        opened, drafts, seconds_to_read=seconds_to_read, seconds_to_draft=drafting.seconds - reread_s,
+        drafting=drafting, batch_size=batch_size, training=training,
     )  # fmt: skip
-    from_others = draft_all(opened, inside, of_others, batch_size=batch_size, description="shuffled images")
+    from_others = draft_all(opened, inside, map(pixels, order), batch_size=batch_size, description="shuffled images")
     controls = {
         "shuffled_images": predictions_of(from_others),
         "text_only": predictions_of(draft_all_text_only(opened, inside, batch_size=batch_size)),
@@ -253,9 +256,11 @@ def _measure(
     }
     not_run, of_train, features = {}, None, None
     if are_volumes:
-        not_run = dict.fromkeys(("mean_image", "nearest_neighbour"), "made of pictures, not of volumes")
+        not_run = dict.fromkeys(
+            ("mean_image", "nearest_neighbour", "robustness"), "not run; of pictures alone, not of volumes"
+        )
     else:
-        frozen = frozen_encoder(opened.processor, reading.device)
+        frozen = frozen_encoder(opened.processor, device)
         of_train = train_pass(opened, trained, train_rows, frozen)
         mean = [of_train.mean_image] * len(inside)
         from_mean = draft_all(opened, inside, mean, batch_size=batch_size, description="mean image")
@@ -268,7 +273,6 @@ def _measure(
             )
             controls["linear_probe"] = linear_probe(rows, features, train_rows, of_train.features_NE)
     predictions = predictions_of(drafts)
-    references = tuple(_reference(row, study) for row, study in zip(rows, studies, strict=True))
     train = tuple(Reference.from_row(row) for row in train_rows)
     return Measured(
         references=references,
@@ -305,39 +309,47 @@ def _measure(
 
 
 def _read(
-    opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow]
-) -> tuple[list[Study], list[StudyPixels | ScopeError], bool]:
-    """Returns each study, what the checkpoint reads of it, and whether that are volumes, which are not kept.
+    opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow], *, robustness: int
+) -> tuple[tuple[Reference, ...], list[StudyPixels | ScopeError], float, bool]:
+    """Returns the references, what the checkpoint reads of each study, the seconds that took, and if it is volumes.
+
+    The slabs of volumes are not kept: those of a split would fill any memory.
 
     Raises:
-        ManifestError: all are refused, or some are read as pictures and some as volumes.
+        ManifestError: all are refused; some are read as pictures and some as volumes; or volumes are to be altered.
     """
-    studies: list[Study] = []
+    references: list[Reference] = []
     read: list[StudyPixels | ScopeError] = []
-    num_volumes = 0
+    kinds: set[bool] = set()
+    start = time.perf_counter()
     for row in track(rows, description="reading"):
-        studies.append(manifest.study(row))
-        item = in_scope(opened, studies[-1], row.region)
-        if isinstance(item, StudyPixels) and item.slabs:
-            num_volumes += 1
+        study = manifest.study(row)
+        references.append(_reference(row, study))
+        item = in_scope(opened, study, row.region)
+        if isinstance(item, StudyPixels):
+            kinds.add(bool(item.slabs))
             item = replace(item, slabs=())
         read.append(item)
+        if len(kinds) > 1:
+            raise ManifestError(
+                f"split {rows[0].split}", expected="pictures or volumes: their controls differ",
+                found=f"both among the first {len(read)} studies", fix="score them with a manifest each",
+            )  # fmt: skip
+        if robustness and True in kinds:
+            raise ManifestError(
+                "--robustness", expected="0 for volumes: what is altered are pictures", found=str(robustness),
+                fix="leave it out",
+            )  # fmt: skip
+    seconds = (time.perf_counter() - start) / len(rows)
     refused = [item for item in read if isinstance(item, ScopeError)]
-    num_read = len(read) - len(refused)
-    if not num_read:
+    if not kinds:
         raise ManifestError(
             f"split {rows[0].split}", expected=f"studies in the checkpoint's scope, as {refused[0].expected}",
             found=f"none; the first: {refused[0].found}",
             fix="score a split that the checkpoint was made for",
         )  # fmt: skip
-    if 0 < num_volumes < num_read:
-        raise ManifestError(
-            f"split {rows[0].split}", expected="pictures or volumes: their controls differ",
-            found=f"{num_read - num_volumes} studies read as pictures, {num_volumes} as volumes",
-            fix="score them with a manifest each",
-        )  # fmt: skip
     _tell(refused, len(rows))
-    return studies, read, num_volumes > 0
+    return tuple(references), read, seconds, True in kinds
 
 
 def _tell(refused: Sequence[ScopeError], num_studies: int) -> None:

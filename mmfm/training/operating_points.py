@@ -44,7 +44,7 @@ def operating_points(
 ) -> Facts:
     """Returns operating points and sensitivities measured on the studies set apart.
 
-    The operating point of an observation is the middle of those whose F1 is within 2 % of the best on the studies
+    The operating point of an observation is in the middle of those with nearly the best F1 on the studies
     ``measured``, or on all studies set apart where those hold fewer than ``MIN_POINT_POSITIVES`` with it. What has too
     few even there, or a head below ``MIN_AUROC``, is never stated. A state that nobody gave counts as not present, as a
     text that does not name a finding does not state it; studies of regions whose vocabulary lacks the observation do
@@ -165,7 +165,7 @@ def _matches(batch: Batch, encoded: Encoded, model: VLM, processor: Processor) -
 
 
 def lesion_threshold(matches: Sequence[Match]) -> float | None:
-    """Returns the middle of the P whose F1 is nearly the best, among those with few enough false lesions.
+    """Returns the P in the middle of those whose F1 is nearly the best, among those with few enough false lesions.
 
     At the best alone it would lie beside a lesion's P, and what is found there hang on how a study was written.
 
@@ -188,7 +188,7 @@ def lesion_threshold(matches: Sequence[Match]) -> float | None:
 
 
 def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the middle of the thresholds whose F1 is nearly the best, among 1/64 to 63/64.
+    """Returns the threshold in the middle of those whose F1 is nearly the best, among 1/64 to 63/64.
 
     Args:
         truth: bool, one for each study.
@@ -202,7 +202,7 @@ def best_f1_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _middle(grid: np.ndarray, f1: np.ndarray) -> float:
-    """Returns the middle of the thresholds that are nearly as good as the best, of the most that stand together."""
+    """Returns the middle of the longest run of thresholds that are nearly as good as the best, the lowest of equals."""
     near = np.flatnonzero(f1 >= NEARLY_BEST * f1.max())
     together = np.split(near, np.flatnonzero(np.diff(near) > 1) + 1)
     return float(np.median(grid[max(together, key=len)]))

@@ -18,10 +18,10 @@ def test_a_block_of_work_is_timed_and_the_cpu_tells_no_energy():
 
 def test_costs_are_for_each_report(tiny_checkpoint):
     checkpoint = load_checkpoint(str(tiny_checkpoint))
-    reading, drafting = Meter(torch.device("cpu")), Meter(torch.device("cpu"))
-    reading.seconds, drafting.seconds, drafting.joules = 1.0, 3.0, 60.0
+    drafting = Meter(torch.device("cpu"))
+    drafting.seconds, drafting.joules = 5.0, 60.0
     drafts = [SimpleNamespace(num_tokens=n) for n in (10, 50)]
-    given = {"reading": reading, "num_read": 4, "drafting": drafting, "batch_size": 2}
+    given = {"seconds_to_read": 0.25, "seconds_to_draft": 3.0, "drafting": drafting, "batch_size": 2}
     found = resources_of(checkpoint, drafts, **given, training={"hardware": "some GPU", "seconds": 1800})
     assert (found.seconds_per_report, found.tokens_per_second, found.joules_per_report) == (1.75, 20, 30)
     assert (found.training_device, found.training_hours) == ("some GPU", 0.5)

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -193,46 +194,65 @@ def test_slices_whose_view_nobody_states_have_the_same_controls(tiny_volume_chec
 
 
 def _volumes(folder: Path, write_volume, *, slices: int = 0) -> Path:
-    """Writes a manifest of three patients with a CT each, and of some of the cases of ``_slices``."""
+    """Writes a manifest of four patients with a CT each, and of some of the cases of ``_slices``.
+
+    The second CT is NIfTI, which states no part of the body; the third is to be read as a head, which is refused.
+    """
     manifest = _slices(folder, seed=1)
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
-    for number, row in enumerate(lines[:3]):
-        write_volume(folder / f"ct{number}", seed=number, patient_id=row["patient_id"])
-        row["region"], row["labels"] = "chest_ct", {"pleural_effusion": "present" if number else "absent"}
+    for number, row in enumerate(lines[:4]):
+        place = f"ct{number}/ct"
+        if number == 1:
+            (folder / "ct1").mkdir()
+            place = "ct1/ct.nii.gz"
+            body = sum(axis**2 for axis in np.mgrid[-1:1:24j, -1:1:24j, -1:1:24j]) < 0.8
+            values = np.where(body, 40, -1000).astype(np.int16)
+            nibabel.save(nibabel.Nifti1Image(values, np.diag([5.0, 5.0, 5.0, 1.0])), folder / place)
+        else:
+            write_volume(folder / f"ct{number}", seed=number, patient_id=row["patient_id"])
+        row["region"], row["labels"] = "head" if number == 2 else "chest_ct", {"pleural_effusion": "present"}
         row["report"]["findings"] = f"Pleural effusion, number {number}."
-        row["series"][0] |= {"path": f"ct{number}/ct", "modality": "CT"}
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in lines[: 3 + slices]))
+        row["series"][0] |= {"path": place, "modality": "CT"}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in lines[: 4 + slices]))
     return manifest
 
 
-def test_volumes_are_scored_beside_the_controls_that_need_no_pictures(tiny_volume_checkpoint, write_volume, tmp_path):
+def test_volumes_are_scored_beside_the_controls_that_need_no_pictures(
+    tiny_volume_checkpoint, write_volume, tmp_path, capsys
+):
     manifest, trained = _volumes(tmp_path / "a", write_volume), _slices(tmp_path / "b", seed=2)
-    given = {"checkpoint": str(tiny_volume_checkpoint), "manifest": manifest, "split": "train"}
-    card = evaluate(**given, train_manifest=trained, out=tmp_path / "scores", batch_size=2)
+    given = {"checkpoint": str(tiny_volume_checkpoint), "manifest": manifest, "split": "train", "batch_size": 1}
+    card = evaluate(**given, train_manifest=trained, out=tmp_path / "scores")
 
+    assert "1 of 4 studies not drafted" in capsys.readouterr().err
     assert set(card.controls) == {
         "constant_report", "shuffled_images", "text_only", "heads_template", "reference_text"
     }  # fmt: skip
-    assert set(card.controls_not_run) == {"mean_image", "nearest_neighbour"}
-    assert card.coverage.drafted == 3 and card.resources.seconds_per_report > 0
+    why = "not run; of pictures alone, not of volumes"
+    assert card.controls_not_run == {"mean_image": why, "nearest_neighbour": why}
+    assert card.not_scored["robustness"] == why
+    assert card.leaks.near_images is None and (card.coverage.drafted, card.coverage.missing) == (3, 1)
+    assert card.policy["probabilities"]["thresholds"]["cardiomegaly"] == 1.0, "those of volumes"
+    assert card.resources.seconds_per_report > 0 and card.resources.tokens_per_second > 0
     own, others = (
-        [p.finding_probabilities for p in read_predictions(tmp_path / "scores" / f"{name}.jsonl")]
+        {p.study_uid: p.finding_probabilities for p in read_predictions(tmp_path / "scores" / f"{name}.jsonl")}
         for name in ("predictions", "control_shuffled_images")
     )
-    assert all(one != other for one, other in zip(own, others, strict=True))
-    assert all(any(other == pytest.approx(one, abs=1e-6) for one in own) for other in others)
+    assert list(own) == list(others) == ["1.0", "1.1", "1.3"]
+    assert all(own[uid] != others[uid] for uid in own)
+    assert all(any(other == pytest.approx(one, abs=1e-6) for one in own.values()) for other in others.values())
     drafted = predict(**given, out=tmp_path / "predictions.jsonl")
-    assert [p.finding_probabilities for p in drafted] == [pytest.approx(one, abs=1e-6) for one in own]
+    assert [p.finding_probabilities for p in drafted] == [
+        None if uid == "1.2" else pytest.approx(own[uid], abs=1e-6) for uid in ("1.0", "1.1", "1.2", "1.3")
+    ]
 
 
 def test_volumes_beside_pictures_or_altered_are_refused(tiny_volume_checkpoint, write_volume, tmp_path):
     trained = _slices(tmp_path / "b", seed=2)
     given = {"checkpoint": str(tiny_volume_checkpoint), "split": "train", "train_manifest": trained}
     mixed = _volumes(tmp_path / "a", write_volume, slices=2)
-    with pytest.raises(ManifestError, match=r"pictures or volumes.*found 2 studies read as pictures, 3 as volumes"):
+    with pytest.raises(ManifestError, match=r"pictures or volumes.*found both among the first 5 studies"):
         evaluate(**given, manifest=mixed, out=tmp_path / "scores")
-    volumes = mixed.with_name("volumes.jsonl")
-    volumes.write_text("".join(mixed.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(ManifestError, match=r"robustness.*0 for volumes"):
-        evaluate(**given, manifest=volumes, out=tmp_path / "scores", robustness=2)
+    with pytest.raises(ManifestError, match=r"--robustness: expected 0 for volumes"):
+        evaluate(**given, manifest=mixed, out=tmp_path / "scores", robustness=2)
     assert not (tmp_path / "scores").exists()
