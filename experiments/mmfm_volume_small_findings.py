@@ -25,7 +25,7 @@ experiment = Experiment(
     ),
     init_from="runs/mmfm_volume_small_lesions/latest/checkpoint",
     task=SFTConfig(lr=1.5e-3, freeze=("encoder",), report_weight=0.0),
-    trainer=Trainer(max_epochs=7),
+    trainer=Trainer(max_epochs=6),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, second part: findings",
     license="MedPix terms (non-commercial, attribution): research only",

@@ -38,7 +38,7 @@ experiment = Experiment(
         language=LanguageModelConfig(name="scratch", hidden_size=256, num_layers=6, num_heads=4, max_length=512),
     ),
     task=SFTConfig(lr=2e-3, freeze=("encoder",), report_weight=0.0),
-    trainer=Trainer(max_epochs=5),
+    trainer=Trainer(max_epochs=3),
     scope=Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=(), min_age_years=18.0),
     summary="mmfm-volume-small, first part: lesions",
     license="MedPix terms (non-commercial, attribution): research only",
