@@ -311,7 +311,7 @@ def _measure(
 def _read(
     opened: Checkpoint, manifest: Manifest, rows: Sequence[ManifestRow], *, robustness: int
 ) -> tuple[tuple[Reference, ...], list[StudyPixels | ScopeError], float, bool]:
-    """Returns the references, what the checkpoint reads of each study, the seconds that took, and if it is volumes.
+    """Returns the references, what the checkpoint reads of each study, mean seconds of reading, and if it is volumes.
 
     The slabs of volumes are not kept: those of a split would fill any memory.
 
