@@ -22,11 +22,11 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=1690, share=0.4, apart=80, apart_spacing_mm=CT_MM),
-            Drawn(region="abdomen", count=1960, share=0.5, apart=60, apart_spacing_mm=CT_MM),
+            Drawn(region="chest_ct", count=2140, share=0.4, apart=80, apart_spacing_mm=CT_MM),
+            Drawn(region="abdomen", count=2460, share=0.5, apart=60, apart_spacing_mm=CT_MM),
             Drawn(
                 region="head",
-                count=630,
+                count=780,
                 share=0.4,
                 spacing_mm=(1.5, 1.5, 1.5),
                 apart=60,

@@ -16,9 +16,9 @@ from mmfm.training import SFTConfig
 experiment = Experiment(
     data=Data(
         drawn=(
-            Drawn(region="chest_ct", count=1650, share=0.4, apart=40),
-            Drawn(region="abdomen", count=1950, share=0.5, apart=50),
-            Drawn(region="head", count=600, share=0.4, spacing_mm=(1.5, 1.5, 1.5), apart=30),
+            Drawn(region="chest_ct", count=2100, share=0.4, apart=40),
+            Drawn(region="abdomen", count=2450, share=0.5, apart=50),
+            Drawn(region="head", count=750, share=0.4, spacing_mm=(1.5, 1.5, 1.5), apart=30),
         ),
         batch_size=2,
         num_workers=1,

@@ -21,9 +21,9 @@ experiment = Experiment(
     data=Data(
         train=(Source(name="medpix2"),),
         drawn=(
-            Drawn(region="chest_ct", count=1650, share=0.4, apart=40),
-            Drawn(region="abdomen", count=1950, share=0.5, apart=50),
-            Drawn(region="head", count=600, share=0.4, spacing_mm=(1.5, 1.5, 1.5), apart=30),
+            Drawn(region="chest_ct", count=2100, share=0.4, apart=40),
+            Drawn(region="abdomen", count=2450, share=0.5, apart=50),
+            Drawn(region="head", count=750, share=0.4, spacing_mm=(1.5, 1.5, 1.5), apart=30),
         ),
         min_code_studies=20,
         measured_on=("medpix2",),
