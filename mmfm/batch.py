@@ -34,6 +34,8 @@ class VolumeInputs:
     """One slab of a volume, and what is known of where things lie in it."""
 
     pixels_CDHW: Tensor
+    between_CDHW: Tensor | None = None
+    """The same half a voxel further along each axis, as ``Slab`` has it; ``None`` where no lesions are sought."""
     affine_44: Tensor
     """float64, (slice, row, column, 1) of the slab -> LPS mm."""
     voxel_mm: float = 1.0
@@ -61,6 +63,7 @@ class VolumeInputs:
         return replace(  # the affine stays: geometry is worked out in float64, which not every device has
             self,
             pixels_CDHW=self.pixels_CDHW.to(device),
+            between_CDHW=None if self.between_CDHW is None else self.between_CDHW.to(device),
             lesions_X6=None if self.lesions_X6 is None else self.lesions_X6.to(device),
             mask_DHW=None if self.mask_DHW is None else self.mask_DHW.to(device),
         )

@@ -49,5 +49,12 @@ class ManifestDataset(Dataset[Inputs]):
 
 
 def _with_pixels(inputs: Inputs, dtype: torch.dtype) -> Inputs:
-    volumes = tuple(replace(volume, pixels_CDHW=volume.pixels_CDHW.to(dtype)) for volume in inputs.volumes)
+    volumes = tuple(
+        replace(
+            volume,
+            pixels_CDHW=volume.pixels_CDHW.to(dtype),
+            between_CDHW=None if volume.between_CDHW is None else volume.between_CDHW.to(dtype),
+        )
+        for volume in inputs.volumes
+    )
     return replace(inputs, pixels_SCHW=inputs.pixels_SCHW.to(dtype), volumes=volumes)

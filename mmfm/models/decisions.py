@@ -90,7 +90,7 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
 def _counted_findings(
     checkpoint: Checkpoint,
     pixels: StudyPixels,
-    peaks: Sequence[Sequence[Peak]],
+    peaks: Sequence[Sequence[Sequence[Peak]]],
     within: Sequence[str],
     probabilities: Mapping[str, float],
 ) -> tuple[Finding, ...]:

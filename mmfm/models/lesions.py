@@ -19,39 +19,43 @@ one reading none are nearer; those of several readings are, where both show the 
 def find_lesions(
     processor: Processor,
     affines: Sequence[np.ndarray],
-    peaks: Sequence[Sequence[Peak]],
+    peaks: Sequence[Sequence[Sequence[Peak]]],
     points: Mapping[str, float],
     *,
     stride: Sequence[int],
 ) -> dict[str, tuple[Lesion, ...]]:
     """Returns the lesions of a study by observation, largest first.
 
-    What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it, and its P is the highest of
-    theirs. Its centre, diameter and place are what it and the peaks within ``PATCHES_APART`` of it say, each as much as
-    its P (as weighted boxes fusion does: Solovyev et al., 2021); those further off are peaks of the same reading, or of
-    another lesion.
+    What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it. Its P is the mean of the
+    higher half of its readings, where one that does not show it counts as 0: a single reading would decide otherwise
+    what is stated, and all of them would ask too much of the small. Its centre, diameter and place are what its
+    surest peak and those within ``PATCHES_APART`` of it say, each as much as its P (as weighted boxes fusion does:
+    Solovyev et al., 2021); those further off are peaks of the same reading, or of another lesion.
 
     Args:
         processor: whose observations and places the heads have.
         affines: 4x4 of each slab of the study, to LPS mm.
-        peaks: of each slab, in all of its readings.
+        peaks: of each slab, in each of its readings.
         points: P from which on a lesion is stated, by observation; those without one are not looked for.
         stride: voxels of a slab per patch.
     """
     config = processor.config
     patches_mm = [np.linalg.norm(affine[:3, :3], axis=0) * stride for affine in affines]
     least_mm = PATCHES_APART * float(np.max(patches_mm, initial=0.0))
+    num_readings = max((len(readings) for readings in peaks), default=0)
     found = {}
     for row, name in enumerate(config.lesions):
         if name not in points:
             continue
         seen = [
-            _Seen(peak=peak, center_mm=(affine @ np.array([*peak.index, 1.0]))[:3])
-            for affine, own in zip(affines, peaks, strict=True)
+            _Seen(peak=peak, reading=number, center_mm=(affine @ np.array([*peak.index, 1.0]))[:3])
+            for affine, readings in zip(affines, peaks, strict=True)
+            for number, own in enumerate(readings)
             for peak in own
             if peak.lesion == row
         ]
-        lesions = [_fused(group, config.places) for group in _grouped(seen, points[name], least_mm)]
+        fused = [_fused(group, config.places, num_readings) for group in _grouped(seen, least_mm)]
+        lesions = [lesion for lesion in fused if (lesion.probability or 0.0) >= points[name]]
         if lesions:
             found[name] = tuple(sorted(lesions, key=lambda one: -one.diameter_mm))
     return found
@@ -60,12 +64,13 @@ def find_lesions(
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
     peak: Peak
+    reading: int
     center_mm: np.ndarray
     """(3,) LPS mm."""
 
 
-def _grouped(seen: Sequence[_Seen], point: float, least_mm: float) -> list[list[_Seen]]:
-    """Returns for each lesion of at least P ``point`` its surest peak and those near enough to speak of it too."""
+def _grouped(seen: Sequence[_Seen], least_mm: float) -> list[list[_Seen]]:
+    """Returns for each lesion its surest peak and those near enough to speak of it too."""
     groups: list[list[_Seen]] = []
     for one in sorted(seen, key=lambda one: -one.peak.probability):
         for group in groups:
@@ -76,12 +81,11 @@ def _grouped(seen: Sequence[_Seen], point: float, least_mm: float) -> list[list[
                     group.append(one)
                 break
         else:
-            if one.peak.probability >= point:
-                groups.append([one])
+            groups.append([one])
     return groups
 
 
-def _fused(group: Sequence[_Seen], places: Sequence[Place]) -> Lesion:
+def _fused(group: Sequence[_Seen], places: Sequence[Place], num_readings: int) -> Lesion:
     weights = np.array([one.peak.probability for one in group])
     center_mm = np.average([one.center_mm for one in group], axis=0, weights=weights)
     votes: dict[int | None, float] = {}
@@ -89,10 +93,13 @@ def _fused(group: Sequence[_Seen], places: Sequence[Place]) -> Lesion:
         votes[one.peak.place] = votes.get(one.peak.place, 0.0) + one.peak.probability
     likeliest = max(votes, key=lambda row: votes[row])
     place = None if likeliest is None else places[likeliest]
+    highest = [
+        max((one.peak.probability for one in group if one.reading == n), default=0.0) for n in range(num_readings)
+    ]
     return Lesion(
         center_mm=(float(center_mm[0]), float(center_mm[1]), float(center_mm[2])),
         diameter_mm=float(np.exp(np.average(np.log([one.peak.diameter_mm for one in group]), weights=weights))),
         laterality=None if place is None else place.laterality,
         location=None if place is None else place.location,
-        probability=group[0].peak.probability,
+        probability=float(np.mean(sorted(highest)[num_readings // 2 :])),
     )

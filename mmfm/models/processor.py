@@ -287,7 +287,7 @@ class Processor:
         recipe = self.recipe(drawn.region)
         sampler = Sampler({name: (array, drawn.affine) for name, array in drawn.images.items()}, recipe)
         if rng is None:
-            slabs = [sampler.slab(grid_affine(center, recipe)) for center in sampler.centers]
+            slabs = list(sampler.slabs())
         else:
             # Fields of view are drawn to fit the grid; where one is a little longer, one of its slabs is learned.
             jitter = Jitter.draw(rng)
@@ -342,8 +342,8 @@ class Processor:
         """Returns a slab with the lesions of ``findings``; without any where nobody outlined them."""
         voxel_mm = slab.recipe.spacing_mm[0]
         inputs = VolumeInputs(
-            pixels_CDHW=slab.pixels_CDHW, affine_44=torch.from_numpy(slab.affine), voxel_mm=voxel_mm,
-            corner=slab.corner, grid=slab.recipe.shape,
+            pixels_CDHW=slab.pixels_CDHW, between_CDHW=slab.between_CDHW, affine_44=torch.from_numpy(slab.affine),
+            voxel_mm=voxel_mm, corner=slab.corner, grid=slab.recipe.shape,
         )  # fmt: skip
         if findings is None:
             return inputs

@@ -110,6 +110,9 @@ class Slab:
     recipe: Recipe
     pixels_CDHW: Tensor
     """float32; CT 0 to 1 within each window, MR 0 dark to about 1 bright."""
+    between_CDHW: Tensor | None = None
+    """The series sampled on a grid that begins half a voxel further along each axis; see ``reading_shifts``. ``None``
+    where the slab is to learn from."""
     affine: np.ndarray
     """4x4 float64, (slice, row, column, 1) -> LPS mm."""
     corner: tuple[int, int, int] = (0, 0, 0)
@@ -228,6 +231,15 @@ class Sampler:
             {} if recipe.modality == "CT" else {name: _bright_end(array) for name, (array, _) in self._images.items()}
         )
 
+    def slabs(self) -> tuple[Slab, ...]:
+        """Returns the slabs that a draft is made of, from foot to head, each sampled between its voxels too."""
+        whole = []
+        for center in self.centers:
+            slab = self.slab(grid_affine(center, self.recipe))
+            between = self.slab(_moved(slab.affine, (0.5, 0.5, 0.5)))
+            whole.append(replace(slab, between_CDHW=between.pixels_CDHW))
+        return tuple(whole)
+
     def slab(
         self,
         affine: np.ndarray,
@@ -276,7 +288,7 @@ def sample(
         The slabs from foot to head, and what was done, in words for the receipt.
     """
     sampler = Sampler(images, recipe)
-    return tuple(sampler.slab(grid_affine(center, recipe)) for center in sampler.centers), sampler.steps
+    return sampler.slabs(), sampler.steps
 
 
 def grid_affine(center: np.ndarray, recipe: Recipe, jitter: Jitter | None = None) -> np.ndarray:
@@ -290,8 +302,8 @@ def grid_affine(center: np.ndarray, recipe: Recipe, jitter: Jitter | None = None
     return affine
 
 
-def _moved(affine: np.ndarray, corner: tuple[int, int, int]) -> np.ndarray:
-    """Returns the affine of a grid that begins at a voxel of another one."""
+def _moved(affine: np.ndarray, corner: tuple[float, float, float]) -> np.ndarray:
+    """Returns the affine of a grid that begins at a voxel of another one, or between voxels."""
     moved = affine.copy()
     moved[:3, 3] = (affine @ [*corner, 1.0])[:3]
     return moved

@@ -38,8 +38,8 @@ class Encoded:
     """Of every study of the batch."""
     volumes: tuple[VolumeLogits, ...] = ()
     """Of every slab, one after the other; each holds one. Where lesions were sought, their peaks are kept instead."""
-    peaks: tuple[tuple[Peak, ...], ...] = ()
-    """Of every slab: what may be a lesion in any of its readings; empty where lesions were not sought."""
+    peaks: tuple[tuple[tuple[Peak, ...], ...], ...] = ()
+    """Of every slab: what may be a lesion in each of its readings; empty where lesions were not sought."""
 
 
 class VLM(nn.Module):
@@ -151,7 +151,8 @@ class VLM(nn.Module):
                 is said of the whole is their mean then; vision tokens and features are those of the first reading.
 
         Raises:
-            ValueError: the batch holds pictures or volumes that the model has no encoder for, or neither.
+            ValueError: the batch holds pictures or volumes that the model has no encoder for, or neither; or lesions
+                are sought in slabs that were not sampled between their voxels.
         """
         pictures = self._encode_pictures(batch) if batch.image_mask_BS.any() else None
         volumes = self._encode_volumes(batch, seek_lesions) if batch.volumes else None
@@ -189,12 +190,12 @@ class VLM(nn.Module):
             tokens.append(self.volume_connector(grid)[0])
             sums = [getattr(said, name) for name in of_whole]
             if seek_lesions:
-                own = peaks(self.volume_heads, said, 0, self.fine_stride)
+                own = [tuple(peaks(self.volume_heads, said, 0, self.fine_stride))]
                 for shift in shifts[1:]:
                     del features, said  # the memory of one reading at a time
                     features, said = self._read(volume, shift)
                     sums = [total + getattr(said, name) for total, name in zip(sums, of_whole, strict=True)]
-                    own += peaks(self.volume_heads, said, 0, self.fine_stride, shift=shift)
+                    own.append(tuple(peaks(self.volume_heads, said, 0, self.fine_stride, shift=shift)))
                 found.append(tuple(own))
             else:
                 logits.append(said)
@@ -224,10 +225,13 @@ class VLM(nn.Module):
             peaks=tuple(found),
         )
 
-    def _read(self, volume: VolumeInputs, shift: Sequence[int]) -> tuple[Features3D, VolumeLogits]:
+    def _read(self, volume: VolumeInputs, shift: Sequence[float]) -> tuple[Features3D, VolumeLogits]:
         """Returns features and logits of a slab that begins ``shift`` voxels further along each axis."""
         assert self.volume_encoder is not None, "the caller asks"
-        features = self.volume_encoder(shifted(volume.pixels_CDHW, shift)[None])
+        pixels_CDHW = volume.between_CDHW if shift[0] % 1 else volume.pixels_CDHW
+        if pixels_CDHW is None:
+            raise ValueError("volumes: expected slabs sampled between their voxels too, to seek lesions in")
+        features = self.volume_encoder(shifted(pixels_CDHW, [int(voxels) for voxels in shift])[None])
         begin = [n + s for n, s in zip(volume.corner, shift, strict=True)]
         corner, whole = (
             [n / step for n, step in zip(voxels, self.fine_stride, strict=True)]

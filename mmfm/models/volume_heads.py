@@ -170,18 +170,22 @@ class VolumeHeads(nn.Module):
         return torch.cat([evidence, none], dim=1)[:, self.evidence_O] * self.evidence_weight_O
 
 
-def reading_shifts(stride: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+def reading_shifts(stride: Sequence[int]) -> tuple[tuple[float, float, float], ...]:
     """Returns by how many voxels along each axis a slab is shifted for each of its readings where lesions are sought.
 
-    Test-time augmentation: the P of a lesion is lower where it lies between patches, and half a patch further on it
-    lies within one. These are all ways to go half a patch along some axes; an axis whose patches are single voxels has
-    no halves.
+    Test-time augmentation: the P of a lesion hangs on where it lies between patches, and where in a voxel, which no two
+    series of a patient share. These are all ways to go half a patch along some axes, the unmoved one first; those along
+    one axis or all three are of the grid between the voxels, half a voxel further. An axis whose patches are single
+    voxels has no halves.
 
     Args:
         stride: voxels per patch.
     """
-    depth, height, width = (sorted({0, step // 2}) for step in stride)
-    return tuple(itertools.product(depth, height, width))
+    shifts = []
+    for d, h, w in itertools.product(*(sorted({0, step // 2}) for step in stride)):
+        further = 0.5 if sum(map(bool, (d, h, w))) % 2 else 0.0
+        shifts.append((d + further, h + further, w + further))
+    return tuple(shifts)
 
 
 def shifted(pixels_CDHW: Tensor, voxels: Sequence[int]) -> Tensor:
@@ -237,7 +241,7 @@ def peaks(
     slab: int,
     stride: tuple[int, int, int],
     *,
-    shift: Sequence[int] = (0, 0, 0),
+    shift: Sequence[float] = (0, 0, 0),
     most: int = 50,
 ) -> list[Peak]:
     """Returns the peaks of all heat maps of one slab, the highest of each map first.

@@ -52,7 +52,7 @@ def found():
                 severity_NOG=empty,
             )
             shifts = enumerate(((0, 0, 0), (0, 1, 1))[: len(readings)])
-            of_slabs.append([peak for row, s in shifts for peak in peaks(heads, logits, row, STRIDE, shift=s)])
+            of_slabs.append([peaks(heads, logits, row, STRIDE, shift=s) for row, s in shifts])
             affine = np.array([[0, 0, 2.0, -20], [0, 2.0, 0, 30], [2.0, 0, 0, feet], [0, 0, 0, 1]])
             affines.append(affine)
         processor = SimpleNamespace(config=SimpleNamespace(lesions=NAMES, places=PLACES))
@@ -110,11 +110,38 @@ def test_size_and_place_of_a_lesion_are_what_its_readings_say_as_much_as_their_p
     processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=places))
     own = [peak(0.8, 8.0, 0), peak(0.5, 16.0, 1), peak(0.6, 16.0, 1)]
 
-    (lesion,) = find_lesions(processor, [np.eye(4)], [own], {"nodule": 0.7}, stride=STRIDE)["nodule"]
+    (lesion,) = find_lesions(processor, [np.eye(4)], [[own]], {"nodule": 0.7}, stride=STRIDE)["nodule"]
 
     assert lesion.diameter_mm == pytest.approx(8 * 2 ** (1.1 / 1.9))  # the mean of logarithms
     assert lesion.laterality is Side.RIGHT and lesion.probability == 0.8
-    assert find_lesions(processor, [np.eye(4)], [own], {"nodule": 0.9}, stride=STRIDE) == {}
+    assert find_lesions(processor, [np.eye(4)], [[own]], {"nodule": 0.9}, stride=STRIDE) == {}
+
+
+@pytest.mark.parametrize(
+    ("readings", "wanted"),
+    [
+        ((0.9, 0.1, 0.8, 0.5, 0.7, 0.2, 0.6, 0.3), 0.75),
+        ((0.9,), 0.9),
+        ((0.9, 0.6, 0.3), 0.75),
+        ((0.9, None, None, None, 0.7, None, None, None), 0.4),  # one that does not show it says 0
+        ((0.9, None, None, None), 0.45),
+    ],
+)
+def test_a_lesion_is_as_likely_as_the_higher_half_of_its_readings_say(readings, wanted):
+    processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=()))
+    own = [
+        [] if p is None else [Peak(lesion=0, probability=p, index=(5.0, 5.0, 5.0), diameter_mm=8.0, place=None)]
+        for p in readings
+    ]
+
+    def found(point, *slabs):
+        return find_lesions(processor, [np.eye(4)] * len(slabs), slabs, {"nodule": point}, stride=STRIDE)
+
+    (lesion,) = found(wanted - 1e-6, own)["nodule"]
+    assert lesion.probability == pytest.approx(wanted)
+    assert found(wanted + 1e-6, own) == {}, "its surest reading alone states nothing"
+    (lesion,) = found(0.1, [[]] * len(own), own)["nodule"]
+    assert lesion.probability == pytest.approx(wanted), "of slabs that overlap the surer one counts"
 
 
 def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):
@@ -140,12 +167,12 @@ def test_the_largest_comes_first_and_what_lies_within_half_a_diameter_is_one():
     processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=()))
     own = [peak(0.0, 5.0, 0.9), peak(53.0, 28.0, 0.5), peak(50.0, 20.0, 0.6)]
 
-    large, small = find_lesions(processor, [np.eye(4)], [own], {"nodule": 0.5}, stride=STRIDE)["nodule"]
+    large, small = find_lesions(processor, [np.eye(4)], [[own]], {"nodule": 0.5}, stride=STRIDE)["nodule"]
 
     assert large.probability == 0.6 and 20 < large.diameter_mm < 28 and 50 < large.center_mm[0] < 53
     assert small.probability == 0.9 and small.diameter_mm == pytest.approx(5)
 
     # What is further off than two patches is not shown again within a large lesion, and moves nothing.
     far = [peak(0.0, 8.0, 0.9), peak(28.0, 60.0, 0.6), peak(150.0, 400.0, 0.3)]
-    (only,) = find_lesions(processor, [np.eye(4)], [far], {"nodule": 0.2}, stride=STRIDE)["nodule"]
+    (only,) = find_lesions(processor, [np.eye(4)], [[far]], {"nodule": 0.2}, stride=STRIDE)["nodule"]
     assert only.center_mm[0] == 0 and only.diameter_mm == pytest.approx(8)

@@ -272,7 +272,7 @@ def golden(recipe: Recipe) -> dict:
     values += np.random.default_rng(0).normal(0, 40, shape).astype(np.float32)  # without it nothing is fine
     images = {"CT": values} if recipe.modality == "CT" else {"T1": values + 1000, "FLAIR": 1300 - values}
     (slab,), _ = sample({name: (array, affine) for name, array in images.items()}, recipe)
-    grey = (slab.pixels_CDHW * 200).round().to(torch.uint8).numpy()
+    grey = (torch.cat([slab.pixels_CDHW, slab.between_CDHW]) * 200).round().to(torch.uint8).numpy()
     places = np.random.default_rng(0).integers(0, grey[0].size, 64)
     return {
         "shape": list(grey.shape),
@@ -288,6 +288,19 @@ def test_a_drawn_head_fits_its_recipe():
     images = {name: (array, drawn.affine) for name, array in drawn.images.items()}
     slabs, steps = sample(images, RECIPES[-1].coarser(8.0))
     assert len(slabs) == 1 and not [step for step in steps if "not read" in step]
+
+
+def test_a_draft_is_made_of_a_grid_and_of_one_between_its_voxels():
+    affine, shape = _grid(STRAIGHT)
+    slices, rows, columns = np.indices(shape)
+    ramp = (-250 + 1.0 * slices + 2.0 * rows + 3.0 * columns).astype(np.float32)
+    wide = replace(CT, channels=("lung",))
+    slab, *_ = Sampler({"CT": (ramp, affine)}, wide).slabs()
+    own = np.linalg.inv(affine) @ slab.affine  # voxels of the ramp a voxel of the grid
+    step = np.array([1.0, 2.0, 3.0]) @ own[:3, :3] @ [0.5, 0.5, 0.5]
+    inner = (0, *(slice(n // 2 - 4, n // 2 + 4) for n in CT.shape))
+    differences = ((slab.between_CDHW - slab.pixels_CDHW)[inner] * 1500).numpy()  # HU: the width of the lung window
+    np.testing.assert_allclose(differences, step, atol=0.05)
 
 
 @pytest.mark.parametrize("voxel", [(0, 0, 0), (99, 79, 89), (50, 3, 88)])

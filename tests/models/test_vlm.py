@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -135,7 +136,9 @@ def test_a_part_of_a_volume_knows_where_it_lies(volume_model, volume_processor, 
     torch.testing.assert_close(step, wanted, atol=1e-5, rtol=0)
 
 
-def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_too(volume_model, volume_processor, inputs):
+def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_and_voxels_too(
+    volume_model, volume_processor, inputs
+):
     whole = inputs[1]
     (volume,) = whole.volumes
     grid = tuple(volume.pixels_CDHW.shape[1:])
@@ -145,14 +148,14 @@ def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_too(vo
         plain = volume_model.encode(_collated(volume_processor, [whole]))
         readings, wanted = [], []
         for shift in reading_shifts(volume_model.fine_stride):
-            pixels = shifted(volume.pixels_CDHW, shift)
+            pixels = shifted(volume.between_CDHW if shift[0] % 1 else volume.pixels_CDHW, [int(s) for s in shift])
             moved = replace(volume, pixels_CDHW=pixels, mask_DHW=None, corner=shift, grid=grid)
             read = volume_model.encode(_collated(volume_processor, [replace(whole, volumes=(moved,))]))
             readings.append(read.heads)
-            wanted += peaks(volume_model.volume_heads, read.volumes[0], 0, volume_model.fine_stride, shift=shift)
+            wanted.append(peaks(volume_model.volume_heads, read.volumes[0], 0, volume_model.fine_stride, shift=shift))
     assert len(readings) == 8 and plain.peaks == ()
-    assert wanted and len(encoded.peaks[0]) == len(wanted)
-    for found, peak in zip(encoded.peaks[0], wanted, strict=True):
+    assert all(wanted) and [len(own) for own in encoded.peaks[0]] == [len(own) for own in wanted]
+    for found, peak in zip(itertools.chain(*encoded.peaks[0]), itertools.chain(*wanted), strict=True):
         assert (found.lesion, found.place) == (peak.lesion, peak.place)
         assert found.index == pytest.approx(peak.index, abs=1e-3) and found.probability == pytest.approx(
             peak.probability, abs=1e-4
@@ -163,6 +166,9 @@ def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_too(vo
         assert (getattr(plain.heads, name) - mean).abs().max() > 1e-5
     torch.testing.assert_close(encoded.tokens_VE, plain.tokens_VE)
     assert encoded.volumes == () and len(plain.volumes) == 1
+    to_learn_from = _collated(volume_processor, [replace(whole, volumes=(replace(volume, between_CDHW=None),))])
+    with pytest.raises(ValueError, match="between their voxels"):
+        volume_model.encode(to_learn_from, seek_lesions=True)
 
 
 def _step(model, processor, inputs, device="cpu"):

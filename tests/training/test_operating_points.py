@@ -79,7 +79,7 @@ class _Planted:
             )
             for volume in batch.volumes
         )  # fmt: skip
-        found = tuple(tuple(peaks(self.volume_heads, one, 0, self.fine_stride)) for one in logits)
+        found = tuple((tuple(peaks(self.volume_heads, one, 0, self.fine_stride)),) for one in logits)
         return SimpleNamespace(heads=SimpleNamespace(present_BO=batch.present), peaks=found)
 
 
