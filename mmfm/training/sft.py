@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mmfm.batch import IGNORE_INDEX, Batch
 from mmfm.errors import ConfigError
 from mmfm.models.heads import HeadLogits
-from mmfm.models.processor import Processor
+from mmfm.models.processor import BODY_PART_CODE, MODALITY_CODE, Processor
 from mmfm.models.vlm import VLM, Encoded
 from mmfm.text.regions import observations as region_observations
 from mmfm.training.augmentation import Augmentation, vary_brightness
@@ -47,7 +47,7 @@ class SFTConfig:
     findings_weight: float = 1.0
     """Of the binary cross-entropy of the finding states."""
     codes_weight: float = 1.0
-    """Of that of the codes of the source, where the experiment learns any."""
+    """Of that of the codes of the source, where the experiment learns any, and of what each picture is of."""
     lesions_weight: float = 1.0
     """Of the heat maps, sizes, offsets and places of lesions on volumes whose lesions are all known."""
     masks_weight: float = 1.0
@@ -76,6 +76,10 @@ class SFT(LightningModule):
         super().__init__()
         self.model, self.settings = model, config
         self.observations, self.lesions, self.masks = names.observations, names.lesions, names.masks
+        self._kinds = [
+            [column for column, code in enumerate(names.codes) if code.startswith(prefix)]
+            for prefix in (MODALITY_CODE, BODY_PART_CODE)
+        ]
         self._generator = torch.Generator().manual_seed(seed)
         self._frozen = [_module(model, name) for name in config.freeze]
         for module in self._frozen:
@@ -122,7 +126,7 @@ class SFT(LightningModule):
         parts = {
             "report": report,
             "findings": _masked_bce(heads.present_BO, batch.states_BO),
-            "codes": _masked_bce(heads.codes_BK, batch.codes_BK),
+            "codes": _masked_bce(heads.codes_BK, batch.codes_BK) + self._kind_loss(batch, heads.codes_NK),
             "side": _masked_bce(
                 heads.sides_BO2, batch.sides_BO2.masked_fill(~heads.sided_B[:, None, None], float("nan"))
             ),
@@ -142,6 +146,19 @@ class SFT(LightningModule):
         }
         parts["loss"] = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return parts, heads
+
+    def _kind_loss(self, batch: Batch, codes_NK: Tensor) -> Tensor:
+        """Returns the loss of modality and part of the body of each picture, which are drafted picture by picture.
+
+        Of a study of several modalities nobody said which picture is of which.
+        """
+        study_N = batch.image_mask_BS.nonzero()[:, 0]
+        parts = [codes_NK.new_zeros(())]
+        for columns in filter(None, self._kinds):
+            known_BK = batch.codes_BK[:, columns]
+            known_BK = known_BK.masked_fill((known_BK.sum(1) != 1)[:, None], float("nan"))
+            parts.append(_masked_bce(codes_NK[:, columns], known_BK[study_N]))
+        return torch.stack(parts).sum()
 
     def _volume_losses(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
         """Returns the losses of what volumes show where, each the mean over the slabs of the batch."""

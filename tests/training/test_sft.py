@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,30 @@ def test_too_few_findings_leave_the_choice_of_the_epoch_to_the_codes(parts, code
         task.validation_step(collate(parts[2], pad_token_id=0), 0)
         task.on_validation_epoch_end()
     assert logged[sft.SELECTION_SCORE] == pytest.approx(-float(logged[f"select/{chosen_by}"]), abs=1e-4)
+
+
+def test_each_picture_learns_what_it_is_of_where_its_study_is_of_one_kind(parts):
+    model, processor, items = parts
+    codes = ("modality/CT", "modality/MR", "plane/Axial", "body_part/Head", "body_part/Thorax")
+    task = SFTConfig().build(model, seed=0, names=replace(processor.config, codes=codes))
+    several = next(item for item in items if len(item.views_S) > 1)
+    batch = collate([several, several, several], pad_token_id=0)
+    nan = float("nan")
+    of_head_ct, of_head, unsaid = ([1.0, 0, 1, 1, 0], [1.0, 1, 0, 1, 0], [nan] * 5)
+    batch = replace(batch, codes_BK=torch.tensor([of_head_ct, of_head, unsaid]))
+    count = len(several.views_S)
+    logits = torch.zeros(3 * count, 5, requires_grad=True)
+
+    loss = task._kind_loss(batch, logits)
+
+    assert loss.item() == pytest.approx(2 * math.log(2))
+    (grad,) = torch.autograd.grad(loss, logits)
+    first, second, third = (part.sign() for part in grad.split(count))
+    assert torch.equal(first, torch.tensor([-1.0, 1, 0, -1, 1]).expand(count, 5))
+    assert torch.equal(second, torch.tensor([0.0, 0, 0, -1, 1]).expand(count, 5)), "both modalities: of which picture?"
+    assert not third.any()
+    with torch.no_grad():
+        assert SFTConfig().build(model, seed=0, names=processor.config)._kind_loss(batch, logits[:, :0]) == 0
 
 
 def test_freezing_what_is_not_there_is_refused(parts):
