@@ -20,6 +20,7 @@ Shape suffixes, written behind the names of tensors in model files:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -35,7 +36,7 @@ class VolumeInputs:
 
     pixels_CDHW: Tensor
     between_CDHW: Tensor | None = None
-    """The same half a voxel further along each axis, as ``Slab`` has it; ``None`` where no lesions are sought."""
+    """The same half a voxel further along each axis, as ``Slab`` has it; lesions are sought in both."""
     affine_44: Tensor
     """float64, (slice, row, column, 1) of the slab -> LPS mm."""
     voxel_mm: float = 1.0
@@ -61,12 +62,15 @@ class VolumeInputs:
     def to(self, device: torch.device | str) -> VolumeInputs:
         """Returns the slab with every tensor on ``device``."""
         return replace(  # the affine stays: geometry is worked out in float64, which not every device has
-            self,
-            pixels_CDHW=self.pixels_CDHW.to(device),
-            between_CDHW=None if self.between_CDHW is None else self.between_CDHW.to(device),
+            self.with_pixels(lambda pixels_CDHW: pixels_CDHW.to(device)),
             lesions_X6=None if self.lesions_X6 is None else self.lesions_X6.to(device),
             mask_DHW=None if self.mask_DHW is None else self.mask_DHW.to(device),
         )
+
+    def with_pixels(self, change: Callable[[Tensor], Tensor]) -> VolumeInputs:
+        """Returns the slab with what ``change`` makes of its pixels."""
+        between_CDHW = None if self.between_CDHW is None else change(self.between_CDHW)
+        return replace(self, pixels_CDHW=change(self.pixels_CDHW), between_CDHW=between_CDHW)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,11 @@ def batch(B: int = 2, S: int = 2, T: int = 6, O: int = 3) -> Batch:
         sides_BO2=torch.zeros(B, O, 2),
         severity_BO=torch.full((B, O), float("nan")),
         codes_BK=torch.zeros(B, 0),
-        volumes=(VolumeInputs(pixels_CDHW=torch.zeros(1, 2, 2, 2), affine_44=torch.eye(4)),),
+        volumes=(
+            VolumeInputs(
+                pixels_CDHW=torch.zeros(1, 2, 2, 2), between_CDHW=torch.ones(1, 2, 2, 2), affine_44=torch.eye(4)
+            ),
+        ),
         volume_study_N=torch.tensor([B - 1]),
     )
 
@@ -63,4 +67,14 @@ def test_moving_moves_every_tensor_and_keeps_the_uids():
     tensors = [getattr(moved, f.name) for f in fields(moved) if isinstance(getattr(moved, f.name), torch.Tensor)]
     assert len(tensors) == len(fields(moved)) - 3 and {tensor.device.type for tensor in tensors} == {"meta"}
     (slab,) = moved.volumes
-    assert slab.pixels_CDHW.device.type == "meta" and slab.affine_44.device.type == "cpu"
+    assert slab.pixels_CDHW.device.type == slab.between_CDHW.device.type == "meta"
+    assert slab.affine_44.device.type == "cpu"
+
+
+def test_what_is_done_to_the_pixels_of_a_slab_is_done_between_its_voxels_too():
+    (slab,) = batch().volumes
+    halved = slab.with_pixels(lambda pixels: pixels.half() - 1)
+    assert halved.pixels_CDHW.dtype == halved.between_CDHW.dtype == torch.float16
+    assert (halved.pixels_CDHW == -1).all() and not halved.between_CDHW.any()
+    alone = replace(slab, between_CDHW=None).with_pixels(lambda pixels: pixels + 1)
+    assert alone.between_CDHW is None and (alone.pixels_CDHW == 1).all()

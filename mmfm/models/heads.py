@@ -88,7 +88,7 @@ class FindingHeads(nn.Module):
             sided_B=has_frontal_B,
             views_N=views_N,
             codes_BK=dropped_BE[:, :0] if self.codes is None else self.codes(dropped_BE),
-            codes_NK=alone_NE[:, :0] if self.codes is None else self.codes(alone_NE),
+            codes_NK=alone_NE[:, :0] if self.codes is None else self.codes(self.dropout(alone_NE)),
         )
 
     def _by_view(self, pooled_NE: Tensor, study_N: Tensor, views_N: Tensor, num_studies: int) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmfm.models.processor import Processor
-from mmfm.models.volume_heads import Peak
+from mmfm.models.volume_heads import Peak, Readings
 from mmfm.report import Lesion, Place
 
 PATCHES_APART = 2
@@ -19,7 +19,7 @@ one reading none are nearer; those of several readings are, where both show the 
 def find_lesions(
     processor: Processor,
     affines: Sequence[np.ndarray],
-    peaks: Sequence[Sequence[Sequence[Peak]]],
+    peaks: Sequence[Readings],
     points: Mapping[str, float],
     *,
     stride: Sequence[int],
@@ -27,7 +27,7 @@ def find_lesions(
     """Returns the lesions of a study by observation, largest first.
 
     What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it. Its P is the mean of the
-    higher half of its readings, where one that does not show it counts as 0: a single reading would decide otherwise
+    higher half of its readings, where one that does not show it counts as 0: else a single reading would decide
     what is stated, and all of them would ask too much of the small. Its centre, diameter and place are what its
     surest peak and those within ``PATCHES_APART`` of it say, each as much as its P (as weighted boxes fusion does:
     Solovyev et al., 2021); those further off are peaks of the same reading, or of another lesion.
@@ -35,14 +35,14 @@ def find_lesions(
     Args:
         processor: whose observations and places the heads have.
         affines: 4x4 of each slab of the study, to LPS mm.
-        peaks: of each slab, in each of its readings.
+        peaks: of each slab, as often read as the others.
         points: P from which on a lesion is stated, by observation; those without one are not looked for.
         stride: voxels of a slab per patch.
     """
     config = processor.config
     patches_mm = [np.linalg.norm(affine[:3, :3], axis=0) * stride for affine in affines]
     least_mm = PATCHES_APART * float(np.max(patches_mm, initial=0.0))
-    num_readings = max((len(readings) for readings in peaks), default=0)
+    (num_readings,) = {len(readings) for readings in peaks}
     found = {}
     for row, name in enumerate(config.lesions):
         if name not in points:
@@ -54,8 +54,13 @@ def find_lesions(
             for peak in own
             if peak.lesion == row
         ]
-        fused = [_fused(group, config.places, num_readings) for group in _grouped(seen, least_mm)]
-        lesions = [lesion for lesion in fused if (lesion.probability or 0.0) >= points[name]]
+        groups = _grouped(seen, points[name], least_mm)
+        probabilities = [_higher_half(group, num_readings) for group in groups]
+        lesions = [
+            _fused([one for one in group if _distance_mm(one, group[0]) <= least_mm], config.places, probability)
+            for group, probability in zip(groups, probabilities, strict=True)
+            if probability >= points[name]
+        ]
         if lesions:
             found[name] = tuple(sorted(lesions, key=lambda one: -one.diameter_mm))
     return found
@@ -69,23 +74,33 @@ class _Seen:
     """(3,) LPS mm."""
 
 
-def _grouped(seen: Sequence[_Seen], least_mm: float) -> list[list[_Seen]]:
-    """Returns for each lesion its surest peak and those near enough to speak of it too."""
+def _grouped(seen: Sequence[_Seen], point: float, least_mm: float) -> list[list[_Seen]]:
+    """Returns for each lesion its surest peak, of at least P ``point``, and those that repeat it."""
     groups: list[list[_Seen]] = []
     for one in sorted(seen, key=lambda one: -one.peak.probability):
         for group in groups:
-            surest = group[0]
-            distance_mm = float(np.linalg.norm(one.center_mm - surest.center_mm))
-            if distance_mm <= max(least_mm, max(one.peak.diameter_mm, surest.peak.diameter_mm) / 2):
-                if distance_mm <= least_mm:
-                    group.append(one)
+            largest_mm = max(one.peak.diameter_mm, group[0].peak.diameter_mm)
+            if _distance_mm(one, group[0]) <= max(least_mm, largest_mm / 2):
+                group.append(one)
                 break
         else:
-            groups.append([one])
+            if one.peak.probability >= point:
+                groups.append([one])
     return groups
 
 
-def _fused(group: Sequence[_Seen], places: Sequence[Place], num_readings: int) -> Lesion:
+def _distance_mm(one: _Seen, other: _Seen) -> float:
+    return float(np.linalg.norm(one.center_mm - other.center_mm))
+
+
+def _higher_half(group: Sequence[_Seen], num_readings: int) -> float:
+    highest = [0.0] * num_readings
+    for one in group:
+        highest[one.reading] = max(highest[one.reading], one.peak.probability)
+    return float(np.mean(sorted(highest)[num_readings // 2 :]))
+
+
+def _fused(group: Sequence[_Seen], places: Sequence[Place], probability: float) -> Lesion:
     weights = np.array([one.peak.probability for one in group])
     center_mm = np.average([one.center_mm for one in group], axis=0, weights=weights)
     votes: dict[int | None, float] = {}
@@ -93,13 +108,10 @@ def _fused(group: Sequence[_Seen], places: Sequence[Place], num_readings: int) -
         votes[one.peak.place] = votes.get(one.peak.place, 0.0) + one.peak.probability
     likeliest = max(votes, key=lambda row: votes[row])
     place = None if likeliest is None else places[likeliest]
-    highest = [
-        max((one.peak.probability for one in group if one.reading == n), default=0.0) for n in range(num_readings)
-    ]
     return Lesion(
         center_mm=(float(center_mm[0]), float(center_mm[1]), float(center_mm[2])),
         diameter_mm=float(np.exp(np.average(np.log([one.peak.diameter_mm for one in group]), weights=weights))),
         laterality=None if place is None else place.laterality,
         location=None if place is None else place.location,
-        probability=float(np.mean(sorted(highest)[num_readings // 2 :])),
+        probability=probability,
     )

@@ -111,8 +111,8 @@ class Slab:
     pixels_CDHW: Tensor
     """float32; CT 0 to 1 within each window, MR 0 dark to about 1 bright."""
     between_CDHW: Tensor | None = None
-    """The series sampled on a grid that begins half a voxel further along each axis; see ``reading_shifts``. ``None``
-    where the slab is to learn from."""
+    """The series sampled on a grid that begins half a voxel further along each axis, for half of the ``readings``.
+    ``None`` where the slab does not lie as in a draft, as those to learn from do not."""
     affine: np.ndarray
     """4x4 float64, (slice, row, column, 1) -> LPS mm."""
     corner: tuple[int, int, int] = (0, 0, 0)
@@ -282,7 +282,7 @@ class Sampler:
 def sample(
     images: Mapping[str, tuple[np.ndarray, np.ndarray]], recipe: Recipe
 ) -> tuple[tuple[Slab, ...], tuple[str, ...]]:
-    """Samples the series of a study on the grid of a recipe; see ``Sampler``.
+    """Samples the series of a study on the grid of a recipe, and between its voxels; see ``Sampler``.
 
     Returns:
         The slabs from foot to head, and what was done, in words for the receipt.
@@ -392,6 +392,7 @@ def _slab_centers(low: np.ndarray, high: np.ndarray, recipe: Recipe) -> tuple[li
         steps.append("windows as channels: " + ", ".join(recipe.channels))
     else:
         steps.append("each sequence scaled by the 98th percentile of its body; channels: " + ", ".join(recipe.channels))
+    steps.append("sampled once more half a voxel further along each axis, for half of the readings of each slab")
     if extent <= height:
         return [middle], tuple(steps)
     wanted = math.ceil((extent - OVERLAP_MM) / (height - OVERLAP_MM))

@@ -6,7 +6,7 @@ order. The finding heads read the same patch features, so that report and findin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from mmfm.models.encoder3d import Encoder3D, Features3D
 from mmfm.models.heads import FindingHeads, HeadLogits
 from mmfm.models.language import LanguageModelConfig
 from mmfm.models.processor import Processor
-from mmfm.models.volume_heads import Peak, VolumeHeads, VolumeLogits, peaks, reading_shifts, shifted
+from mmfm.models.volume_heads import Reading, Readings, VolumeHeads, VolumeLogits, peaks, readings, shifted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Encoded:
     """Of every study of the batch."""
     volumes: tuple[VolumeLogits, ...] = ()
     """Of every slab, one after the other; each holds one. Where lesions were sought, their peaks are kept instead."""
-    peaks: tuple[tuple[tuple[Peak, ...], ...], ...] = ()
+    peaks: tuple[Readings, ...] = ()
     """Of every slab: what may be a lesion in each of its readings; empty where lesions were not sought."""
 
 
@@ -147,7 +147,7 @@ class VLM(nn.Module):
 
         Args:
             batch: of pictures and volumes.
-            seek_lesions: read each slab as often as ``reading_shifts`` says, and keep the peaks of all readings. What
+            seek_lesions: read each slab in all the ways of ``readings``, and keep the peaks of all readings. What
                 is said of the whole is their mean then; vision tokens and features are those of the first reading.
 
         Raises:
@@ -178,29 +178,33 @@ class VLM(nn.Module):
         """Encodes slab by slab: those of different regions differ in shape, and one at a time bounds the memory."""
         if self.volume_encoder is None:
             raise ValueError("batch: expected pictures, found volumes, which this model has no encoder for")
+        if seek_lesions and any(volume.between_CDHW is None for volume in batch.volumes):
+            raise ValueError(
+                "batch: expected slabs as Sampler.slabs gives them, to seek lesions in; found some to learn from"
+            )
         study_N, count = batch.volume_study_N, len(batch.study_uids)
-        shifts = reading_shifts(self.fine_stride)[: None if seek_lesions else 1]
+        first, *again = readings(self.fine_stride)[: None if seek_lesions else 1]
         tokens, pooled, logits, found = [], [], [], []
         of_whole: dict[str, list[Tensor]] = {"present_NO": [], "sides_NO2": [], "severity_NOG": []}
         for volume in batch.volumes:
-            features, said = self._read(volume, shifts[0])
+            features, said = self._read(volume, first)
             coarse = features.coarse_NEDHW
             pooled.append(coarse.float().mean((2, 3, 4)))
             grid = nn.functional.adaptive_avg_pool3d(coarse, self.volume_side).flatten(2).transpose(1, 2)
             tokens.append(self.volume_connector(grid)[0])
             sums = [getattr(said, name) for name in of_whole]
             if seek_lesions:
-                own = [tuple(peaks(self.volume_heads, said, 0, self.fine_stride))]
-                for shift in shifts[1:]:
+                own = [peaks(self.volume_heads, said, 0, self.fine_stride)]
+                for reading in again:
                     del features, said  # the memory of one reading at a time
-                    features, said = self._read(volume, shift)
+                    features, said = self._read(volume, reading)
                     sums = [total + getattr(said, name) for total, name in zip(sums, of_whole, strict=True)]
-                    own.append(tuple(peaks(self.volume_heads, said, 0, self.fine_stride, shift=shift)))
-                found.append(tuple(own))
+                    own.append(peaks(self.volume_heads, said, 0, self.fine_stride, shift=reading.shift))
+                found.append(own)
             else:
                 logits.append(said)
             for values, total in zip(of_whole.values(), sums, strict=True):
-                values.append(total / len(shifts))
+                values.append(total / (1 + len(again)))
         present_NO, sides_NO2, severity_NOG = (torch.cat(values) for values in of_whole.values())
         # What one slab shows, the study has, and it is normal only where every slab is; a side or a grade is read where
         # the observation shows most.
@@ -225,14 +229,12 @@ class VLM(nn.Module):
             peaks=tuple(found),
         )
 
-    def _read(self, volume: VolumeInputs, shift: Sequence[float]) -> tuple[Features3D, VolumeLogits]:
-        """Returns features and logits of a slab that begins ``shift`` voxels further along each axis."""
-        assert self.volume_encoder is not None, "the caller asks"
-        pixels_CDHW = volume.between_CDHW if shift[0] % 1 else volume.pixels_CDHW
-        if pixels_CDHW is None:
-            raise ValueError("volumes: expected slabs sampled between their voxels too, to seek lesions in")
-        features = self.volume_encoder(shifted(pixels_CDHW, [int(voxels) for voxels in shift])[None])
-        begin = [n + s for n, s in zip(volume.corner, shift, strict=True)]
+    def _read(self, volume: VolumeInputs, reading: Reading) -> tuple[Features3D, VolumeLogits]:
+        """Returns features and logits of a slab in one reading."""
+        pixels_CDHW = volume.between_CDHW if reading.between else volume.pixels_CDHW
+        assert self.volume_encoder is not None and pixels_CDHW is not None, "the caller asks"
+        features = self.volume_encoder(shifted(pixels_CDHW, reading.voxels)[None])
+        begin = [n + s for n, s in zip(volume.corner, reading.shift, strict=True)]
         corner, whole = (
             [n / step for n, step in zip(voxels, self.fine_stride, strict=True)]
             for voxels in (begin, volume.grid or volume.pixels_CDHW.shape[1:])

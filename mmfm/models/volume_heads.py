@@ -170,22 +170,34 @@ class VolumeHeads(nn.Module):
         return torch.cat([evidence, none], dim=1)[:, self.evidence_O] * self.evidence_weight_O
 
 
-def reading_shifts(stride: Sequence[int]) -> tuple[tuple[float, float, float], ...]:
-    """Returns by how many voxels along each axis a slab is shifted for each of its readings where lesions are sought.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One of the ways in which a slab is read where lesions are sought."""
+
+    voxels: tuple[int, int, int]
+    """By how many it is shifted along slices, rows and columns."""
+    between: bool
+    """Of the grid between its voxels, half a voxel further along each axis."""
+
+    @property
+    def shift(self) -> tuple[float, float, float]:
+        """Voxels of the slab by which what is read begins after it."""
+        d, h, w = (voxels + 0.5 * self.between for voxels in self.voxels)
+        return d, h, w
+
+
+def readings(stride: Sequence[int]) -> tuple[Reading, ...]:
+    """Returns how a slab is read where lesions are sought, as it is first.
 
     Test-time augmentation: the P of a lesion hangs on where it lies between patches, and where in a voxel, which no two
-    series of a patient share. These are all ways to go half a patch along some axes, the unmoved one first; those along
-    one axis or all three are of the grid between the voxels, half a voxel further. An axis whose patches are single
-    voxels has no halves.
+    series of a patient share. These are all ways to go half a patch along some axes; those along one axis or all three
+    are of the grid between the voxels. An axis whose patches are single voxels has no halves.
 
     Args:
         stride: voxels per patch.
     """
-    shifts = []
-    for d, h, w in itertools.product(*(sorted({0, step // 2}) for step in stride)):
-        further = 0.5 if sum(map(bool, (d, h, w))) % 2 else 0.0
-        shifts.append((d + further, h + further, w + further))
-    return tuple(shifts)
+    ways = itertools.product(*(sorted({0, step // 2}) for step in stride))
+    return tuple(Reading(voxels=(d, h, w), between=sum(map(bool, (d, h, w))) % 2 == 1) for d, h, w in ways)
 
 
 def shifted(pixels_CDHW: Tensor, voxels: Sequence[int]) -> Tensor:
@@ -233,6 +245,10 @@ class Peak:
     diameter_mm: float
     place: int | None
     """The likeliest place; None where the observation has none."""
+
+
+Readings = Sequence[Sequence[Peak]]
+"""Peaks of a slab in each of its readings."""
 
 
 def peaks(

@@ -148,9 +148,9 @@ class SFT(LightningModule):
         return parts, heads
 
     def _kind_loss(self, batch: Batch, codes_NK: Tensor) -> Tensor:
-        """Returns the loss of modality and part of the body of each picture, which are drafted picture by picture.
+        """Returns the loss of modality and part of the body of each picture: a modality is drafted of each.
 
-        Of a study of several modalities nobody said which picture is of which.
+        Of a study of several nobody said which picture is of which.
         """
         study_N = batch.image_mask_BS.nonzero()[:, 0]
         parts = [codes_NK.new_zeros(())]

@@ -117,6 +117,15 @@ def test_size_and_place_of_a_lesion_are_what_its_readings_say_as_much_as_their_p
     assert find_lesions(processor, [np.eye(4)], [[own]], {"nodule": 0.9}, stride=STRIDE) == {}
 
 
+def _found(slabs, point):
+    processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=()))
+    return find_lesions(processor, [np.eye(4)] * len(slabs), slabs, {"nodule": point}, stride=STRIDE).get("nodule", ())
+
+
+def _nodule(probability, *, row=5.0, diameter_mm=8.0):
+    return Peak(lesion=0, probability=probability, index=(row, 5.0, 5.0), diameter_mm=diameter_mm, place=None)
+
+
 @pytest.mark.parametrize(
     ("readings", "wanted"),
     [
@@ -128,20 +137,25 @@ def test_size_and_place_of_a_lesion_are_what_its_readings_say_as_much_as_their_p
     ],
 )
 def test_a_lesion_is_as_likely_as_the_higher_half_of_its_readings_say(readings, wanted):
-    processor = SimpleNamespace(config=SimpleNamespace(lesions=("nodule",), places=()))
-    own = [
-        [] if p is None else [Peak(lesion=0, probability=p, index=(5.0, 5.0, 5.0), diameter_mm=8.0, place=None)]
-        for p in readings
-    ]
-
-    def found(point, *slabs):
-        return find_lesions(processor, [np.eye(4)] * len(slabs), slabs, {"nodule": point}, stride=STRIDE)
-
-    (lesion,) = found(wanted - 1e-6, own)["nodule"]
+    own = [[] if p is None else [_nodule(p)] for p in readings]
+    (lesion,) = _found([own], wanted - 1e-6)
     assert lesion.probability == pytest.approx(wanted)
-    assert found(wanted + 1e-6, own) == {}, "its surest reading alone states nothing"
-    (lesion,) = found(0.1, [[]] * len(own), own)["nodule"]
+    assert not _found([own], wanted + 1e-6), "its surest reading alone states nothing"
+    (lesion,) = _found([[[]] * len(own), own], 0.1)
     assert lesion.probability == pytest.approx(wanted), "of slabs that overlap the surer one counts"
+
+
+def test_a_large_lesion_is_seen_by_readings_that_see_its_middle_elsewhere():
+    assert PATCHES_APART * max(STRIDE) < 7 < 30 / 2
+    readings = [[_nodule(0.8, diameter_mm=30.0)], *[[_nodule(0.7, row=12.0, diameter_mm=30.0)]] * 7]
+    (lesion,) = _found([readings], 0.5)
+    assert lesion.probability == pytest.approx((0.8 + 3 * 0.7) / 4) and lesion.center_mm[0] == 5
+
+
+def test_what_one_reading_shows_large_does_not_hide_what_all_show_within():
+    readings = [[_nodule(0.9, row=12.0, diameter_mm=24.0), _nodule(0.7)], *[[_nodule(0.7)]] * 7]
+    (lesion,) = _found([readings], 0.5)
+    assert lesion.probability == pytest.approx((0.9 + 3 * 0.7) / 4)
 
 
 def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):

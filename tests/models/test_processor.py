@@ -164,6 +164,7 @@ def test_the_lesions_of_a_drawn_volume_stand_at_their_voxels(volume_processor, d
         jitter = None if again is None else Jitter.draw(again)
         inputs = volume_processor.drawn(drawn, REPORT, rng)
         (volume,) = inputs.volumes
+        assert (volume.between_CDHW is None) is (seed is not None), "only what lies as in a draft is read on two grids"
         known = [(f.observation, one) for f in drawn.findings for one in f.lesions]
         assert len(volume.lesions_X6) == len(known)
         for row, (observation, lesion) in zip(volume.lesions_X6.double().numpy(), known, strict=True):
@@ -197,6 +198,7 @@ def test_crops_are_parts_of_the_volume_with_what_they_show(volume_processor, dra
     inputs = volume_processor.drawn(drawn_abdomen, REPORT, np.random.default_rng(5), crops=crops)
     assert len(inputs.volumes) == 12 and inputs.states_O.isnan().all() and inputs.sides_O2.isnan().all()
     seen = 0
+    assert all(part.between_CDHW is None for part in inputs.volumes)
     for part in inputs.volumes:
         shape = part.pixels_CDHW.shape[1:]
         assert shape == (20, 16, all_of.pixels_CDHW.shape[3]) and part.grid == all_of.pixels_CDHW.shape[1:]

@@ -178,6 +178,7 @@ def test_a_head_with_its_neck_is_read_from_the_top():
     (slab,), steps = sample({"T1": (_shown(affine, shape, half_height=140) + 1000, affine)}, MR)
     assert slab.affine[2, 3] + 8.0 * 23.5 == pytest.approx(MIDDLE[2] + 140, abs=16)
     assert any("mm from foot to head were not read" in step for step in steps)
+    assert any("half a voxel further" in step for step in steps)
 
 
 def test_a_sequence_that_is_missing_is_zeros_and_each_has_its_own_brightness():

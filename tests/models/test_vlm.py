@@ -9,7 +9,7 @@ from mmfm.data.example import Example
 from mmfm.errors import ConfigError
 from mmfm.io import read_studies
 from mmfm.models import VLM, Connector, LanguageModelConfig
-from mmfm.models.volume_heads import peaks, reading_shifts, shifted
+from mmfm.models.volume_heads import peaks, readings, shifted
 from mmfm.report import Sections
 from mmfm.training import SFTConfig
 
@@ -146,14 +146,16 @@ def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_and_vo
         volume_model.volume_heads.dense.bias += 4.0  # what was never taught has no peaks
         encoded = volume_model.encode(_collated(volume_processor, [whole]), seek_lesions=True)
         plain = volume_model.encode(_collated(volume_processor, [whole]))
-        readings, wanted = [], []
-        for shift in reading_shifts(volume_model.fine_stride):
-            pixels = shifted(volume.between_CDHW if shift[0] % 1 else volume.pixels_CDHW, [int(s) for s in shift])
-            moved = replace(volume, pixels_CDHW=pixels, mask_DHW=None, corner=shift, grid=grid)
+        heads, wanted = [], []
+        for way in readings(volume_model.fine_stride):
+            pixels = shifted(volume.between_CDHW if way.between else volume.pixels_CDHW, way.voxels)
+            moved = replace(volume, pixels_CDHW=pixels, mask_DHW=None, corner=way.shift, grid=grid)
             read = volume_model.encode(_collated(volume_processor, [replace(whole, volumes=(moved,))]))
-            readings.append(read.heads)
-            wanted.append(peaks(volume_model.volume_heads, read.volumes[0], 0, volume_model.fine_stride, shift=shift))
-    assert len(readings) == 8 and plain.peaks == ()
+            heads.append(read.heads)
+            wanted.append(
+                peaks(volume_model.volume_heads, read.volumes[0], 0, volume_model.fine_stride, shift=way.shift)
+            )
+    assert len(heads) == 8 and plain.peaks == ()
     assert all(wanted) and [len(own) for own in encoded.peaks[0]] == [len(own) for own in wanted]
     for found, peak in zip(itertools.chain(*encoded.peaks[0]), itertools.chain(*wanted), strict=True):
         assert (found.lesion, found.place) == (peak.lesion, peak.place)
@@ -161,13 +163,13 @@ def test_where_lesions_are_sought_a_slab_is_read_from_between_its_patches_and_vo
             peak.probability, abs=1e-4
         )
     for name in ("present_BO", "sides_BO2", "severity_BOG"):
-        mean = torch.stack([getattr(one, name) for one in readings]).mean(0)
+        mean = torch.stack([getattr(one, name) for one in heads]).mean(0)
         torch.testing.assert_close(getattr(encoded.heads, name), mean, atol=2e-5, rtol=1e-4)
         assert (getattr(plain.heads, name) - mean).abs().max() > 1e-5
     torch.testing.assert_close(encoded.tokens_VE, plain.tokens_VE)
     assert encoded.volumes == () and len(plain.volumes) == 1
     to_learn_from = _collated(volume_processor, [replace(whole, volumes=(replace(volume, between_CDHW=None),))])
-    with pytest.raises(ValueError, match="between their voxels"):
+    with pytest.raises(ValueError, match="to seek lesions in"):
         volume_model.encode(to_learn_from, seek_lesions=True)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmfm.models.encoder3d import Features3D
-from mmfm.models.volume_heads import LEAST_PEAK, VolumeHeads, peaks, reading_shifts, shifted
+from mmfm.models.volume_heads import LEAST_PEAK, VolumeHeads, peaks, readings, shifted
 from mmfm.report import Place
 
 OBSERVATIONS = ("nodule", "cardiomegaly", "pleural_effusion", "consolidation")
@@ -120,14 +120,16 @@ def test_a_place_is_told_by_where_a_patch_lies_and_only_where_the_observation_ca
 
 
 def test_a_slab_is_read_again_half_a_patch_further_on_and_half_of_the_times_between_its_voxels():
-    shifts = reading_shifts((2, 2, 2))
-    assert shifts[0] == (0, 0, 0) and {tuple(map(int, s)) for s in shifts} == {*itertools.product((0, 1), repeat=3)}
-    assert reading_shifts((1, 8, 8)) == ((0, 0, 0), (0.5, 0.5, 4.5), (0.5, 4.5, 0.5), (0, 4, 4))
-    assert reading_shifts((1, 1, 1)) == ((0, 0, 0),)
+    ways = readings((2, 2, 2))
+    assert [way.voxels for way in ways] == [*itertools.product((0, 1), repeat=3)]
+    assert [way.between for way in ways] == [False, True, True, False, True, False, False, True]
+    shifts = [way.shift for way in readings((1, 8, 8))]
+    assert shifts == [(0, 0, 0), (0.5, 0.5, 4.5), (0.5, 4.5, 0.5), (0, 4, 4)]
+    assert [way.shift for way in readings((1, 1, 1))] == [(0, 0, 0)]
     # None is nearer to another, as patches of 2 voxels repeat, than half a patch and half a voxel along two axes allow.
     apart = [
         math.dist((0, 0, 0), [min((a - b) % 2, (b - a) % 2) for a, b in zip(one, other, strict=True)])
-        for one, other in itertools.combinations(shifts, 2)
+        for one, other in itertools.combinations([way.shift for way in ways], 2)
     ]
     assert min(apart) == pytest.approx(math.sqrt(3) / 2)
     slab = torch.arange(2 * 4 * 5 * 6.0).reshape(2, 4, 5, 6)

@@ -96,28 +96,29 @@ def test_too_few_findings_leave_the_choice_of_the_epoch_to_the_codes(parts, code
     assert logged[sft.SELECTION_SCORE] == pytest.approx(-float(logged[f"select/{chosen_by}"]), abs=1e-4)
 
 
-def test_each_picture_learns_what_it_is_of_where_its_study_is_of_one_kind(parts):
+def test_each_picture_learns_what_it_is_of_where_its_study_is_of_one_kind(parts, monkeypatch):
     model, processor, items = parts
     codes = ("modality/CT", "modality/MR", "plane/Axial", "body_part/Head", "body_part/Thorax")
-    task = SFTConfig().build(model, seed=0, names=replace(processor.config, codes=codes))
+    task = SFTConfig(report_weight=0.0).build(model, seed=0, names=replace(processor.config, codes=codes))
     several = next(item for item in items if len(item.views_S) > 1)
     batch = collate([several, several, several], pad_token_id=0)
     nan = float("nan")
     of_head_ct, of_head, unsaid = ([1.0, 0, 1, 1, 0], [1.0, 1, 0, 1, 0], [nan] * 5)
     batch = replace(batch, codes_BK=torch.tensor([of_head_ct, of_head, unsaid]))
     count = len(several.views_S)
-    logits = torch.zeros(3 * count, 5, requires_grad=True)
+    of_each = torch.zeros(3 * count, 5, requires_grad=True)
+    encoded = model.encode(batch)
+    heads = replace(encoded.heads, codes_BK=torch.zeros(3, 5), codes_NK=of_each)
+    monkeypatch.setattr(model, "encode", lambda batch: replace(encoded, heads=heads))
 
-    loss = task._kind_loss(batch, logits)
+    losses, _ = task.losses(batch)
 
-    assert loss.item() == pytest.approx(2 * math.log(2))
-    (grad,) = torch.autograd.grad(loss, logits)
+    assert losses["codes"].item() == pytest.approx(3 * math.log(2)), "of studies, modalities and parts of the body"
+    (grad,) = torch.autograd.grad(losses["codes"], of_each)
     first, second, third = (part.sign() for part in grad.split(count))
     assert torch.equal(first, torch.tensor([-1.0, 1, 0, -1, 1]).expand(count, 5))
     assert torch.equal(second, torch.tensor([0.0, 0, 0, -1, 1]).expand(count, 5)), "both modalities: of which picture?"
     assert not third.any()
-    with torch.no_grad():
-        assert SFTConfig().build(model, seed=0, names=processor.config)._kind_loss(batch, logits[:, :0]) == 0
 
 
 def test_freezing_what_is_not_there_is_refused(parts):
