@@ -182,8 +182,8 @@ def _volume_notes(
         )
     readable = {r: (m, part) for (m, part), r in REGIONS_OF.items() if m in found and part in scope.body_parts}
     if region is not None and region not in readable:
-        fix = "leave it out, or give one of them"
-        raise ScopeError("--region", expected=f"one of {', '.join(readable)} for {found[0]}", found="another", fix=fix)
+        fix = "give one of them, with --region or in the manifest"
+        raise ScopeError("region", expected=f"one of {', '.join(readable)} for {found[0]}", found=region, fix=fix)
     named = sorted({r for _, regions, _ in stated for r in regions if r in readable})
     wanted = region or (named[0] if len(named) == 1 else None)
     # Of what is wanted; without that, of anything.

@@ -140,7 +140,11 @@ def check_volume(*series, **more):
         ([volume(body_part="CHESTABDOMEN")], {}, "say which with --region abdomen or chest_ct"),
         ([volume(body_part="CHEST"), volume(body_part="ABDOMEN")], {}, "name the series of one of them with --series"),
         ([volume(body_part="CHEST"), volume(body_part="NECK")], {}, "found CT of the neck; name the series to read"),
-        ([volume(body_part="CHEST")], {"region": "head"}, "expected one of chest_ct, abdomen for CT"),
+        (
+            [volume(body_part="CHEST")],
+            {"region": "head"},
+            "region: expected one of chest_ct, abdomen for CT; found head; give one",
+        ),
         ([{"source_format": "NIFTI"}], {}, "states none; say which it is with --modality"),
         ([volume(body_part="CHEST") | {"modality": "DX"}], {}, "found DX"),
     ],
