@@ -12,7 +12,7 @@ from mmfm.models.checkpoint import Checkpoint
 from mmfm.models.lesions import find_lesions
 from mmfm.models.processor import StudyPixels, kind_of_codes
 from mmfm.models.vlm import Encoded
-from mmfm.models.volume_heads import Readings
+from mmfm.models.volume_heads import PeaksByReading
 from mmfm.report import Finding, Lesion, Measurement, Side, Status
 from mmfm.text import CHEST_RADIOGRAPH, REGIONS, observations
 
@@ -90,7 +90,7 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
 def _counted_findings(
     checkpoint: Checkpoint,
     pixels: StudyPixels,
-    peaks: Sequence[Readings],
+    peaks: Sequence[PeaksByReading],
     within: Sequence[str],
     probabilities: Mapping[str, float],
 ) -> tuple[Finding, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmfm.models.processor import Processor
-from mmfm.models.volume_heads import Peak, Readings
+from mmfm.models.volume_heads import Peak, PeaksByReading
 from mmfm.report import Lesion, Place
 
 PATCHES_APART = 2
@@ -19,7 +19,7 @@ one reading none are nearer; those of several readings are, where both show the 
 def find_lesions(
     processor: Processor,
     affines: Sequence[np.ndarray],
-    peaks: Sequence[Readings],
+    peaks: Sequence[PeaksByReading],
     points: Mapping[str, float],
     *,
     stride: Sequence[int],
@@ -27,10 +27,11 @@ def find_lesions(
     """Returns the lesions of a study by observation, largest first.
 
     What repeats a lesion, as neighbouring patches, readings and slabs do, is one with it. Its P is the mean of the
-    higher half of its readings, where one that does not show it counts as 0: else a single reading would decide
-    what is stated, and all of them would ask too much of the small. Its centre, diameter and place are what its
-    surest peak and those within ``PATCHES_APART`` of it say, each as much as its P (as weighted boxes fusion does:
-    Solovyev et al., 2021); those further off are peaks of the same reading, or of another lesion.
+    higher half of the readings of a slab, where one that does not show it counts as 0, and of several slabs that of the
+    surest: else a single reading would decide what is stated, and all of them would ask too much of the small. Its
+    centre, diameter and place are what the peak that most readings agree with and those within ``PATCHES_APART`` of it
+    say, each as much as its P (as weighted boxes fusion does: Solovyev et al., 2021); those further off are peaks of
+    the same reading, or of another lesion.
 
     Args:
         processor: whose observations and places the heads have.
@@ -42,25 +43,25 @@ def find_lesions(
     config = processor.config
     patches_mm = [np.linalg.norm(affine[:3, :3], axis=0) * stride for affine in affines]
     least_mm = PATCHES_APART * float(np.max(patches_mm, initial=0.0))
-    (num_readings,) = {len(readings) for readings in peaks}
+    assert len({len(own) for own in peaks}) == 1, "every slab is read as often"
     found = {}
     for row, name in enumerate(config.lesions):
         if name not in points:
             continue
         seen = [
-            _Seen(peak=peak, reading=number, center_mm=(affine @ np.array([*peak.index, 1.0]))[:3])
-            for affine, readings in zip(affines, peaks, strict=True)
-            for number, own in enumerate(readings)
-            for peak in own
+            _Seen(peak=peak, slab=slab, reading=reading, center_mm=(affine @ np.array([*peak.index, 1.0]))[:3])
+            for slab, (affine, own) in enumerate(zip(affines, peaks, strict=True))
+            for reading, found_peaks in enumerate(own)
+            for peak in found_peaks
             if peak.lesion == row
         ]
-        groups = _grouped(seen, points[name], least_mm)
-        probabilities = [_higher_half(group, num_readings) for group in groups]
-        lesions = [
-            _fused([one for one in group if _distance_mm(one, group[0]) <= least_mm], config.places, probability)
-            for group, probability in zip(groups, probabilities, strict=True)
-            if probability >= points[name]
-        ]
+        lesions = []
+        for group in _grouped(seen, points[name], least_mm):
+            probability = _higher_half(group, len(peaks[0]))
+            if probability >= points[name]:
+                alike = [[other for other in group if _distance_mm(one, other) <= least_mm] for one in group]
+                most = max(alike, key=lambda near: _higher_half(near, len(peaks[0])))
+                lesions.append(_fused(most, config.places, probability))
         if lesions:
             found[name] = tuple(sorted(lesions, key=lambda one: -one.diameter_mm))
     return found
@@ -69,6 +70,7 @@ def find_lesions(
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
     peak: Peak
+    slab: int
     reading: int
     center_mm: np.ndarray
     """(3,) LPS mm."""
@@ -93,11 +95,12 @@ def _distance_mm(one: _Seen, other: _Seen) -> float:
     return float(np.linalg.norm(one.center_mm - other.center_mm))
 
 
-def _higher_half(group: Sequence[_Seen], num_readings: int) -> float:
-    highest = [0.0] * num_readings
-    for one in group:
-        highest[one.reading] = max(highest[one.reading], one.peak.probability)
-    return float(np.mean(sorted(highest)[num_readings // 2 :]))
+def _higher_half(seen: Sequence[_Seen], num_readings: int) -> float:
+    """Returns the mean P of the higher half of the readings of a slab, of the slab where it is highest."""
+    highest = {one.slab: [0.0] * num_readings for one in seen}
+    for one in seen:
+        highest[one.slab][one.reading] = max(highest[one.slab][one.reading], one.peak.probability)
+    return max(float(np.mean(sorted(own)[num_readings // 2 :])) for own in highest.values())
 
 
 def _fused(group: Sequence[_Seen], places: Sequence[Place], probability: float) -> Lesion:

@@ -112,7 +112,7 @@ class Slab:
     """float32; CT 0 to 1 within each window, MR 0 dark to about 1 bright."""
     between_CDHW: Tensor | None = None
     """The series sampled on a grid that begins half a voxel further along each axis, for half of the ``readings``.
-    ``None`` where the slab does not lie as in a draft, as those to learn from do not."""
+    ``None`` where the slab does not lie as in a draft, as those of drawn volumes to learn from do not."""
     affine: np.ndarray
     """4x4 float64, (slice, row, column, 1) -> LPS mm."""
     corner: tuple[int, int, int] = (0, 0, 0)
@@ -288,7 +288,8 @@ def sample(
         The slabs from foot to head, and what was done, in words for the receipt.
     """
     sampler = Sampler(images, recipe)
-    return sampler.slabs(), sampler.steps
+    again = "sampled once more half a voxel further along each axis, where else a lesion may be seen better"
+    return sampler.slabs(), (*sampler.steps, again)
 
 
 def grid_affine(center: np.ndarray, recipe: Recipe, jitter: Jitter | None = None) -> np.ndarray:
@@ -392,7 +393,6 @@ def _slab_centers(low: np.ndarray, high: np.ndarray, recipe: Recipe) -> tuple[li
         steps.append("windows as channels: " + ", ".join(recipe.channels))
     else:
         steps.append("each sequence scaled by the 98th percentile of its body; channels: " + ", ".join(recipe.channels))
-    steps.append("sampled once more half a voxel further along each axis, for half of the readings of each slab")
     if extent <= height:
         return [middle], tuple(steps)
     wanted = math.ceil((extent - OVERLAP_MM) / (height - OVERLAP_MM))

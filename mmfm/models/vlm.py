@@ -22,7 +22,7 @@ from mmfm.models.encoder3d import Encoder3D, Features3D
 from mmfm.models.heads import FindingHeads, HeadLogits
 from mmfm.models.language import LanguageModelConfig
 from mmfm.models.processor import Processor
-from mmfm.models.volume_heads import Reading, Readings, VolumeHeads, VolumeLogits, peaks, readings, shifted
+from mmfm.models.volume_heads import PeaksByReading, Reading, VolumeHeads, VolumeLogits, peaks, readings, shifted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Encoded:
     """Of every study of the batch."""
     volumes: tuple[VolumeLogits, ...] = ()
     """Of every slab, one after the other; each holds one. Where lesions were sought, their peaks are kept instead."""
-    peaks: tuple[Readings, ...] = ()
+    peaks: tuple[PeaksByReading, ...] = ()
     """Of every slab: what may be a lesion in each of its readings; empty where lesions were not sought."""
 
 

@@ -187,7 +187,7 @@ class Reading:
 
 
 def readings(stride: Sequence[int]) -> tuple[Reading, ...]:
-    """Returns how a slab is read where lesions are sought, as it is first.
+    """Returns the ways in which a slab is read where lesions are sought; the first is as it lies.
 
     Test-time augmentation: the P of a lesion hangs on where it lies between patches, and where in a voxel, which no two
     series of a patient share. These are all ways to go half a patch along some axes; those along one axis or all three
@@ -247,8 +247,8 @@ class Peak:
     """The likeliest place; None where the observation has none."""
 
 
-Readings = Sequence[Sequence[Peak]]
-"""Peaks of a slab in each of its readings."""
+PeaksByReading = Sequence[Sequence[Peak]]
+"""Of a slab."""
 
 
 def peaks(

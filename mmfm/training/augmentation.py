@@ -64,4 +64,4 @@ def vary_brightness(volume: VolumeInputs, generator: torch.Generator) -> VolumeI
 
     varied = pixels_CDHW * (1 + draw(CONTRAST)) + draw(BRIGHTNESS)
     has_signal = pixels_CDHW.amax((1, 2, 3), keepdim=True) > 0
-    return replace(volume, pixels_CDHW=torch.where(has_signal, varied, pixels_CDHW))
+    return replace(volume, pixels_CDHW=torch.where(has_signal, varied, pixels_CDHW), between_CDHW=None)

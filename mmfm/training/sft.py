@@ -150,7 +150,7 @@ class SFT(LightningModule):
     def _kind_loss(self, batch: Batch, codes_NK: Tensor) -> Tensor:
         """Returns the loss of modality and part of the body of each picture: a modality is drafted of each.
 
-        Of a study of several nobody said which picture is of which.
+        Of a study of several a batch does not say which picture is of which.
         """
         study_N = batch.image_mask_BS.nonzero()[:, 0]
         parts = [codes_NK.new_zeros(())]

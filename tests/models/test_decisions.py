@@ -30,7 +30,7 @@ def test_each_study_of_a_batch_has_the_modalities_of_its_own_pictures(tiny_volum
     volume = SimpleNamespace(
         views_S=torch.zeros(0), slabs=(SimpleNamespace(affine=np.eye(4)),), kind="MR of the head with T1", region="head"
     )
-    encoded = Encoded(tokens_VE=torch.zeros(0), features_BE=torch.zeros(0), heads=heads, peaks=((),))
+    encoded = Encoded(tokens_VE=torch.zeros(0), features_BE=torch.zeros(0), heads=heads, peaks=(((),),))
     decided = decide(checkpoint, [both, volume, one], encoded)
     assert [each.kind for each in decided] == ["CT and MR of the head", "MR of the head with T1", "MR of the head"]
     assert [each.region for each in decided] == ["head"] * 3

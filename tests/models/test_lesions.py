@@ -149,13 +149,24 @@ def test_a_large_lesion_is_seen_by_readings_that_see_its_middle_elsewhere():
     assert PATCHES_APART * max(STRIDE) < 7 < 30 / 2
     readings = [[_nodule(0.8, diameter_mm=30.0)], *[[_nodule(0.7, row=12.0, diameter_mm=30.0)]] * 7]
     (lesion,) = _found([readings], 0.5)
-    assert lesion.probability == pytest.approx((0.8 + 3 * 0.7) / 4) and lesion.center_mm[0] == 5
+    assert lesion.probability == pytest.approx((0.8 + 3 * 0.7) / 4)
+    assert lesion.center_mm[0] == pytest.approx(12), "where seven of eight readings see it"
 
 
 def test_what_one_reading_shows_large_does_not_hide_what_all_show_within():
     readings = [[_nodule(0.9, row=12.0, diameter_mm=24.0), _nodule(0.7)], *[[_nodule(0.7)]] * 7]
     (lesion,) = _found([readings], 0.5)
+    assert lesion.center_mm[0] == pytest.approx(5) and lesion.diameter_mm == pytest.approx(8)
     assert lesion.probability == pytest.approx((0.9 + 3 * 0.7) / 4)
+
+
+def test_readings_of_two_slabs_are_not_counted_together():
+    first = [[_nodule(0.8)], [_nodule(0.8)], [], []]
+    second = [[], [], [_nodule(0.6)], [_nodule(0.5)]]
+    (lesion,) = _found([first, second], 0.1)
+    assert lesion.probability == pytest.approx(0.8)
+    (lesion,) = _found([[first[0], [], [], []], [[], [], second[2], []]], 0.1)
+    assert lesion.probability == pytest.approx(0.4), "half of the readings of neither"
 
 
 def test_neighbouring_peaks_of_one_lesion_are_one_and_of_two_observations_two(found):

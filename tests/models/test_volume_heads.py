@@ -126,7 +126,7 @@ def test_a_slab_is_read_again_half_a_patch_further_on_and_half_of_the_times_betw
     shifts = [way.shift for way in readings((1, 8, 8))]
     assert shifts == [(0, 0, 0), (0.5, 0.5, 4.5), (0.5, 4.5, 0.5), (0, 4, 4)]
     assert [way.shift for way in readings((1, 1, 1))] == [(0, 0, 0)]
-    # None is nearer to another, as patches of 2 voxels repeat, than half a patch and half a voxel along two axes allow.
+    # None is nearer to another, as patches of 2 voxels repeat, than half a voxel along every axis.
     apart = [
         math.dist((0, 0, 0), [min((a - b) % 2, (b - a) % 2) for a, b in zip(one, other, strict=True)])
         for one, other in itertools.combinations([way.shift for way in ways], 2)
