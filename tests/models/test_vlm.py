@@ -199,6 +199,17 @@ def test_a_step_in_bf16_on_the_accelerator(volume_model, volume_processor, input
     assert gradients["volume_encoder.network.input_block.conv1.conv.weight"].any()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_lesions_are_sought_in_bf16_on_the_accelerator(volume_model, volume_processor, inputs):
+    batch = _collated(volume_processor, inputs[1:]).to("cuda")
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+        volume_model.volume_heads.dense.bias += 4.0
+        encoded = volume_model.to("cuda").eval().encode(batch, seek_lesions=True)
+    assert [len(own) for own in encoded.peaks] == [8] and all(encoded.peaks[0])
+    assert torch.isfinite(encoded.heads.present_BO).all()
+
+
 def test_a_batch_of_volumes_leaves_the_picture_encoder_alone(volume_model, volume_processor, inputs):
     _, gradients = _step(volume_model, volume_processor, inputs[1:])
     assert not [
