@@ -215,11 +215,15 @@ def test_a_member_of_a_zip_that_is_gone_is_refused(store, mixed_study, tmp_path)
     assert (pushed.stored, pushed.reasons) == (1, "4 not stored: the file cannot be read any more")
 
 
-@pytest.mark.skipif(not shutil.which("storescp"), reason="no storescp here: install Debian's dcmtk")
+# pynetdicom brings a program of the same name with other options, which an activated environment finds first.
+STORESCP = shutil.which("storescp", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+
+
+@pytest.mark.skipif(STORESCP is None, reason="no storescp here: install Debian's dcmtk")
 def test_a_syntax_that_the_server_does_not_take_is_not_converted(start_server, free_port, mixed_study, tmp_path):
     port = free_port()
     options = ("--implicit", "--aetitle", "SMALL", "--output-directory", tmp_path)
-    start_server("storescp", *options, str(port), ports=(port,))
+    start_server(STORESCP, *options, str(port), ports=(port,))
     pushed = dimse.push(f"dicom://SMALL@127.0.0.1:{port}", mixed_study)
     assert pushed.stored == 1
     assert pushed.reasons == "4 not stored: the server does not take its SOP class in its transfer syntax"
