@@ -216,7 +216,7 @@ def test_a_member_of_a_zip_that_is_gone_is_refused(store, mixed_study, tmp_path)
 
 
 # pynetdicom brings a program of the same name with other options, which an activated environment finds first.
-STORESCP = shutil.which("storescp", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+STORESCP = shutil.which("storescp", path="/usr/bin:/usr/local/bin")
 
 
 @pytest.mark.skipif(STORESCP is None, reason="no storescp here: install Debian's dcmtk")
