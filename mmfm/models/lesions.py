@@ -42,7 +42,7 @@ def find_lesions(
     """
     config = processor.config
     patches_mm = [np.linalg.norm(affine[:3, :3], axis=0) * stride for affine in affines]
-    least_mm = PATCHES_APART * float(np.max(patches_mm, initial=0.0))
+    least_mm = PATCHES_APART * float(np.max(patches_mm))
     assert len({len(own) for own in peaks}) == 1, "every slab is read as often"
     found = {}
     for row, name in enumerate(config.lesions):

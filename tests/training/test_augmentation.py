@@ -33,9 +33,10 @@ def test_without_ranges_nothing_changes():
 def test_a_volume_gets_brighter_channel_by_channel_and_empty_ones_stay_empty():
     pixels = torch.rand(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     pixels[1] = 0
-    volume = VolumeInputs(pixels_CDHW=pixels, affine_44=torch.eye(4), lesions_X6=torch.ones(1, 6))
+    volume = VolumeInputs(pixels_CDHW=pixels, between_CDHW=pixels, affine_44=torch.eye(4), lesions_X6=torch.ones(1, 6))
     varied = vary_brightness(volume, torch.Generator().manual_seed(1))
     assert not varied.pixels_CDHW[1].any() and varied.lesions_X6 is volume.lesions_X6
+    assert varied.between_CDHW is None, "it would be as bright as before"
     for channel in (0, 2):
         # A straight line through the values: nothing moved, and nothing was mirrored.
         slope, start = np.polyfit(pixels[channel].flatten(), varied.pixels_CDHW[channel].flatten(), 1)
