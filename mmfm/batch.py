@@ -82,6 +82,7 @@ class Inputs:
     """Whose vocabulary the states are of."""
     pixels_SCHW: Tensor
     views_S: Tensor
+    modalities_S: Tensor
     input_ids_T: Tensor
     labels_T: Tensor
     states_O: Tensor
@@ -103,6 +104,8 @@ class Batch:
     """bool, True where an image is present."""
     views_BS: Tensor
     """int64: 0 frontal, 1 lateral, -1 not stated (the model then reads the view from the picture)."""
+    modalities_BS: Tensor
+    """int64: column of the codes that names the picture's modality; -1 where it is not stated or not among them."""
     input_ids_BT: Tensor
     """int64 prompt (image tokens included) and, in training, target."""
     attention_mask_BT: Tensor
@@ -128,6 +131,7 @@ class Batch:
         wanted = {
             "pixels_BSCHW": (B, S),
             "views_BS": (B, S),
+            "modalities_BS": (B, S),
             "input_ids_BT": (B, T),
             "attention_mask_BT": (B, T),
             "labels_BT": (B, T),

@@ -13,6 +13,7 @@ def batch(B: int = 2, S: int = 2, T: int = 6, O: int = 3) -> Batch:
         pixels_BSCHW=torch.zeros(B, S, 3, 8, 8),
         image_mask_BS=torch.ones(B, S, dtype=torch.bool),
         views_BS=torch.zeros(B, S, dtype=torch.int64),
+        modalities_BS=torch.full((B, S), -1),
         input_ids_BT=torch.zeros(B, T, dtype=torch.int64),
         attention_mask_BT=torch.ones(B, T, dtype=torch.bool),
         labels_BT=torch.full((B, T), IGNORE_INDEX),
@@ -42,6 +43,7 @@ def test_ignored_labels_carry_no_loss():
     [
         ("pixels_BSCHW", torch.zeros(2, 1, 3, 8, 8)),
         ("views_BS", torch.zeros(2, 3, dtype=torch.int64)),
+        ("modalities_BS", torch.zeros(2, 3, dtype=torch.int64)),
         ("labels_BT", torch.zeros(2, 5, dtype=torch.int64)),
         ("attention_mask_BT", torch.ones(1, 6, dtype=torch.bool)),
         ("states_BO", torch.zeros(3, 3)),

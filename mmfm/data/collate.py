@@ -26,6 +26,7 @@ def collate(inputs: Sequence[Inputs], *, pad_token_id: int) -> Batch:
         pixels_BSCHW=pixels,
         image_mask_BS=torch.stack([torch.arange(S) < len(i.views_S) for i in inputs]),
         views_BS=_pad([i.views_S for i in inputs], S, -1),
+        modalities_BS=_pad([i.modalities_S for i in inputs], S, -1),
         input_ids_BT=_pad([i.input_ids_T for i in inputs], T, pad_token_id),
         attention_mask_BT=torch.stack([torch.arange(T) < len(i.input_ids_T) for i in inputs]),
         labels_BT=_pad([i.labels_T for i in inputs], T, IGNORE_INDEX),

@@ -377,6 +377,7 @@ class Processor:
             region=example.region,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
+            modalities_S=self._modalities(example.study, len(pixels.views_S)),
             input_ids_T=ids,
             labels_T=labels,
             states_O=torch.tensor([STATE_VALUES[example.states.get(o)] for o in self.config.observations]),
@@ -397,6 +398,7 @@ class Processor:
             region=pixels.region or CHEST_RADIOGRAPH,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
+            modalities_S=torch.full_like(pixels.views_S, -1),
             input_ids_T=empty,
             labels_T=empty,
             states_O=torch.full((count,), float("nan")),
@@ -405,6 +407,12 @@ class Processor:
             codes_K=torch.full((len(self.config.codes),), float("nan")),
             volumes=tuple(self.volume_inputs(slab, None) for slab in pixels.slabs),
         )
+
+    def _modalities(self, study: Study | None, pictures: int) -> Tensor:
+        """Returns the column of the codes that names the modality of each picture, -1 where there is none."""
+        columns = {code: column for column, code in enumerate(self.config.codes)}
+        read = () if study is None else study.series[:pictures]
+        return torch.tensor([columns.get(f"{MODALITY_CODE}{s.modality}", -1) for s in read], dtype=torch.long)
 
     def _sides(self, findings: Iterable[Finding]) -> Tensor:
         sides_O2 = torch.full((len(self.config.observations), 2), float("nan"))

@@ -76,10 +76,10 @@ class SFT(LightningModule):
         super().__init__()
         self.model, self.settings = model, config
         self.observations, self.lesions, self.masks = names.observations, names.lesions, names.masks
-        self._kinds = [
+        self._modalities, self._parts = (
             [column for column, code in enumerate(names.codes) if code.startswith(prefix)]
             for prefix in (MODALITY_CODE, BODY_PART_CODE)
-        ]
+        )
         self._generator = torch.Generator().manual_seed(seed)
         self._frozen = [_module(model, name) for name in config.freeze]
         for module in self._frozen:
@@ -150,15 +150,18 @@ class SFT(LightningModule):
     def _kind_loss(self, batch: Batch, codes_NK: Tensor) -> Tensor:
         """Returns the loss of modality and part of the body of each picture: a modality is drafted of each.
 
-        Of a study of several a batch does not say which picture is of which.
+        The modality is that of the picture, the part that of its study; of several a study does not say which picture
+        shows which.
         """
-        study_N = batch.image_mask_BS.nonzero()[:, 0]
-        parts = [codes_NK.new_zeros(())]
-        for columns in filter(None, self._kinds):
-            known_BK = batch.codes_BK[:, columns]
-            known_BK = known_BK.masked_fill((known_BK.sum(1) != 1)[:, None], float("nan"))
-            parts.append(_masked_bce(codes_NK[:, columns], known_BK[study_N]))
-        return torch.stack(parts).sum()
+        mask_BS = batch.image_mask_BS
+        modality_N = batch.modalities_BS[mask_BS]
+        stated_N = modality_N >= 0
+        modality_NK = F.one_hot(modality_N[stated_N], max(1, codes_NK.shape[1])).float()
+        part_NK = batch.codes_BK[mask_BS.nonzero()[:, 0]][:, self._parts]
+        one_N = part_NK.sum(1) == 1
+        return _masked_bce(codes_NK[stated_N][:, self._modalities], modality_NK[:, self._modalities]) + _masked_bce(
+            codes_NK[one_N][:, self._parts], part_NK[one_N]
+        )
 
     def _volume_losses(self, batch: Batch, encoded: Encoded) -> dict[str, Tensor]:
         """Returns the losses of what volumes show where, each the mean over the slabs of the batch."""

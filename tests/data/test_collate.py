@@ -12,6 +12,7 @@ def _inputs(uid, *, pictures, slabs, tokens, region="head"):
         region=region,
         pixels_SCHW=torch.ones(pictures, 1, 4, 4),
         views_S=torch.zeros(pictures, dtype=torch.long),
+        modalities_S=torch.arange(pictures),
         input_ids_T=torch.arange(tokens) + 5,
         labels_T=torch.arange(tokens),
         states_O=torch.tensor([1.0, math.nan]),
@@ -35,6 +36,7 @@ def test_pictures_and_slabs_stand_beside_each_other_with_the_study_they_belong_t
     assert batch.volume_study_N.tolist() == [0, 0, 2]
     assert [float(volume.pixels_CDHW.mean()) for volume in batch.volumes] == [0.0, 1.0, 0.0]
     assert batch.image_mask_BS.tolist() == [[False] * 2, [True] * 2, [False] * 2]
+    assert batch.modalities_BS.tolist() == [[-1, -1], [0, 1], [-1, -1]]
     assert batch.pixels_BSCHW.flatten(1).sum(1).tolist() == [0, 32, 0]
     assert batch.input_ids_BT[1].tolist() == [5, 6, 1, 1] and batch.labels_BT[1, 2:].tolist() == [IGNORE_INDEX] * 2
     assert batch.severity_BO[:, 0].tolist() == [2.0] * 3 and batch.severity_BO[:, 1].isnan().all()

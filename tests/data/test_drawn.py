@@ -22,7 +22,8 @@ def folder(tmp_path_factory):
 def _made(drawn, report, rng):
     """Stands for the processor: keeps what it was given, as a study_uid that tells them apart."""
     empty = torch.zeros(0)
-    tensors = ("pixels_SCHW", "views_S", "input_ids_T", "labels_T", "states_O", "sides_O2", "severity_O", "codes_K")
+    of_series = ("pixels_SCHW", "views_S", "modalities_S")
+    tensors = (*of_series, "input_ids_T", "labels_T", "states_O", "sides_O2", "severity_O", "codes_K")
     word = "straight" if rng is None else f"{rng.random():.12f}"
     return Inputs(
         study_uid=f"{drawn.seed} {float(drawn.affine[0, 3])} {word} {report.findings}",

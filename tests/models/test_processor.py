@@ -39,6 +39,21 @@ def test_codes_are_given_not_given_or_unknown(tiny_processor: Processor, two_pic
     assert tiny_processor(example).codes_K.shape == (0,)
 
 
+def test_the_modality_of_each_picture_is_a_column_of_the_codes(tiny_processor: Processor, two_pictures):
+    example = _example(*read_studies(two_pictures))
+    assert example.study is not None
+    first, second = example.study.series
+    series = (replace(first, modality="MR"), replace(second, modality="CT"))
+    coded = Processor(
+        replace(tiny_processor.config, codes=("Lung", "modality/CT", "modality/MR")), tiny_processor.tokenizer
+    )
+    study = replace(example.study, series=series)
+    assert coded(replace(example, study=study)).modalities_S.tolist() == [2, 1]
+    assert tiny_processor(replace(example, study=study)).modalities_S.tolist() == [-1, -1], "no such codes"
+    unstated = replace(study, series=(replace(first, modality=None), series[1]))
+    assert coded(replace(example, study=unstated)).modalities_S.tolist() == [-1, 1]
+
+
 def test_prompt_holds_the_image_tokens_of_every_picture(tiny_processor: Processor, two_pictures):
     (study,) = read_studies(two_pictures)
     inputs = tiny_processor(_example(study))

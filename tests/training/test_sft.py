@@ -96,16 +96,20 @@ def test_too_few_findings_leave_the_choice_of_the_epoch_to_the_codes(parts, code
     assert logged[sft.SELECTION_SCORE] == pytest.approx(-float(logged[f"select/{chosen_by}"]), abs=1e-4)
 
 
-def test_each_picture_learns_what_it_is_of_where_its_study_is_of_one_kind(parts, monkeypatch):
+def test_each_picture_learns_its_own_modality_and_the_part_of_a_study_of_one(parts, monkeypatch):
     model, processor, items = parts
     codes = ("modality/CT", "modality/MR", "plane/Axial", "body_part/Head", "body_part/Thorax")
     task = SFTConfig(report_weight=0.0).build(model, seed=0, names=replace(processor.config, codes=codes))
     several = next(item for item in items if len(item.views_S) > 1)
-    batch = collate([several, several, several], pad_token_id=0)
-    nan = float("nan")
-    of_head_ct, of_head, unsaid = ([1.0, 0, 1, 1, 0], [1.0, 1, 0, 1, 0], [nan] * 5)
-    batch = replace(batch, codes_BK=torch.tensor([of_head_ct, of_head, unsaid]))
     count = len(several.views_S)
+    of_both = replace(several, modalities_S=torch.tensor([1] + [0] * (count - 1)))
+    unsaid = replace(several, modalities_S=torch.full((count,), -1))
+    batch = collate(
+        [of_both, replace(several, modalities_S=torch.zeros(count, dtype=torch.long)), unsaid], pad_token_id=0
+    )
+    nan = float("nan")
+    of_head, of_both_parts = [1.0, 1, 1, 1, 0], [1.0, 0, 0, 1, 1]
+    batch = replace(batch, codes_BK=torch.tensor([of_head, of_both_parts, [nan] * 5]))
     of_each = torch.zeros(3 * count, 5, requires_grad=True)
     encoded = model.encode(batch)
     heads = replace(encoded.heads, codes_BK=torch.zeros(3, 5), codes_NK=of_each)
@@ -116,8 +120,9 @@ def test_each_picture_learns_what_it_is_of_where_its_study_is_of_one_kind(parts,
     assert losses["codes"].item() == pytest.approx(3 * math.log(2)), "of studies, modalities and parts of the body"
     (grad,) = torch.autograd.grad(losses["codes"], of_each)
     first, second, third = (part.sign() for part in grad.split(count))
-    assert torch.equal(first, torch.tensor([-1.0, 1, 0, -1, 1]).expand(count, 5))
-    assert torch.equal(second, torch.tensor([0.0, 0, 0, -1, 1]).expand(count, 5)), "both modalities: of which picture?"
+    assert torch.equal(first[0], torch.tensor([1.0, -1, 0, -1, 1])), "an MR picture of a study of both"
+    assert torch.equal(first[1:], torch.tensor([-1.0, 1, 0, -1, 1]).expand(count - 1, 5))
+    assert torch.equal(second, torch.tensor([-1.0, 1, 0, 0, 0]).expand(count, 5)), "two parts: of which picture?"
     assert not third.any()
 
 
