@@ -16,7 +16,7 @@ import numpy as np
 from mmfm.evaluation.intervals import MIN_PATIENTS, Estimate, patient_resamples
 from mmfm.evaluation.lesions import match_lesions
 from mmfm.report import Finding, Lesion, Status
-from mmfm.text.labeller import mentions
+from mmfm.text import LESIONS_DESCRIBED, mentions
 
 SIZE_BINS = ("below 5 mm", "5 to 10 mm", "above 10 mm")
 """Of known diameters; lesions of 5 and of 10 mm are in the middle one."""
@@ -24,8 +24,6 @@ SIZE_MM, SIZE_PART = 3.0, 0.2
 """A size is right within either of the known diameter."""
 SAME_PLACE_MM = 5.0
 """Two drafts of one patient that are written otherwise name the same lesion if their centres are no further apart."""
-LESIONS_TOLD = 3
-"""Of one observation that a text describes one by one; more are summed."""
 SHIFTS = 10
 """How many other studies' drafts each study gets in turn, where drafts are exchanged."""
 SIDE, PLACE, COUNT, SIZE = "side right", "place right", "count within 1", "size within 3 mm or 20 %"
@@ -125,15 +123,15 @@ def text_counts(draft: VolumeDraft, *, region: str) -> Counts:
     """Returns whether the text of a draft says what its findings say.
 
     A lesion is told as decided if some mention of its observation names its side, its place and its diameter in whole
-    millimetres; of each finding the first ``LESIONS_TOLD`` are looked for. A mention of something present tells only
-    what was decided if its observation was, and any side, place and size that it names are those of one lesion.
+    millimetres; of each finding the first ``LESIONS_DESCRIBED`` are looked for. A mention of something present tells
+    only what was decided if its observation was, and any side, place and size that it names are those of one lesion.
     """
     told = [one for one in mentions(draft.text, region=region) if one.status is Status.PRESENT]
     decided = {finding.observation: finding for finding in draft.findings}
     counts: Counts = {}
     for name, finding in decided.items():
         own = {_words_of(one) for one in told if one.observation == name}
-        if lesions := finding.lesions[:LESIONS_TOLD]:
+        if lesions := finding.lesions[:LESIONS_DESCRIBED]:
             counts[TOLD, name] = (sum(_words_of_lesion(lesion) in own for lesion in lesions), len(lesions))
     names = {one.observation for one in told}
     for name in sorted(names):

@@ -41,9 +41,9 @@ _OTHER_MAPS |= {"EADC", "T1 MAP", "T2 MAP", "T2STAR MAP", "B0 MAP"}
 _NOT_BRAIN = re.compile(  # on text as _plain gives it
     r"\b(e?swi\w*|swan|suscept\w*|venbold|mip|minip|mra|mrv|\w*angio\w*|\dd?tof|tof|pca?|inhance|perf\w*|dsc|dce"
     r"|p?c?asl|r?cbf|r?cbv|mtt|ttp|tmax|bold|fmri|loc|locali[sz]er\w*|scout|aa\w*scout|survey|smartbrain|3 ?pl(ane)?"
-    r"|calib\w*|asset|b[01]map|field ?map\w*|shim\w*|spectro\w*|svs|csi|mrs|fractional|colfa|tensor|tracto\w*|stir"
+    r"|calib\w*|asset cal|b[01]map|field ?map\w*|shim\w*|spectro\w*|svs|csi|mrs|fractional|colfa|tensor|tracto\w*|stir"
     r"|ciss|fiesta|trufi\w*|b?ssfp|bffe|pha images|mag images|phase images?|subtr\w*|maps?|mapping|star"
-    r"|dir(?! [aprl]{2}\b)|[a-z]?t2star\w*|hemo\w*|haemo\w*|medic|merge|psir|inv[12])\b"
+    r"|(?<!\b3 )dir(?! [aprl]{2}\b)|[a-z]?t2star\w*|hemo\w*|haemo\w*|medic|merge|psir|inv[12])\b"
     r"|\bfa$|\bt2\w* .*\b(gre|ffe|fl2d|fl3d)\b"
 )
 """What is none of the sequences that are told apart."""
@@ -58,12 +58,16 @@ _WITH = re.compile(
     r"\b(post|postcontrast|postgad\w*|gd|gad\w*|km|ce|contrast|kontrast|mdc|enhanced|cect|portal|portven\w*|venous"
     r"|arterial|art)\b|\bt1\w*(c|ce|gd|km)\b"
 )
+_WITH_AND_WITHOUT = re.compile(r"\b(w|with) (and )?(wo|w o|without)\b")
+_NO_AGENT = re.compile(
+    r"\b(pre|without|w o|wo|ohne|non?|not)( iv)? (contrast|kontrast|km|gd|gad\w*|ce|mdc|enhanced|enhancement)\b"
+)
 _WITHOUT = re.compile(r"\b(pre|precontrast|nativ\w*|non ?contrast|noncon\w*|nc|without|w o|wo|ohne|unenhanced|plain)\b")
 _SHARP_WORDS = re.compile(r"\b(lung\w*|bone\w*|knochen|sharp|hrct|hr|edge)\b")
 _SOFT_WORDS = re.compile(r"\b(soft\w*|mediast\w*|weich\w*|std|standard|smooth|brain|abd\w*|liver)\b")
 _NOT_BODY = re.compile(
     r"\b(mip|minip|vrt?|3d ?vol\w*|iodine|perf\w*|r?cbf|r?cbv|mtt|tmax|ttp|monitoring|premonitoring|tracker|bolus"
-    r"|smart ?prep|subtr\w*|scout|topo\w*|locali[sz]er|surview|dose)\b"
+    r"|smart ?prep|subtr\w*|scout|topo\w*|locali[sz]er|surview|dose (report|record|info\w*|summary|page|sheet))\b"
 )
 
 
@@ -465,13 +469,17 @@ def _by_timing(made: Acquisition) -> str | None:
 
 
 def _has_contrast(series: Series) -> bool | None:
-    """Whether a contrast agent was given: words for "before" outdo the header, which is often filled for all series."""
+    """Whether a contrast agent was given: words for "before" outdo the header, which is often filled for all series.
+
+    "Without" beside "post" or "+C" is of something else, such as fat suppression, and "with and without" says nothing.
+    """
     lower, plain = (series.description or "").lower(), _plain(series.description)
-    if _WITHOUT.search(plain):
+    told = _WITH.search(_NO_AGENT.sub(" ", plain)) or re.search(r"\+ ?(c|gd|km|contrast)\b|\bc\+", lower)
+    if _WITHOUT.search(plain) and not told and not _WITH_AND_WITHOUT.search(plain):
         return False
     if series.acquisition.contrast is not None:
         return series.acquisition.contrast
-    return True if _WITH.search(plain) or re.search(r"\+ ?(c|gd|km|contrast)\b|\bc\+", lower) else None
+    return True if told else None
 
 
 def _is_sharp(series: Series) -> bool | None:

@@ -81,7 +81,7 @@ def choose_checkpoint(study: Study, *, region: str | None = None, only: Sequence
             refusals.append((one, error))
     if fitting:
         best = min(fitting, key=lambda one: (one.volumes and one.pictures, one.name))
-        return ChosenCheckpoint(name=best.name, reason=_reason(study, region, only, len(there), len(fitting)))
+        return ChosenCheckpoint(name=best.name, reason=_reason(study, region, only, best, len(there), len(fitting)))
     listed = ". ".join(f"{one.name}: {one.made_for}" for one in there)
     # The one made for this modality says best what is wrong.
     refusals.sort(key=lambda item: not modalities_of(study) & set(item[0].scope.modalities))
@@ -167,10 +167,13 @@ def _read(name: str, config: Path) -> _Shipped:
         ) from None  # fmt: skip
 
 
-def _reason(study: Study, region: str | None, only: Sequence[str], shipped: int, fitting: int) -> str:
+def _reason(study: Study, region: str | None, only: Sequence[str], best: _Shipped, shipped: int, fitting: int) -> str:
     if is_volume(study):
-        wanted = region_of(study, only=only)
-        words = f"{region_words(wanted)} by its headers" if wanted else f"read as {region_words(str(region))}, as asked"
+        stated = region_of(study, only=only, scope=best.scope)
+        if region is not None and region != stated:
+            words = f"read as {region_words(region)}, as asked"
+        else:
+            words = f"{region_words(str(stated))} by its headers"
     elif modalities := modalities_of(study):
         words = f"pictures of {' and '.join(sorted(modalities))}"
     else:

@@ -96,7 +96,8 @@ def compose(
         findings_text, impression_text = NO_VOCABULARY, "No finding is stated."
         differential, differential_note = (), "empty: no vocabulary for this part of the body"
     stated = {f.observation for f in findings}
-    points = _points(checkpoint.facts, bool(pixels.slabs))
+    facts = checkpoint.facts
+    points = facts.volumes.operating_points if pixels.slabs else facts.operating_points
     within = observations(draft.region) if draft.region in REGIONS else ()
     return Report(
         study_uid=study.study_uid,
@@ -108,7 +109,7 @@ def compose(
             impression=impression_text,
         ),
         findings=findings,
-        # Those of a head that was not measured to read pictures would only mislead: no operating point, not shown.
+        # A head without an operating point decides nothing, as of what is counted lesion by lesion: not shown.
         finding_probabilities={o: p for o, p in draft.probabilities.items() if o in points or o == "normal"},
         differential=differential,
         differential_note=differential_note,
@@ -217,6 +218,7 @@ def _with_decision(finding: Finding, draft: Draft) -> Finding:
         finding,
         laterality=decision.laterality,
         location=decision.location,
+        probability=decision.probability,
         count=decision.count,
         measurement=decision.measurement,
         lesions=decision.lesions,

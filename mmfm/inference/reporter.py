@@ -139,13 +139,15 @@ class Reporter:
             ScopeError: a picture is blank or has several frames, or no recipe fits a volume.
             ReadError: a picture could not be decoded.
         """
-        pixels = self.checkpoint.processor.pixels(study, region=region or region_of(study))
+        pixels = self.checkpoint.processor.pixels(
+            study, region=region or region_of(study, scope=self.checkpoint.facts.scope)
+        )
         return encode_features(self.checkpoint, pixels).float().numpy()
 
     def _prepare(self, study: Study, region: str | None, only: Sequence[str]) -> tuple[tuple[str, ...], StudyPixels]:
         scope, name = self.checkpoint.facts.scope, self.checkpoint.name
         notes = check_study(study, scope, checkpoint=name, region=region, only=only)
-        region = region or region_of(study, only=only)
+        region = region or region_of(study, only=only, scope=scope)
         pixels = self.checkpoint.processor.pixels(study, region=region, only=only)
         for place, picture in enumerate(pixels.pixels_SCHW, start=1):
             check_contrast(picture[0].numpy(), where=f"picture {place} of the study")
@@ -155,7 +157,7 @@ class Reporter:
         """Returns the report of a prior study; raises ScopeError where it cannot be compared with ``current``."""
         started = time.perf_counter()
         try:
-            notes, pixels = self._prepare(prior, region_of(prior) or region, ())
+            notes, pixels = self._prepare(prior, region_of(prior, scope=self.checkpoint.facts.scope) or region, ())
             [written] = draft(self.checkpoint, [(prior.study_uid, pixels, prior.indication)])
             if written.region != current.region or bool(pixels.slabs) == bool(current.views):
                 raise ScopeError(

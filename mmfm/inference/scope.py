@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmfm.errors import ScopeError
+from mmfm.errors import ConfigError, ScopeError
 from mmfm.imaging.choice import named_places
 from mmfm.models.processor import REGION_WORDS, is_volume
 from mmfm.study import Series, Study, ViewPosition
@@ -52,6 +52,8 @@ _COMPOUNDS = {
 """Terms for several parts at once, DICOM PS3.16 Annex L."""
 _NEIGHBOURS = frozenset({"NECK", "PELVIS", "SPINE", "SINUS", "SINUSES"})
 """Parts that a volume may show beside the one that it is of."""
+_ANOTHER_PART = "ANOTHER PART"
+"""Stands for what Body Part Examined states in words that are in none of our lists, such as CSPINE or HEART."""
 
 # fmt: off
 _WORDS_WITHOUT_PART = frozenset(
@@ -96,16 +98,22 @@ def check_study(
     Raises:
         ScopeError: modality, number of frames, presentation intent, body part, view, orientation or age contradict the
             scope; or a volume does not state what it is of.
-        ConfigError: ``only`` names a series that is not there.
+        ConfigError: ``only`` names a series that is not there, or is given with pictures.
     """
     if is_volume(study):
-        notes = list(_volume_notes(study, scope, checkpoint, region, only))
+        notes = _volume_notes(study, scope, checkpoint, region, only)
+    elif only:
+        raise ConfigError(
+            "--series", expected="a CT or MR volume", found="pictures", fix="leave it out: all pictures are read"
+        )
     else:
         notes = _picture_notes(study, scope, checkpoint)
+        if region is not None:
+            notes.append("the region asked for was not used: pictures are read as what they show")
     return (*scope.caveats, *notes, *_age_notes(study.patient.age_years, scope, checkpoint))
 
 
-def region_of(study: Study, *, only: Sequence[str] = ()) -> str | None:
+def region_of(study: Study, *, only: Sequence[str] = (), scope: Scope | None = None) -> str | None:
     """Returns which region the headers of a CT or MR study state: ``chest_ct``, ``abdomen`` or ``head``.
 
     Body Part Examined decides for each series; where it says nothing, the words of series description and protocol,
@@ -114,11 +122,13 @@ def region_of(study: Study, *, only: Sequence[str] = ()) -> str | None:
     Args:
         study: headers alone are looked at.
         only: series that count, as ``choose_series`` takes them; all where empty.
+        scope: whose regions count; all where ``None``.
 
     Returns:
         The region; ``None`` where none is stated, several are, or the one stated has no recipe (CT of the head).
     """
-    regions = {region for _, regions, _ in _stated(study, only) for region in regions}
+    within = set(REGIONS_OF.values()) if scope is None else _regions_of(scope)
+    regions = {region for _, regions, _ in _stated(study, only) for region in regions if region in within}
     return next(iter(regions)) if len(regions) == 1 else None
 
 
@@ -159,9 +169,7 @@ def _picture_notes(study: Study, scope: Scope, checkpoint: str) -> list[str]:
     return notes
 
 
-def _volume_notes(
-    study: Study, scope: Scope, checkpoint: str, region: str | None, only: Sequence[str]
-) -> tuple[str, ...]:
+def _volume_notes(study: Study, scope: Scope, checkpoint: str, region: str | None, only: Sequence[str]) -> list[str]:
     """Returns what could not be verified of a volume; raises where it is none of the scope, or of no stated region."""
     within = [m for m in ("CT", "MR") if m in scope.modalities]
     stated = _stated(study, only)
@@ -173,6 +181,8 @@ def _volume_notes(
         raise ScopeError(
             "--series", expected="a CT or MR with slices", found="a localiser or another modality", fix="name another"
         )
+    if not found and modalities_of(study) & set(within):
+        raise ScopeError("study", expected="slices", found="localisers alone", fix="give the other series of the study")
     if not found:
         raise ScopeError(
             "modality",
@@ -194,8 +204,7 @@ def _volume_notes(
             fix = f"say which with --region {' or '.join(named)}"
         found_words = " and ".join(map(region_words, named))
         raise ScopeError("body part", expected="one part of the body to draft", found=found_words, fix=fix)
-    others = [f"{m} of the {' and '.join(sorted(parts)).lower()}" for m, regions, parts in own
-              if parts and wanted not in regions]  # fmt: skip
+    others = [f"{m} of {_part_words(parts)}" for m, regions, parts in own if parts and wanted not in regions]
     if wanted is not None and 0 < len(others) < len(own):
         raise ScopeError(
             "body part",
@@ -203,7 +212,8 @@ def _volume_notes(
             found=", ".join(sorted(set(others))),
             fix="name the series to read with --series; `mmfm inspect` lists them",
         )
-    if others:
+    unknown = all(parts == {_ANOTHER_PART} for _, _, parts in own)
+    if others and not (region and unknown):  # what a site calls otherwise may be said by the user
         raise _refusal("study", volumes_read(scope), ", ".join(sorted(set(others))), checkpoint)
     if wanted is None:
         raise ScopeError(
@@ -212,13 +222,24 @@ def _volume_notes(
             found=f"{' and '.join(found)} that states no part of the body",
             fix=f"say which it is with --region {' or '.join(readable)}",
         )
-    return () if named else (f"body part not verified: read as {region_words(wanted)}, as was asked",)
+    notes = []
+    untagged = sum(series.source_format != "DICOM" for series in study.series)
+    if untagged > 1:
+        notes.append(f"{untagged} series without tags were taken as one study of one patient")
+    if all(wanted in regions for _, regions, _ in own):
+        return notes
+    if any(wanted in regions for _, regions, _ in own):
+        return [*notes, f"body part not verified: not every series states one; read as {region_words(wanted)}"]
+    return [*notes, f"body part not verified: read as {region_words(wanted)}, as was asked"]
 
 
 def volumes_read(scope: Scope) -> str:
     """Returns what is read as a volume within a scope, such as "CT of the chest, MR of the head"."""
-    within = [r for (m, part), r in REGIONS_OF.items() if m in scope.modalities and part in scope.body_parts]
-    return ", ".join(map(region_words, within))
+    return ", ".join(map(region_words, _regions_of(scope)))
+
+
+def _regions_of(scope: Scope) -> list[str]:
+    return [r for (m, part), r in REGIONS_OF.items() if m in scope.modalities and part in scope.body_parts]
 
 
 def region_words(region: str) -> str:
@@ -243,13 +264,18 @@ def _stated(study: Study, only: Sequence[str]) -> list[tuple[str, set[str], set[
 def _parts(series: Series, study: Study) -> set[str]:
     """Returns the parts of the body that a series names: those of ``BODY_PART_SYNONYMS``, else others that are known.
 
-    Only words of our own lists are returned: descriptions are free text.
+    Only words of our own lists are returned, or ``_ANOTHER_PART``: headers are free text.
     """
-    examined = _named_parts(series.body_part)
-    if examined:
-        return examined
+    if (stated := _stated_part(series.body_part)) is not None:
+        examined = _named_parts(stated)
+        if examined or set(stated.split()) - _WORDS_WITHOUT_PART:
+            return examined or {_ANOTHER_PART}
     own = _named_parts(f"{series.description or ''} {series.acquisition.protocol or ''}", free=True)
     return own or _named_parts(study.description, free=True)
+
+
+def _part_words(parts: set[str]) -> str:
+    return "another part of the body" if parts == {_ANOTHER_PART} else f"the {' and '.join(sorted(parts)).lower()}"
 
 
 def _named_parts(text: str | None, *, free: bool = False) -> set[str]:

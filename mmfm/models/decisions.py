@@ -76,7 +76,7 @@ def decide(checkpoint: Checkpoint, read: Sequence[StudyPixels], encoded: Encoded
         if pixels.slabs:
             points = facts.volumes.operating_points
             own = [next(peaks) for _ in pixels.slabs]
-            counted = _counted_findings(checkpoint, pixels, own, within, probabilities)
+            counted = _counted_findings(checkpoint, pixels, own, within)
         whole = [
             _whole_finding(encoded, row, column, name, p, is_volume=bool(pixels.slabs))
             for column, name in enumerate(config.observations)
@@ -92,12 +92,11 @@ def _counted_findings(
     pixels: StudyPixels,
     peaks: Sequence[PeaksByReading],
     within: Sequence[str],
-    probabilities: Mapping[str, float],
 ) -> tuple[Finding, ...]:
     points = {name: point for name, point in checkpoint.facts.volumes.lesion_points.items() if name in within}
     affines = [slab.affine for slab in pixels.slabs]
     found = find_lesions(checkpoint.processor, affines, peaks, points, stride=checkpoint.model.fine_stride)
-    return tuple(_counted(name, lesions, probabilities.get(name)) for name, lesions in found.items())
+    return tuple(_counted(name, lesions) for name, lesions in found.items())
 
 
 def _whole_finding(
@@ -114,8 +113,11 @@ def _whole_finding(
     )
 
 
-def _counted(name: str, lesions: tuple[Lesion, ...], probability: float | None) -> Finding:
-    """Returns the finding of a study's lesions of one observation; what differs between them stands with each."""
+def _counted(name: str, lesions: tuple[Lesion, ...]) -> Finding:
+    """Returns the finding of a study's lesions of one observation, as sure as the surest of them.
+
+    What differs between them stands with each.
+    """
     sides = {lesion.laterality for lesion in lesions}
     places = {(lesion.laterality, lesion.location) for lesion in lesions}
     return Finding(
@@ -125,7 +127,7 @@ def _counted(name: str, lesions: tuple[Lesion, ...], probability: float | None) 
         location=lesions[0].location if len(places) == 1 else None,
         count=len(lesions),
         measurement=Measurement(value=float(round(lesions[0].diameter_mm)), unit="mm"),
-        probability=probability,
+        probability=max((p for lesion in lesions if (p := lesion.probability) is not None), default=None),
         lesions=lesions,
     )
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mmfm.models.decisions import SIDELESS
-from mmfm.models.processor import MOST_LESIONS_NAMED, Drafted
+from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Measurement, Side, Status
-from mmfm.text import CHEST_RADIOGRAPH, REGIONS, describe, label_report, mentions, split_sentences
+from mmfm.text import CHEST_RADIOGRAPH, LESIONS_DESCRIBED, REGIONS, describe, label_report, mentions, split_sentences
 
 
 def hold_to_decisions(
@@ -60,7 +60,7 @@ def _parts(decision: Finding) -> list[Finding]:
             measurement=Measurement(value=float(round(lesion.diameter_mm)), unit="mm"),
             lesions=(),
         )
-        for lesion in decision.lesions[:MOST_LESIONS_NAMED]
+        for lesion in decision.lesions[:LESIONS_DESCRIBED]
     ]
     return single if len(decision.lesions) == 1 else [replace(decision, lesions=()), *single]
 

@@ -31,10 +31,10 @@ from mmfm.imaging import Volume, check_for_model
 from mmfm.imaging.choice import choose_series, plane_of
 from mmfm.jsonable import from_json, to_json
 from mmfm.models.language import image_token_id
-from mmfm.models.recipes import Crops, Jitter, Recipe, Sampler, Slab, grid_affine, resampled, sample
+from mmfm.models.recipes import Crops, Jitter, Recipe, Sampler, Slab, grid_affine, resampled, sample, those_of_one_place
 from mmfm.report import Finding, Lesion, Place, Sections, Side, Status
 from mmfm.study import Receipt, Series, Study
-from mmfm.text import CHEST_RADIOGRAPH
+from mmfm.text import CHEST_RADIOGRAPH, LESIONS_DESCRIBED
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 STATE_VALUES = {Status.PRESENT: 1.0, Status.ABSENT: 0.0, Status.UNCERTAIN: 0.5, None: float("nan")}
@@ -48,8 +48,6 @@ MODALITY_CODE, BODY_PART_CODE = "modality/", "body_part/"
 """How the codes of a source begin that say what its pictures are."""
 CODE_REGIONS = {"body_part/Head": "head", "body_part/Thorax": "chest_ct", "body_part/Abdomen": "abdomen"}
 """Codes whose pictures have a vocabulary."""
-MOST_LESIONS_NAMED = 3
-"""Lesions of one observation that prompt and text describe one by one; more are summed."""
 SOME_VOXELS = 200
 """Of each thing that is outlined, about, among which the place of a crop is drawn."""
 
@@ -177,16 +175,18 @@ class Processor:
     def _slabs(self, study: Study, region: str | None, only: Sequence[str]) -> StudyPixels:
         recipe = self.recipe(region)
         choice = choose_series(study, channels=recipe.series, only=tuple(only))
-        images, receipts = {}, []
+        images, receipts = {}, {}
         for name, series in choice.chosen.items():
             volume, receipt = Volume.from_series(series)
             warnings = check_for_model(volume, receipt, modality=recipe.modality)
             assert volume.affine is not None, "checked to have a place in the patient"
             images[name] = (volume.array, volume.affine)
-            receipts.append(replace(receipt, warnings=(*receipt.warnings, *warnings)))
+            receipts[name] = replace(receipt, warnings=(*receipt.warnings, *warnings))
+        images, left_out = those_of_one_place(images, recipe)
         slabs, steps = sample(images, recipe)
-        told = tuple(replace(r, steps=(*r.steps, *choice.reasons, *steps)) for r in receipts)
-        return self._volume(slabs, recipe, choice.chosen, told)
+        steps = (*choice.reasons, *left_out, *steps)
+        told = tuple(replace(receipts[name], steps=(*receipts[name].steps, *steps)) for name in images)
+        return self._volume(slabs, recipe, images, told)
 
     def _kept(self, series: Series, cache: VolumeCache) -> tuple[Tensor, Receipt]:
         def make() -> tuple[np.ndarray, Receipt]:
@@ -243,7 +243,7 @@ class Processor:
         line would say that the study is normal. ``kind`` is such as "CT of the chest".
         """
         asked = " ".join((indication or "").replace("XXXX", " ").split()) or "not stated"
-        short = self.tokenizer(asked, add_special_tokens=False)["input_ids"][: self.config.max_indication_tokens]
+        short = self._ids(asked)[: self.config.max_indication_tokens]
         examined = "" if kind is None else f"\nStudy: {kind}"
         before = self._ids(f"\n{self.config.prompt}{examined}\nIndication: ")
         detailed = bool(self.config.recipes)
@@ -377,7 +377,7 @@ class Processor:
             region=example.region,
             pixels_SCHW=pixels.pixels_SCHW,
             views_S=pixels.views_S,
-            modalities_S=self._modalities(example.study, len(pixels.views_S)),
+            modalities_S=self._modalities(example, len(pixels.views_S)),
             input_ids_T=ids,
             labels_T=labels,
             states_O=torch.tensor([STATE_VALUES[example.states.get(o)] for o in self.config.observations]),
@@ -408,11 +408,19 @@ class Processor:
             volumes=tuple(self.volume_inputs(slab, None) for slab in pixels.slabs),
         )
 
-    def _modalities(self, study: Study | None, pictures: int) -> Tensor:
-        """Returns the column of the codes that names the modality of each picture, -1 where there is none."""
+    def _modalities(self, example: Example, pictures: int) -> Tensor:
+        """Returns the column of the codes that names the modality of each picture, -1 where there is none.
+
+        A picture that states none has that of its study, where it is coded with one.
+        """
         columns = {code: column for column, code in enumerate(self.config.codes)}
-        read = () if study is None else study.series[:pictures]
-        return torch.tensor([columns.get(f"{MODALITY_CODE}{s.modality}", -1) for s in read], dtype=torch.long)
+        coded = [code for code in example.codes or () if code.startswith(MODALITY_CODE)]
+        unstated = columns.get(coded[0], -1) if len(coded) == 1 else -1
+        read = () if example.study is None else example.study.series[:pictures]
+        return torch.tensor(
+            [columns.get(f"{MODALITY_CODE}{s.modality}", -1) if s.modality else unstated for s in read],
+            dtype=torch.long,
+        )
 
     def _sides(self, findings: Iterable[Finding]) -> Tensor:
         sides_O2 = torch.full((len(self.config.observations), 2), float("nan"))
@@ -446,7 +454,8 @@ class Processor:
         return Drafted(findings=_tidy(findings), impression=_tidy(impression), finished=finished)
 
     def _ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Words of a study are words: "<image>" or "<eos>" in an indication must not become the token of that name.
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def save(self, folder: Path) -> None:
         """Writes ``processor.json`` and the tokenizer into ``folder``."""
@@ -550,7 +559,7 @@ def decisions_text(decisions: Sequence[Finding], *, detailed: bool = False) -> s
     for finding in present:
         words = finding.observation.replace("_", " ")
         if detailed and finding.lesions:
-            named = finding.lesions[:MOST_LESIONS_NAMED]
+            named = finding.lesions[:LESIONS_DESCRIBED]
             names += [f"{place_name(lesion)} {words} {lesion.diameter_mm:.0f} mm".strip() for lesion in named]
             if len(finding.lesions) > len(named):
                 names.append(f"{len(finding.lesions)} {words} in all")

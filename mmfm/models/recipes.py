@@ -30,6 +30,8 @@ _BODY_SHARE = 0.1
 _BODY_PERCENTILES = (0.5, 99.5)
 _COARSE_MM = 6.0
 """Distance of the voxels by which the body is found."""
+SAME_PLACE = 0.75
+"""Of the smaller of two bodies along each axis, at least, that two series of one patient lying still both show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +294,31 @@ def sample(
     return sampler.slabs(), (*sampler.steps, again)
 
 
+def those_of_one_place(
+    images: Mapping[str, tuple[np.ndarray, np.ndarray]], recipe: Recipe
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+    """Leaves out sequences that show another place than the first: beside each other they would be one wrong patient.
+
+    Args:
+        images: as for ``Sampler``.
+        recipe: that names the first.
+
+    Returns:
+        The others, and what was left out, in words for the receipt.
+    """
+    bodies = {name: _body(*images[name], recipe) for name in recipe.series if name in images}
+    first, (low, high) = next(iter(bodies.items()))
+    left_out = []
+    for name, (own_low, own_high) in bodies.items():
+        shared = np.minimum(high, own_high) - np.maximum(low, own_low)
+        if np.any(shared < SAME_PLACE * np.minimum(high - low, own_high - own_low)):
+            left_out.append(name)
+    steps = tuple(
+        f"the slices of {name} were not read: they show another place than those of {first}" for name in left_out
+    )
+    return {name: image for name, image in images.items() if name not in left_out}, steps
+
+
 def grid_affine(center: np.ndarray, recipe: Recipe, jitter: Jitter | None = None) -> np.ndarray:
     """Returns the affine to LPS mm of a recipe's grid around ``center`` (slice, row, column mm)."""
     turn = np.eye(3) if jitter is None else jitter.matrix()
@@ -380,8 +407,8 @@ def _bright_end(array: np.ndarray) -> float:
 
 
 def _slab_centers(low: np.ndarray, high: np.ndarray, recipe: Recipe) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    height = recipe.shape[0] * recipe.spacing_mm[0]
-    extent = high[0] - low[0]
+    height, *in_plane = np.multiply(recipe.shape, recipe.spacing_mm)
+    extent, *wide = high - low
     middle = (low + high) / 2
     grid = " x ".join(f"{n}" for n in recipe.shape)
     spacing = " x ".join(f"{s:g}" for s in recipe.spacing_mm)
@@ -393,6 +420,9 @@ def _slab_centers(low: np.ndarray, high: np.ndarray, recipe: Recipe) -> tuple[li
         steps.append("windows as channels: " + ", ".join(recipe.channels))
     else:
         steps.append("each sequence scaled by the 98th percentile of its body; channels: " + ", ".join(recipe.channels))
+    for words, read, there in zip(("from front to back", "from side to side"), in_plane, wide, strict=True):
+        if there > read:
+            steps.append(f"{there - read:.0f} of {there:.0f} mm {words} were not read (the outermost on both ends)")
     if extent <= height:
         return [middle], tuple(steps)
     wanted = math.ceil((extent - OVERLAP_MM) / (height - OVERLAP_MM))

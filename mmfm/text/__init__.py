@@ -3,10 +3,11 @@
 from mmfm.text.labeller import OBSERVATIONS, label_report, mentions, states
 from mmfm.text.regions import CHEST_RADIOGRAPH, REGIONS, observations
 from mmfm.text.sections import compares_with_prior, split_sentences
-from mmfm.text.wording import describe
+from mmfm.text.wording import LESIONS_DESCRIBED, describe
 
 __all__ = [
     "CHEST_RADIOGRAPH",
+    "LESIONS_DESCRIBED",
     "OBSERVATIONS",
     "REGIONS",
     "compares_with_prior",

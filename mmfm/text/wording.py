@@ -12,6 +12,9 @@ from mmfm.report import Finding, Side, Status
 from mmfm.text.phrases import spellings
 from mmfm.text.regions import CHEST_RADIOGRAPH, region_words
 
+LESIONS_DESCRIBED = 3
+"""Lesions of one observation that a prompt and a report describe one by one; more are counted."""
+
 
 def describe(findings: Iterable[Finding], *, region: str = CHEST_RADIOGRAPH) -> tuple[str, str]:
     """Writes structured findings as template sentences.

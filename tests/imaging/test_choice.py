@@ -130,6 +130,12 @@ def taken(members, channels=("CT",), **keys):
         ("sub-01_ce-gad_T1w", "T1C"),
         ("sub-01_dir-AP_dwi", "DWI"),
         ("DTI_64_dir", None),
+        ("AX DWI 3 DIR", "DWI"),
+        ("Ax DWI ASSET", "DWI"),
+        ("ASSET cal", None),
+        ("T1 without contrast", "T1"),
+        ("AX T1 POST WO FS", "T1C"),
+        ("T1 MPRAGE post KM pre-OP", "T1C"),
         ("Edwin Tracey", None),
         ("", None),
     ],
@@ -166,6 +172,10 @@ def test_sequences_by_words(description, expected):
         ("Head", {"protocol": "T2 TSE tra"}, "T2"),
         ("AX T1", {"contrast": True}, "T1C"),
         ("AX T1 PRE", {"contrast": True}, "T1"),
+        ("AX T1 pre contrast", {"contrast": True}, "T1"),
+        ("AX T1 W/WO", {"contrast": True}, "T1C"),
+        ("AX T1 W/WO", {}, "T1"),
+        ("AX T1 POST WO FS", {"contrast": False}, "T1"),
         ("AX T1", {"component": "PHASE"}, None),
         ("AX T1", {"component": "MIXED"}, None),
         ("AX T1", {"component": "MAGNITUDE"}, "T1"),
@@ -246,6 +256,12 @@ def test_the_best_ct_of_a_chest():
 def test_kernels(kernel, description, sharp):
     chosen, _ = taken([series(kernel=kernel, description=description), series(kernel="FC50" if not sharp else "FC10")])
     assert chosen == {"CT": 2 if sharp else 1}
+
+
+def test_a_low_dose_ct_is_no_dose_report():
+    low, report = series(description="CHEST LOW DOSE", step=1.0, slices=300), series(description="Dose Report")
+    assert taken([series(step=5.0, slices=60), low])[0] == {"CT": 2}
+    assert "a projection or a map" in taken([low, report])[1][1]
 
 
 @pytest.mark.parametrize(("body_part", "expected"), [("HEAD", 1), ("ABDOMEN", 2), (None, 2)])

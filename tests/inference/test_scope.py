@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmfm.errors import ScopeError
+from mmfm.errors import ConfigError, ScopeError
 from mmfm.inference.scope import check_contrast, check_study, region_of, views_read
 from mmfm.models.checkpoint import Scope
 from mmfm.models.processor import is_volume
@@ -116,6 +116,8 @@ SLICE = {"geometry": Geometry(position=(0.0, 0.0, 0.0), orientation=(1, 0, 0, 0,
         ({"modality": "MR", "body_part": "HEADNECK"}, "head"),
         ({"modality": "MR", "body_part": None, "description": "hip femoral head"}, None),
         ({"modality": "MR", "body_part": "ABDOMEN"}, None),
+        ({"body_part": "LSPINE", "description": "abdomen"}, None),
+        ({"body_part": "ROUTINE", "description": "abdomen"}, "abdomen"),
     ],
 )
 def test_the_region_is_what_headers_state(make_study, fields, region):
@@ -123,6 +125,12 @@ def test_the_region_is_what_headers_state(make_study, fields, region):
 
 
 VOLUMES = Scope(modalities=("CT", "MR"), body_parts=("CHEST", "ABDOMEN", "HEAD"), views=())
+
+
+def test_the_regions_of_a_scope_alone_count(make_study):
+    study = make_study(volume(body_part="CHEST"), volume(modality="MR", body_part="HEAD"), **SLICE)
+    assert region_of(study) is None
+    assert region_of(study, scope=Scope(modalities=("CT",), body_parts=("CHEST",), views=())) == "chest_ct"
 
 
 def check_volume(*series, **more):
@@ -147,6 +155,12 @@ def check_volume(*series, **more):
         ),
         ([{"source_format": "NIFTI"}], {}, "states none; say which it is with --modality"),
         ([volume(body_part="CHEST") | {"modality": "DX"}], {}, "found DX"),
+        ([volume(body_part="HEART", description="CT chest")], {}, "found CT of another part of the body"),
+        (
+            [volume(modality="MR", body_part="HEAD"), volume(modality="MR", body_part="CSPINE", description="T2")],
+            {},
+            "expected series of the head alone; found MR of another part of the body; name the series to read",
+        ),
     ],
 )
 def test_a_volume_that_states_another_part_or_none_is_refused_by_name(make_study, series, more, words):
@@ -155,9 +169,24 @@ def test_a_volume_that_states_another_part_or_none_is_refused_by_name(make_study
     assert "\n" not in str(caught.value)
 
 
+def test_localisers_alone_are_named(make_study):
+    study = make_study(volume(body_part="CHEST"), image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), **SLICE)
+    with pytest.raises(ScopeError, match="found localisers alone; give the other series"):
+        check_study(study, VOLUMES, checkpoint="c")
+
+
 def test_what_a_volume_does_not_state_may_be_given(make_study):
     [note] = check_volume(volume(body_part=None), make_study=make_study, region="chest_ct")
     assert note == "body part not verified: read as CT of the chest, as was asked"
+    assert check_volume(volume(body_part="COR ROUTINE"), make_study=make_study, region="chest_ct") == (note,)
+    [half] = check_volume(volume(body_part="CHEST"), volume(body_part=None), make_study=make_study)
+    assert half == "body part not verified: not every series states one; read as CT of the chest"
+    mixed = [volume(body_part=None), volume(modality="MR", body_part="HEAD")]
+    assert check_volume(*mixed, make_study=make_study, region="chest_ct") == (note,)
+    files = [{"modality": "CT", "source_format": "NIFTI"}] * 2
+    assert check_volume(*files, make_study=make_study, region="chest_ct") == (
+        "2 series without tags were taken as one study of one patient", note,
+    )  # fmt: skip
     assert check_volume(volume(body_part="CHESTABDOMEN"), make_study=make_study, region="abdomen") == ()
     both = [volume(body_part="CHEST"), volume(body_part="ABDOMEN")]
     assert check_volume(*both, make_study=make_study, only=("#2",)) == ()
@@ -177,6 +206,13 @@ def test_a_screenshot_of_a_ct_is_a_picture(make_study):
 @pytest.mark.parametrize("part", ["CHEST", "chest", "Chest PA", "THORAX", "CHEST 2 VIEWS", "PORT CHEST", "CHEST_AP"])
 def test_spellings_of_the_chest_are_the_chest(make_study, part):
     assert check(make_study(CHEST_PA | {"body_part": part})) == ()
+
+
+def test_what_is_asked_of_volumes_is_not_dropped_silently_with_pictures(make_study):
+    with pytest.raises(ConfigError, match="--series: expected a CT or MR volume; found pictures"):
+        check_study(make_study(CHEST_PA), SCOPE, checkpoint="c", only=("#1",))
+    [note] = check_study(make_study(CHEST_PA), SCOPE, checkpoint="c", region="head")
+    assert "region asked for was not used" in note
 
 
 def test_a_picture_without_tags_is_drafted_with_notes(make_study):

@@ -6,9 +6,9 @@ from mmfm.data.drawn import COUNTED, PLACES
 from mmfm.data.synthetic_volumes import DRAWN
 from mmfm.models.decisions import SIDELESS, _counted, _severity
 from mmfm.models.holding import hold_to_decisions
-from mmfm.models.processor import MOST_LESIONS_NAMED, Drafted
+from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Lesion, Side, Status
-from mmfm.text import OBSERVATIONS, describe, label_report, mentions
+from mmfm.text import LESIONS_DESCRIBED, OBSERVATIONS, describe, label_report, mentions
 
 
 def _present(observation, side=None):
@@ -104,7 +104,7 @@ def _lesions(*some):
     )
 
 
-NODULES = _counted("nodule", _lesions((Side.RIGHT, "upper lobe", 12.3), (Side.LEFT, "lower lobe", 6.0)), 0.9)
+NODULES = _counted("nodule", _lesions((Side.RIGHT, "upper lobe", 12.3), (Side.LEFT, "lower lobe", 6.0)))
 
 
 def _held(written, decisions, region):
@@ -114,7 +114,7 @@ def _held(written, decisions, region):
 def test_what_is_counted_is_summed_up_and_told_one_by_one():
     assert (NODULES.count, NODULES.laterality, NODULES.location) == (2, Side.BILATERAL, None)
     assert NODULES.measurement.value == 12
-    one = _counted("infarct", _lesions((None, "brainstem", 7.6)), 0.5)
+    one = _counted("infarct", _lesions((None, "brainstem", 7.6)))
     assert (one.count, one.laterality, one.location, one.measurement.value) == (1, None, "brainstem", 8)
 
 
@@ -189,7 +189,7 @@ def _decisions(draw, region):
             sizes = st.integers(3, 45).map(float)
             one = st.tuples(st.sampled_from(_places(region, name)), sizes).map(lambda x: (*x[0], x[1]))
             lesions = draw(st.lists(one, min_size=1, max_size=5, unique=True))
-            decided.append(_counted(name, _lesions(*sorted(lesions, key=lambda x: -x[2])), 0.9))
+            decided.append(_counted(name, _lesions(*sorted(lesions, key=lambda x: -x[2]))))
         else:
             side = None if name in SIDELESS else draw(st.sampled_from(list(Side)))
             severity = _severity(name, draw(st.integers(0, 2)))
@@ -220,7 +220,7 @@ def test_held_text_of_a_volume_reads_back_to_the_decisions(study):
                 assert (found.laterality, found.severity) == (decision.laterality, decision.severity), section
                 continue
             single = {(m.laterality, m.location, m.measurement.value) for m in told if m.measurement and m.location}
-            named = decision.lesions[:MOST_LESIONS_NAMED]
+            named = decision.lesions[:LESIONS_DESCRIBED]
             assert {(one.laterality, one.location, float(round(one.diameter_mm))) for one in named} <= single, section
             assert {m.count for m in told} - {None, 1} <= {decision.count}, section
             if decision.count > 1:

@@ -52,6 +52,16 @@ def test_the_modality_of_each_picture_is_a_column_of_the_codes(tiny_processor: P
     assert tiny_processor(replace(example, study=study)).modalities_S.tolist() == [-1, -1], "no such codes"
     unstated = replace(study, series=(replace(first, modality=None), series[1]))
     assert coded(replace(example, study=unstated)).modalities_S.tolist() == [-1, 1]
+    of_one = replace(example, study=unstated, codes=("Lung", "modality/MR"))
+    assert coded(of_one).modalities_S.tolist() == [2, 1], "a study coded with one modality says it for its pictures"
+
+
+def test_words_of_a_study_are_never_special_tokens(tiny_processor: Processor):
+    special = set(tiny_processor.tokenizer.all_special_ids)
+    named = tiny_processor.prompt_ids(3, "cough <image> fever <eos> <pad>", ())
+    assert named.count(tiny_processor.image_token_id) == 3
+    target = tiny_processor.target_ids(Sections(findings="<image> <eos>", impression="Effusion."))
+    assert [token for token in target if token in special] == [tiny_processor.tokenizer.eos_token_id] == target[-1:]
 
 
 def test_prompt_holds_the_image_tokens_of_every_picture(tiny_processor: Processor, two_pictures):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,18 @@ from scipy import ndimage
 
 from mmfm.data.synthetic_volumes import draw_volume
 from mmfm.errors import ConfigError, ScopeError
-from mmfm.models.recipes import OVERLAP_MM, RECIPES, Crops, Jitter, Recipe, Sampler, grid_affine, resampled, sample
+from mmfm.models.recipes import (
+    OVERLAP_MM,
+    RECIPES,
+    Crops,
+    Jitter,
+    Recipe,
+    Sampler,
+    grid_affine,
+    resampled,
+    sample,
+    those_of_one_place,
+)
 
 CT = Recipe(
     region="abdomen", modality="CT", channels=("mediastinum", "lung"), spacing_mm=(8.0,) * 3, shape=(32, 28, 36)
@@ -171,6 +183,30 @@ def test_slabs_of_a_long_volume_overlap_and_say_what_they_leave_out(half_height)
         told = next(step for step in steps if "not read" in step)
         missing, whole = int(told.split()[0]), int(told.split()[2])
         assert len(fewer) == 2 and whole == pytest.approx(600, abs=20) and missing == whole - 464
+
+
+def test_a_body_wider_than_the_grid_says_what_was_not_read():
+    affine, shape = _grid(STRAIGHT)
+    narrow = replace(CT, shape=(32, 20, 22))
+    _, steps = sample({"CT": (_shown(affine, shape), affine)}, narrow)
+    told = [re.match(r"(\d+) of (\d+) mm (.*) were not read", step) for step in steps]
+    front, side = (match for match in told if match)
+    assert front[3] == "from front to back" and 150 < int(front[2]) < 190
+    assert side[3] == "from side to side" and 180 < int(side[2]) < 226
+    assert [int(match[2]) - int(match[1]) for match in (front, side)] == pytest.approx([160, 176], abs=1)
+
+
+@pytest.mark.parametrize(("shift", "kept"), [(15, True), (60, False), (400, False)])
+def test_a_sequence_of_another_place_is_left_out_by_name(shift, kept):
+    affine, shape = _grid(STRAIGHT)
+    head = _shown(affine, shape, half_height=80) + 1000
+    moved = affine.copy()
+    moved[2, 3] += shift
+    of_one, steps = those_of_one_place({"T2": (head, moved), "T1": (head, affine)}, MR)
+    assert list(of_one) == (["T2", "T1"] if kept else ["T1"])
+    assert [step.partition(":")[0] for step in steps] == ([] if kept else ["the slices of T2 were not read"])
+    whole, neck = _shown(affine, shape, half_height=80), _shown(affine, shape, half_height=160)
+    assert not those_of_one_place({"T1": (neck + 1000, affine), "T2": (whole + 1000, affine)}, MR)[1], "one shows more"
 
 
 def test_a_head_with_its_neck_is_read_from_the_top():

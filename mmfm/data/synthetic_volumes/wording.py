@@ -14,6 +14,7 @@ import numpy as np
 
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.report import Finding, Lesion, Sections, Side, Status
+from mmfm.text import LESIONS_DESCRIBED
 
 _INDICATIONS = {
     "chest_ct": (
@@ -63,8 +64,6 @@ _HEAD_TECHNIQUES = (
     "Multisequence MRI of the head without contrast, including T1, T2, FLAIR and DWI.",
 )
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_DESCRIBED = 3
-"""Lesions of a finding that have their own place and size in the report; further ones are summed."""
 
 
 def write_report(drawn: DrawnVolume, rng: np.random.Generator) -> tuple[Sections, tuple[Finding, ...]]:
@@ -163,7 +162,7 @@ class _Writer:
         plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
         many = f"{_NUMBERS[len(lesions)]} {plural}"
         start = self.pick(f"There are {many}", f"{many} are present", f"{many} are seen")
-        shown = range(min(len(lesions), _DESCRIBED))
+        shown = range(min(len(lesions), LESIONS_DESCRIBED))
         if len(set(places)) == 1:
             measured = _listed([sizes[n] for n in shown], "and")
             text = f"{start} in the {places[0]}, measuring {measured}"
