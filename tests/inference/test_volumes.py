@@ -194,6 +194,15 @@ def test_each_study_gets_the_checkpoint_made_for_it(shipped, chest, head, tmp_pa
     assert choose_checkpoint(screenshot).name == "tiny-volume"
 
 
+def test_the_reason_names_what_is_read_of_a_study_of_several(shipped, chest, head):
+    mixed = replace(chest, description=None, series=(
+        *(replace(s, body_part=None, description=None, acquisition=replace(s.acquisition, protocol=None))
+          for s in chest.series), *head.series,
+    ))  # fmt: skip
+    assert choose_checkpoint(mixed, region="chest_ct").reason.endswith("read as CT of the chest, as asked")
+    assert choose_checkpoint(mixed, region="head").reason.endswith("MR of the head by its headers")
+
+
 def test_without_a_fitting_checkpoint_the_refusal_lists_what_each_is_made_for(shipped, tmp_path, chest):
     mammogram = picture(tmp_path / "a.png")
     mammogram = replace(mammogram, series=(replace(mammogram.series[0], modality="MG"),))
