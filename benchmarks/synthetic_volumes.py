@@ -7,7 +7,7 @@ Seeds are those of the test split of ``datasets/synthetic``. The first studies a
 planes, order, tilt and spacing. "Without looking" are the same scores where drafts are exchanged between studies of a
 region.
 What was drafted stands as lines of JSON in ``--out``, and an interrupted run goes on there: its file is named by the
-checkpoint and by the code that draws, reads and drafts.
+checkpoint and by the code of mmfm and of this file.
 """
 
 from __future__ import annotations
@@ -56,8 +56,6 @@ from mmfm.report import Finding, Status
 SPACING = {"chest_ct": (1.6, 1.25, 1.25), "abdomen": (1.6, 1.25, 1.25), "head": (1.2, 1.0, 1.0)}
 """(slice, row, column) mm: finer than a checkpoint at 2.5 and 1.5 mm reads, and drawn in 2 to 3 seconds each."""
 REGIONS = tuple(SPACING)
-CODE = ("data", "imaging", "io", "models", "text")
-"""Folders of mmfm that decide what is drawn, read and drafted."""
 FEW_DIFFERENCES, FEW_LESIONS = 10, 4
 """Studies that differ between two writings and refusals that are printed one by one, and lesions of a finding."""
 
@@ -90,7 +88,7 @@ def drafted(
 ) -> dict[tuple[int, bool], dict[str, Any]]:
     """Returns what was drafted by (number, written otherwise); what ``out`` does not hold yet is drafted."""
     folder = resolve_checkpoint(checkpoint)
-    code = sha256_of(sorted(p for room in CODE for p in (Path(mmfm.__file__).parent / room).rglob("*.py")))
+    code = sha256_of([*sorted(Path(mmfm.__file__).parent.rglob("*.py")), Path(__file__)])
     key = hashlib.sha256((folder / SUMS).read_bytes() + code.encode()).hexdigest()[:12]
     place = out / f"{folder.name}-{key}.jsonl"
     out.mkdir(parents=True, exist_ok=True)
@@ -167,8 +165,9 @@ def truth_of(result: dict[str, Any]) -> VolumeTruth:
 
 
 def draft_of(result: dict[str, Any]) -> VolumeDraft:
-    """Returns what was drafted; nothing, where the study was refused."""
-    return VolumeDraft(findings=tuple(from_json(Finding, one) for one in result["findings"]), text=result["text"])
+    """Returns what was drafted, with both sections of its text; nothing, where the study was refused."""
+    text = "\n".join(filter(None, (result["text"], result["impression"])))
+    return VolumeDraft(findings=tuple(from_json(Finding, one) for one in result["findings"]), text=text or None)
 
 
 def print_tables(results: Sequence[dict[str, Any]]) -> None:
@@ -212,7 +211,9 @@ def told(one: Estimate) -> str:
 
 def print_agreement(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     """Prints how far drafts of the same patients, written otherwise, are the same."""
-    counts: list[Counts] = [agreement_counts(draft_of(one), draft_of(other)) for one, other in pairs]
+    counts: list[Counts] = [
+        agreement_counts(*(None if result["refused"] else draft_of(result) for result in pair)) for pair in pairs
+    ]
     print(f"\n## The same in other planes, order, tilt and spacing: {len(pairs)} volumes\n")
     print("| score | of | value | 95 % interval | same / of |")
     print("| --- | --- | --- | --- | --- |")
@@ -223,7 +224,7 @@ def print_agreement(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> N
     print(f"\n{len(differ)} differ in something; the first of them:")
     for one, other in differ[:FEW_DIFFERENCES]:
         print(f"{one['region']} {one['number']}, written with {other['writing']}")
-        print(f"  as drawn:  {summary(one)}\n  otherwise: {other['refused'] or summary(other)}")
+        print(f"  as drawn:  {one['refused'] or summary(one)}\n  otherwise: {other['refused'] or summary(other)}")
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from mmfm.evaluation.intervals import MIN_PATIENTS, Estimate, patient_resamples
 from mmfm.evaluation.lesions import match_lesions
 from mmfm.report import Finding, Lesion, Status
-from mmfm.text import LESIONS_DESCRIBED, mentions
+from mmfm.text import LESIONS_DESCRIBED, mentions, mentions_elsewhere
 
 SIZE_BINS = ("below 5 mm", "5 to 10 mm", "above 10 mm")
 """Of known diameters; lesions of 5 and of 10 mm are in the middle one."""
@@ -48,7 +48,7 @@ class VolumeDraft:
     findings: tuple[Finding, ...]
     """Present ones, with each lesion."""
     text: str | None
-    """The findings section."""
+    """Findings and impression."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ def volume_counts(truth: VolumeTruth, draft: VolumeDraft, *, counted: Collection
 def _lesion_counts(name: str, known: Sequence[Lesion], stated: Sequence[Lesion]) -> Counts:
     match = match_lesions(known, stated)
     counts: Counts = {(FALSE_LESIONS, name): (len(match.false), 1)}
-    if known or stated:
-        counts[COUNT, name] = (abs(len(known) - len(stated)) <= 1, 1)
+    if known:  # what was not found at all has no number, however few there are
+        counts[COUNT, name] = (bool(stated) and abs(len(known) - len(stated)) <= 1, 1)
     for size in SIZE_BINS:
         found, missed = (
             sum(_size_bin(lesion) == size for lesion in lesions)
@@ -124,9 +124,11 @@ def text_counts(draft: VolumeDraft, *, region: str) -> Counts:
 
     A lesion is told as decided if some mention of its observation names its side, its place and its diameter in whole
     millimetres; of each finding the first ``LESIONS_DESCRIBED`` are looked for. A mention of something present tells
-    only what was decided if its observation was, and any side, place and size that it names are those of one lesion.
+    only what was decided if its observation was, and any side, place and size that it names are those of one lesion;
+    what it states of another part of the body was not.
     """
     told = [one for one in mentions(draft.text, region=region) if one.status is Status.PRESENT]
+    told += [one for one in mentions_elsewhere(draft.text, region=region) if one.status is Status.PRESENT]
     decided = {finding.observation: finding for finding in draft.findings}
     counts: Counts = {}
     for name, finding in decided.items():
@@ -190,8 +192,13 @@ def _mean(several: Sequence[Counts]) -> Counts:
     }
 
 
-def agreement_counts(plain: VolumeDraft, rewritten: VolumeDraft) -> Counts:
-    """Returns how far two drafts of one patient are the same: by side, place and number, and lesion by lesion."""
+def agreement_counts(plain: VolumeDraft | None, rewritten: VolumeDraft | None) -> Counts:
+    """Returns how far two drafts of one patient are the same: by side, place and number, and lesion by lesion.
+
+    Where one of the two was refused, ``None``, they are not.
+    """
+    if plain is None or rewritten is None:
+        return {(SAME_STUDY, "study"): (False, 1)}
     one, other = ({(f.observation, f.laterality, f.location, f.count) for f in d.findings} for d in (plain, rewritten))
     counts: Counts = {(SAME_STUDY, "study"): (one == other, 1)}
     for name in sorted({key[0] for key in one | other}):
@@ -209,7 +216,7 @@ def estimates(studies: Sequence[Counts], *, seed: int = 0) -> dict[tuple[str, st
     """Returns each (score, observation) over all studies, and (score, ``all``) over all observations.
 
     ``n`` is how many it is of, ``events`` how many were right; of means for a control these are rounded. Of fewer than
-    ``MIN_PATIENTS`` studies there is no interval.
+    ``MIN_PATIENTS`` studies that have the score there is no interval.
     """
     with_all = [_with_all(counts) for counts in studies]
     generator = np.random.default_rng(seed)
@@ -220,10 +227,12 @@ def estimates(studies: Sequence[Counts], *, seed: int = 0) -> dict[tuple[str, st
         value = float(right_N.sum() / of_N.sum())
         with np.errstate(invalid="ignore", divide="ignore"):
             draws_R = (resamples_RN @ right_N) / (resamples_RN @ of_N)
-        if len(studies) < MIN_PATIENTS:
+        having = int(np.count_nonzero(of_N))
+        if having < MIN_PATIENTS:
             draws_R = np.full_like(draws_R, np.nan)
         of = float(of_N.sum())
-        trials = None if key[0] == FALSE_LESIONS else of
+        # What a study has several of is not independent: at 0 and 1 studies are counted.
+        trials = None if key[0] == FALSE_LESIONS or having < MIN_PATIENTS else having
         result[key] = Estimate.of(value, draws_R, n=round(of), events=round(float(right_N.sum())), trials=trials)
     return result
 

@@ -9,7 +9,16 @@ from dataclasses import replace
 from mmfm.models.decisions import SIDELESS
 from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Measurement, Side, Status
-from mmfm.text import CHEST_RADIOGRAPH, LESIONS_DESCRIBED, REGIONS, describe, label_report, mentions, split_sentences
+from mmfm.text import (
+    CHEST_RADIOGRAPH,
+    LESIONS_DESCRIBED,
+    REGIONS,
+    describe,
+    label_report,
+    mentions,
+    mentions_elsewhere,
+    split_sentences,
+)
 
 
 def hold_to_decisions(
@@ -20,6 +29,7 @@ def hold_to_decisions(
     A sentence that states a finding beyond the decisions, names another side, place, size or number, or denies one of
     them, is taken out, and of an impression with decisions every sentence that states nothing. A decision that a
     section does not state, with its side and each of its lesions, is written in front of it as a template sentence.
+    So is a sentence taken out of the draft of a volume that tells of another part of the body.
     Text of which nothing is left becomes the normal template. Without a vocabulary nothing can be held: the text stays
     as it was written, and is not for a reader.
     """
@@ -89,6 +99,9 @@ def _states(mention: Finding, part: Finding, decision: Finding) -> bool:
 
 def _fits(sentence: str, decisions: Sequence[Finding], region: str) -> bool:
     """Whether a sentence states nothing that the decisions do not."""
+    elsewhere = () if region == CHEST_RADIOGRAPH else mentions_elsewhere(sentence, region=region)
+    if any(found.status is not Status.ABSENT for found in elsewhere):
+        return False
     by_name = {decision.observation: decision for decision in decisions}
     sides: list[Side | None] = []
     for found in _statements(sentence, decisions, region):

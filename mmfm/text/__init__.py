@@ -1,6 +1,6 @@
 """Report text: sections, sentences, and the labeller that reads findings from them and writes them out again."""
 
-from mmfm.text.labeller import OBSERVATIONS, label_report, mentions, states
+from mmfm.text.labeller import OBSERVATIONS, label_report, mentions, mentions_elsewhere, states
 from mmfm.text.regions import CHEST_RADIOGRAPH, REGIONS, observations
 from mmfm.text.sections import compares_with_prior, split_sentences
 from mmfm.text.wording import LESIONS_DESCRIBED, describe
@@ -14,6 +14,7 @@ __all__ = [
     "describe",
     "label_report",
     "mentions",
+    "mentions_elsewhere",
     "observations",
     "split_sentences",
     "states",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from mmfm.report import Finding, Measurement, Side, Status
 from mmfm.text.certainty import certainty, cues
 from mmfm.text.phrases import Phrases, Token, any_of, plain, spellings
-from mmfm.text.regions import CHEST_RADIOGRAPH, observations, region_words
+from mmfm.text.regions import CHEST_RADIOGRAPH, REGIONS, observations, region_words
 from mmfm.text.sections import split_sentences, stating
 
 OBSERVATIONS: tuple[str, ...] = observations(CHEST_RADIOGRAPH)
@@ -115,6 +115,25 @@ def mentions(
     """
     read = _sentences((findings, impression), region, language)
     return tuple(statement.finding(sentence) for sentence, statements in read for statement in statements)
+
+
+def mentions_elsewhere(text: str | None, *, region: str) -> tuple[Finding, ...]:
+    """Reads what a text states of other parts of the body than its own, as a model of several may write it.
+
+    Args:
+        text: of a report.
+        region: whose report it is; a sentence in which its words read anything is left to ``mentions``.
+
+    Returns:
+        What the words of any other region read in the sentences that are left, of observations that ``region`` lacks.
+
+    Raises:
+        ConfigError: there is no such region.
+    """
+    own = observations(region)
+    left = [sentence for sentence in split_sentences(text or "") if not mentions(sentence, region=region)]
+    found = (mentions(sentence, region=other) for sentence in left for other in REGIONS if other != region)
+    return tuple(finding for several in found for finding in several if finding.observation not in own)
 
 
 def label_sentences(

@@ -87,6 +87,12 @@ def test_a_draft_that_states_nothing_has_no_false_lesion_and_a_wrong_number() ->
     assert counts[FALSE_LESIONS, "nodule"] == (0, 1)
     assert counts[lesion_sensitivity("above 10 mm"), "nodule"] == (0, 1)
     assert (SIDE, "nodule") not in counts
+    single = replace(TRUTH, findings=(nodules(at(0, 20)),))
+    assert volume_counts(single, VolumeDraft(findings=(), text=None), counted=COUNTED)[COUNT, "nodule"] == (False, 1)
+    made_up = volume_counts(
+        replace(TRUTH, findings=()), VolumeDraft(findings=single.findings, text=None), counted=COUNTED
+    )
+    assert (COUNT, "nodule") not in made_up and made_up[FALSE_LESIONS, "nodule"] == (1, 1)
 
 
 @pytest.mark.parametrize(("known", "stated", "same"), [(5, 8, True), (5, 8.1, False), (30, 36, True), (30, 23, False)])
@@ -98,12 +104,14 @@ def test_estimates_sum_over_studies_and_false_lesions_are_a_volume() -> None:
     studies = [
         {(FALSE_LESIONS, "nodule"): (1, 1), (FALSE_LESIONS, "fracture"): (2, 1), (SIDE, "nodule"): (1, 1)},
         {(FALSE_LESIONS, "nodule"): (0, 1), (FALSE_LESIONS, "fracture"): (0, 1)},
-    ] * 6
+    ] * 10
     found = estimates(studies)
     assert found[FALSE_LESIONS, "all"].value == 1.5
-    assert found[SIDE, "all"].n == found[SIDE, "all"].events == 6
+    assert found[SIDE, "all"].n == found[SIDE, "all"].events == 10
     side = found[SIDE, "nodule"]
     assert side.low is not None and side.low < side.value == side.high == 1  # Wilson's at 1
+    of_nine = estimates(studies[:18])[SIDE, "nodule"]
+    assert (of_nine.value, of_nine.n, of_nine.low) == (1.0, 9, None), "nine of the 18 studies have the score"
     few = estimates(studies[:2])[FALSE_LESIONS, "nodule"]
     assert (few.value, few.low, few.high) == (0.5, None, None)
 
@@ -129,6 +137,7 @@ def test_two_drafts_of_a_patient_agree_by_finding_and_by_lesion() -> None:
     moved = VolumeDraft(findings=(nodules(at(6, 20), at(100, 8)), effusion(Side.RIGHT, "small")), text=None)
     counts = agreement_counts(one, moved)
     assert counts[SAME_STUDY, "study"] == (False, 1)
+    assert agreement_counts(None, VolumeDraft(findings=(), text=None)) == {(SAME_STUDY, "study"): (False, 1)}, "refused"
     assert counts[SAME_FINDINGS, "pleural_effusion"] == (0, 2)
     assert counts[SAME_FINDINGS, "nodule"] == (1, 1)
     assert counts[SAME_LESIONS, "nodule"] == (1, 2)  # within the larger one's reach, but further than 5 mm
@@ -156,3 +165,8 @@ def test_reports_of_drawn_volumes_tell_their_lesion(region: str, wanted: str) ->
             counts.append(text_counts(VolumeDraft(findings=findings, text=report.findings), region=region))
     assert len(counts) >= 2
     assert estimates(counts)[TOLD, wanted].value == 1
+
+
+def test_what_a_text_tells_of_another_part_of_the_body_was_not_decided() -> None:
+    draft = VolumeDraft(findings=(), text="The ventricles are normal. Free fluid, small in amount.")
+    assert text_counts(draft, region="head") == {(BEYOND, "free_fluid"): (0, 1)}

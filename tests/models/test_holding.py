@@ -227,3 +227,12 @@ def test_held_text_of_a_volume_reads_back_to_the_decisions(study):
                 assert decision.count in {m.count for m in told}, section
     again = hold_to_decisions(_text(findings, impression), decisions, region=region)
     assert again == (findings, impression, "held to the finding heads: 0 sentence(s) out, 0 in")
+
+
+def test_what_a_draft_tells_of_another_part_of_the_body_is_taken_out():
+    written = "There is free fluid in the abdomen. The ventricles are normal."
+    findings, impression, _ = _held(written, (), "head")
+    assert "free fluid" not in f"{findings} {impression}".lower()
+    assert "The ventricles are normal." in findings
+    fluid = Finding(observation="free_fluid", status=Status.PRESENT, severity="small")
+    assert "free fluid" in hold_to_decisions(_text(written, None), (fluid,), region="abdomen")[0].lower()
