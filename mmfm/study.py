@@ -326,6 +326,8 @@ class Receipt:
     """(slice, row, column) mm; ``None`` where not stated."""
     uneven_steps: tuple[float, ...] = ()
     """mm from a slice to the next along the normal, where that differs from the usual one, which is in ``spacing``."""
+    sideways_mm: float = 0.0
+    """How far a slice lies, at most, beside the line from the first to the last, on which the affine puts them all."""
     orientation: str
     """Direction of slices, rows and columns in patient letters such as "SPL", or "not stated"."""
     window: str

@@ -195,7 +195,7 @@ def write_volume():
         s, r, c = np.mgrid[-1:1:24j, -1:1:24j, -1:1:24j]
         body = (s**2 / 0.98 + r**2 / 0.8 + c**2 / 0.9) < 1
         noise = np.random.default_rng(seed).normal(0, 5, body.shape)
-        names = ("T1", "T2", "FLAIR") if region == "head" else ("CT",)
+        names = ("T1", "T2", "FLAIR", "DWI") if region == "head" else ("CT",)
         inside, outside = (300.0, 0.0) if region == "head" else (40.0, -1000.0)
         image = np.float32(np.maximum(np.where(body, inside + noise, outside), outside))
         affine = np.zeros((4, 4))

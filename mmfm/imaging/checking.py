@@ -12,6 +12,7 @@ import numpy as np
 
 from mmfm.errors import ScopeError
 from mmfm.imaging.choice import MIN_SLICES
+from mmfm.imaging.pixels import PADDING_HU
 from mmfm.imaging.volume import Volume
 from mmfm.study import Receipt
 
@@ -26,6 +27,10 @@ LONGEST_GAP = 2.5
 MAX_UNEVEN_SHARE = 0.05
 """Of the length of the volume: how far slices may lie, together, from where the affine puts them."""
 AIR_HU, TISSUE_HU = -500.0, (-200.0, 300.0)
+MIN_MR_VALUES, MOST_BELOW_ZERO = 32, 0.01
+"""An MR has at least so many different values, and at most such a part of them below 0."""
+MOST_SIDEWAYS_MM = 5.0
+"""A slice further beside the line of the others than this shows its lesions in another place than the affine says."""
 MIN_AIR, MIN_TISSUE = 0.001, 0.01
 """Least parts of a CT: without air, values have lost their intercept; without tissue, they had it twice."""
 
@@ -34,8 +39,9 @@ def check_for_model(volume: Volume, receipt: Receipt, *, modality: str) -> tuple
     """Checks a Volume against what every volume model needs, whatever it looks for.
 
     One grey array of ``MIN_SLICES`` slices or more with a place in the patient, at least 40 mm wide and at most 10 mm
-    apart along each axis; a CT in Hounsfield units, in which there is air and tissue; an MR whose values differ. At
-    most one slice in a row may be missing, and all uneven steps together may make 5 % of the length.
+    apart along each axis; a CT in Hounsfield units, in which there is air and tissue; an MR whose values are no labels
+    and not below 0. At most one slice in a row may be missing, all uneven steps together may make 5 % of the length,
+    and no slice may lie more than 5 mm beside the line of the others.
 
     Args:
         volume: as decoded, before it is resampled.
@@ -87,7 +93,8 @@ def _check_values(array: np.ndarray, modality: str) -> None:
         raise _refusal("values that differ", "one value everywhere")
     if modality == "CT":
         some = array[:: max(1, len(array) // 64), ::4, ::4]  # enough to tell
-        air = float(np.mean(some < AIR_HU))
+        # What lies at or below where padding is put may be padding, which says nothing of an intercept.
+        air = float(np.mean((some < AIR_HU) & (some > PADDING_HU)))
         tissue = float(np.mean((some > TISSUE_HU[0]) & (some < TISSUE_HU[1])))
         if air < MIN_AIR or tissue < MIN_TISSUE:
             raise _refusal(
@@ -95,11 +102,23 @@ def _check_values(array: np.ndarray, modality: str) -> None:
                 f"values from {low:g} to {high:g}, {air:.1%} of them air and {tissue:.1%} tissue",
                 "export it again with its rescale",
             )
+        return
+    some = array[:: max(1, len(array) // 64), ::2, ::2]
+    if (values := len(np.unique(some))) < MIN_MR_VALUES:
+        raise _refusal("an MR image", f"{values} different values, as of a mask or a map of labels")
+    if (below := float(np.mean(some < 0))) > MOST_BELOW_ZERO:
+        raise _refusal(
+            "the values of an MR as acquired", f"{below:.0%} of them below 0", "give it as it was before normalisation"
+        )
 
 
 def _check_steps(receipt: Receipt, slices: int) -> tuple[str, ...]:
     """Returns a warning where single slices are missing; refuses longer gaps and mixed spacing."""
     assert receipt.spacing is not None, "the caller asks"
+    if receipt.sideways_mm > MOST_SIDEWAYS_MM:
+        raise _refusal(
+            "slices along one line", f"one {receipt.sideways_mm:.3g} mm beside it", "export the series again"
+        )
     usual, uneven = receipt.spacing[0], receipt.uneven_steps
     if not uneven:
         return ()

@@ -109,6 +109,7 @@ class Volume:
             affine=None if stack.affine is None else tuple(tuple(map(float, row)) for row in stack.affine),
             spacing=stack.spacing,
             uneven_steps=stack.uneven,
+            sideways_mm=stack.sideways,
             orientation=stack.orientation,
             window=windows[0] if len(windows) == 1 else f"{len(windows)} windows, one for each slice",
             inverted=any(r.inverted for r in renderings),
@@ -133,6 +134,8 @@ class _Stack:
     orientation: str = "not stated"
     uneven: tuple[float, ...] = ()
     """Steps in mm other than the usual one."""
+    sideways: float = 0.0
+    """mm, at most, of a slice from the line from the first to the last."""
     steps: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -412,6 +415,7 @@ def _placed(
     origin = positions[instances[0].sop_instance_uid]
     orientation = "".join(axis_letter(axis) for axis in axes)
     odd: tuple[float, ...] = ()
+    sideways = 0.0
     if len(instances) == 1:
         thickness = instances[0].geometry.slice_thickness
         if not _is_length(thickness):
@@ -443,7 +447,8 @@ def _placed(
             warnings += (f"{np.count_nonzero(uneven)} uneven steps in all, from {gaps.min():g} to {gaps.max():g} mm",)
         line = origin + np.multiply.outer((places - places[0]) / (places[-1] - places[0]), last - origin)
         beside = np.linalg.norm([positions[i.sop_instance_uid] for i in instances] - line, axis=1)
-        if beside.max() > max(POSITION_TOLERANCE_MM, 0.02 * median):
+        sideways = float(beside.max())
+        if sideways > max(POSITION_TOLERANCE_MM, 0.02 * median):
             index = int(np.argmax(beside))
             warnings += (
                 f"slice {index + 1} of {len(instances)} lies {beside[index]:.3g} mm beside the line from the first to "
@@ -471,6 +476,7 @@ def _placed(
         spacing=(float(step @ axes[0]), *spacing),
         orientation=orientation,
         uneven=odd,
+        sideways=sideways,
         steps=steps,
         warnings=warnings,
     )

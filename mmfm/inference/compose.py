@@ -21,7 +21,7 @@ import numpy as np
 
 from mmfm.errors import ScopeError
 from mmfm.inference.differential import suggest
-from mmfm.inference.scope import modalities_of, views_read
+from mmfm.inference.scope import lacking_sequences, modalities_of, views_read
 from mmfm.report import Finding, Provenance, Report, Sections, Status
 from mmfm.study import Study
 from mmfm.text import compares_with_prior, describe, label_report, split_sentences
@@ -197,15 +197,10 @@ def _volume_read(study: Study, pixels: StudyPixels) -> tuple[str, tuple[str, ...
     slabs = f"{len(pixels.slabs)} slab{'s' * (len(pixels.slabs) != 1)}"
     read, there = len(pixels.receipts), len(study.series)
     coverage = f"{read} of {there} series; {slabs} of {height:.0f} mm from foot to head"
-    lacking = [name for name in recipe.series if recipe.modality == "MR" and name not in _sequences(pixels.kind)]
-    if lacking:
+    if lacking := lacking_sequences(pixels):
         coverage += f"; without {', '.join(lacking)}"
     steps = dict.fromkeys(step for receipt in pixels.receipts for step in receipt.steps)
     return coverage, tuple(step for step in steps if "were not read" in step)
-
-
-def _sequences(kind: str | None) -> set[str]:
-    return set(re.findall(r"\w+", (kind or "").partition(" with ")[2]))
 
 
 def _with_decision(finding: Finding, draft: Draft) -> Finding:

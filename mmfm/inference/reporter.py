@@ -18,7 +18,7 @@ import torch
 from mmfm.errors import ConfigError, ScopeError
 from mmfm.inference.compose import assessed, compose
 from mmfm.inference.prior import check_prior, compare
-from mmfm.inference.scope import check_contrast, check_study, region_of
+from mmfm.inference.scope import check_contrast, check_sequences, check_study, region_of
 from mmfm.models import Checkpoint, Draft, draft, load_checkpoint
 from mmfm.models.drafting import encode_features, stream_draft
 from mmfm.models.processor import StudyPixels
@@ -151,7 +151,7 @@ class Reporter:
         pixels = self.checkpoint.processor.pixels(study, region=region, only=only)
         for place, picture in enumerate(pixels.pixels_SCHW, start=1):
             check_contrast(picture[0].numpy(), where=f"picture {place} of the study")
-        return notes, pixels
+        return (*notes, *check_sequences(pixels, only=only)), pixels
 
     def _draft_prior(self, prior: Study, region: str | None, current: Draft) -> Report:
         """Returns the report of a prior study; raises ScopeError where it cannot be compared with ``current``."""

@@ -21,6 +21,7 @@ from mmfm.study import Series, Study, ViewPosition
 
 if TYPE_CHECKING:
     from mmfm.models.checkpoint import Scope
+    from mmfm.models.processor import StudyPixels
 
 # fmt: off
 BODY_PART_SYNONYMS = {
@@ -287,6 +288,40 @@ def _named_parts(text: str | None, *, free: bool = False) -> set[str]:
         named.discard("CHEST")  # "abdomen, lung" names a kernel or a window
     # "Femoral head" beside a hip is no head.
     return others - _NEIGHBOURS if others - _NEIGHBOURS else named or others
+
+
+def lacking_sequences(pixels: StudyPixels) -> tuple[str, ...]:
+    """Returns the sequences of MR that the recipe of a volume has and the study has not; none of CT and of pictures."""
+    if not pixels.slabs or pixels.slabs[0].recipe.modality != "MR":
+        return ()
+    there = set(re.findall(r"\w+", (pixels.kind or "").partition(" with ")[2]))
+    return tuple(name for name in pixels.slabs[0].recipe.series if name not in there)
+
+
+def check_sequences(pixels: StudyPixels, *, only: Sequence[str]) -> tuple[str, ...]:
+    """Refuses an MR that lacks sequences: the checkpoints learned from complete studies, and state what is not there.
+
+    Args:
+        pixels: of the study, as the Processor read them.
+        only: series that the user named; one who names them has them read all the same.
+
+    Returns:
+        What the reader of such a draft must know, for ``Report.scope_notes``.
+
+    Raises:
+        ScopeError: sequences are lacking, and no series was named.
+    """
+    lacking = lacking_sequences(pixels)
+    if not lacking:
+        return ()
+    if not only:
+        raise ScopeError(
+            "study",
+            expected=f"an MR with {', '.join(pixels.slabs[0].recipe.series)}, all of which were learned from",
+            found=f"none taken as {' or as '.join(lacking)}",
+            fix="name the series with --series to read them all the same; without some, lesions may be made up",
+        )
+    return (f"read without {', '.join(lacking)}: learned from studies with all sequences, lesions may be made up",)
 
 
 def check_contrast(pixels: np.ndarray, *, where: str) -> None:

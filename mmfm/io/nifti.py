@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 import zlib
 from dataclasses import dataclass, replace
@@ -173,7 +174,7 @@ def _layout(stream: BinaryIO) -> _Layout:
     if max(rows, columns, slices) > 65535 or (size := rows * columns * slices * dtype.itemsize) > MAX_PIXEL_BYTES:
         raise _bad(f"at most {MAX_PIXEL_BYTES >> 30} GB of voxels", f"{slices} x {rows} x {columns}")
     _check_size(stream, int(offset) + size)
-    geometry, affine, notes = _place(header)
+    geometry, affine, notes = _place(header, (slices, rows, columns))
     return _Layout(
         dtype=dtype.str,
         offset=int(offset),
@@ -215,30 +216,35 @@ def _check_size(stream: BinaryIO, wanted: int) -> None:
         )
 
 
-def _place(header: Any) -> tuple[Geometry, tuple[tuple[float, ...], ...] | None, tuple[str, ...]]:
+def _place(
+    header: Any, shape: tuple[int, int, int]
+) -> tuple[Geometry, tuple[tuple[float, ...], ...] | None, tuple[str, ...]]:
     """Returns the spacing with its source, the affine (frame, row, column, 1) -> LPS mm, and warnings."""
     unit = int(header["xyzt_units"]) & 7
     factor = _MILLIMETRES.get(unit, 1.0)
     codes = {name: int(header[f"{name}_code"]) for name in ("sform", "qform")}
     which = next((name for name, code in codes.items() if code > 0), None)
     if which is None:
-        sizes = [abs(float(value)) * factor for value in header["pixdim"][1:4]]
-        usable = all(0 < size <= MAX_MM for size in sizes)
-        geometry = Geometry(
-            pixel_spacing=(sizes[1], sizes[0]) if usable else None,
-            spacing_source="pixdim" if usable else None,
-            slice_thickness=sizes[2] if usable else None,
-        )
-        return geometry, None, ("neither sform nor qform is stated: no place in the patient, left and right not known",)
+        told = "neither sform nor qform is stated: no place in the patient, left and right not known"
+        return _without_place(header, factor), None, (told,)
     affine = _affine(header, which, factor)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
     notes = []
     if which == "sform" and codes["qform"] > 0:
         try:
-            apart = np.abs(_affine(header, "qform", factor) - affine).max()
+            other = _affine(header, "qform", factor)
         except ReadError:
-            apart = math.inf
-        if apart > 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min():
+            other = None
+        if other is not None and np.linalg.det(affine[:3, :3]) * np.linalg.det(other[:3, :3]) < 0:
+            told = "sform and qform contradict each other on left and right: no place in the patient"
+            return _without_place(header, factor), None, (told,)
+        # At the corners: a turn that hardly changes the matrix moves the far ones most.
+        corners = np.array([[*corner, 1] for corner in itertools.product(*((0, size - 1) for size in shape))])
+        if other is None or np.abs(corners @ (other - affine).T).max() > 0.5 * lengths.min():
             notes.append("sform and qform state different places: the sform is used")
+    stated = np.abs(header["pixdim"][3:0:-1].astype(float)) * factor
+    if np.any(np.abs(stated - lengths) > 0.05 * lengths):
+        notes.append(f"pixdim and {which} state different spacings: that of the {which} is used")
     if codes[which] > 2:
         notes.append(
             f"the {which} states a place in {_CODES.get(codes[which], 'an unknown space')}, not in the patient"
@@ -250,6 +256,16 @@ def _place(header: Any) -> tuple[Geometry, tuple[tuple[float, ...], ...] | None,
         spacing_source=f"the {which} ({_CODES.get(codes[which], 'an unknown space')})",
     )
     return geometry, tuple(tuple(map(float, row)) for row in affine), tuple(notes)
+
+
+def _without_place(header: Any, factor: float) -> Geometry:
+    sizes = [abs(float(value)) * factor for value in header["pixdim"][1:4]]
+    usable = all(0 < size <= MAX_MM for size in sizes)
+    return Geometry(
+        pixel_spacing=(sizes[1], sizes[0]) if usable else None,
+        spacing_source="pixdim" if usable else None,
+        slice_thickness=sizes[2] if usable else None,
+    )
 
 
 def _affine(header: Any, which: str, factor: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from mmfm.data.manifest import Manifest, ManifestRow
 from mmfm.errors import ScopeError
 from mmfm.evaluation import Prediction
 from mmfm.evaluation.leaks import difference_hash
-from mmfm.inference import check_contrast, check_study
+from mmfm.inference import check_contrast, check_sequences, check_study
 from mmfm.models.checkpoint import Checkpoint
 from mmfm.models.drafting import Draft, draft, draft_text_only
 from mmfm.models.processor import StudyPixels
@@ -33,6 +33,7 @@ def in_scope(checkpoint: Checkpoint, study: Study, region: str) -> StudyPixels |
     try:
         check_study(study, checkpoint.facts.scope, checkpoint=checkpoint.name, region=region)
         pixels = checkpoint.processor.pixels(study, region=region)
+        check_sequences(pixels, only=())
         for place, picture in enumerate(pixels.pixels_SCHW, start=1):
             check_contrast(picture[0].numpy(), where=f"picture {place} of the study")
         return pixels

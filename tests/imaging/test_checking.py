@@ -41,9 +41,16 @@ def check(one, modality="CT"):
 EVEN = range(0, 120, 3)
 
 
+def noisy(array):
+    return array + np.random.default_rng(0).integers(0, 200, array.shape).astype(np.float32)
+
+
+MR = {"modality": "MR", "unit": None, "intercept": 0.0, "change": noisy}
+
+
 def test_a_whole_ct_and_mr_pass():
     assert check(series(EVEN)) == ()
-    assert check(series(EVEN, modality="MR", unit=None, intercept=0.0), "MR") == ()
+    assert check(series(EVEN, **MR), "MR") == ()
 
 
 def test_thick_slices_are_told():
@@ -90,6 +97,43 @@ def test_values_that_cannot_be_hounsfield_units_are_refused(changes, words):
     with pytest.raises(ScopeError, match=words) as error:
         check(series(EVEN, **changes))
     assert str(error.value).startswith("the volume: expected ")
+
+
+def test_padding_is_no_air():
+    def padded(array):
+        return np.where(np.arange(16) < 2, -2000, array).astype(np.float32)
+
+    assert check(series(EVEN, change=padded)) == ()
+    with pytest.raises(ScopeError, match=r"air and tissue among them; found .*0\.0% of them air"):
+        check(series(EVEN, change=padded, intercept=0.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda array: np.clip(array, 0, 4), "an MR image; found 2 different values, as of a mask"),
+        (lambda array: (noisy(array) - 300) / 100, "the values of an MR as acquired; found .* of them below 0"),
+    ],
+)
+def test_masks_and_normalised_values_are_no_mr(change, words):
+    with pytest.raises(ScopeError, match=words):
+        check(series(EVEN, **MR | {"change": change}), "MR")
+
+
+@pytest.mark.parametrize(("sideways", "told"), [(4.0, True), (6.0, False)])
+def test_slices_shifted_sideways_are_refused(sideways, told):
+    one = series(EVEN)
+    moved = [
+        replace(i, geometry=replace(i.geometry, position=(sideways * (n == 20), 0.0, 3.0 * n)))
+        for n, i in enumerate(one.instances)
+    ]
+    shifted = replace(one, instances=tuple(moved))
+    if told:
+        assert check(shifted) == ()
+        assert any("beside the line" in warning for warning in Volume.from_series(shifted)[1].warnings)
+    else:
+        with pytest.raises(ScopeError, match="slices along one line; found one 6 mm beside it"):
+            check(shifted)
 
 
 def test_a_volume_without_a_place_is_refused():

@@ -139,10 +139,26 @@ def test_without_both_there_is_no_place(tmp_path):
 
 def test_what_the_forms_say_beside_a_place_is_told(tmp_path):
     made = image(AFFINES["RAS"], sform=4)
-    made.set_qform(AFFINES["LAS"], 1)
+    turn = np.deg2rad(20)
+    around_z = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    turned = AFFINES["RAS"].copy()
+    turned[:3, :3] = around_z @ turned[:3, :3]
+    made.set_qform(turned, 1)
     _, receipt, _ = volume_of(saved(tmp_path / "a.nii", made))
     assert "sform and qform state different places: the sform is used" in receipt.warnings
     assert "the sform states a place in MNI space, not in the patient" in receipt.warnings
+    made = image(AFFINES["RAS"], qform=0)
+    made.header["pixdim"][1] *= 2
+    _, receipt, _ = volume_of(saved(tmp_path / "a.nii", made))
+    assert "pixdim and sform state different spacings: that of the sform is used" in receipt.warnings
+
+
+def test_forms_that_contradict_each_other_on_left_and_right_are_no_place(tmp_path):
+    made = image(AFFINES["RAS"])
+    made.set_qform(AFFINES["LAS"], 1)
+    volume, receipt, _ = volume_of(saved(tmp_path / "a.nii", made))
+    assert volume.affine is None
+    assert "sform and qform contradict each other on left and right: no place in the patient" in receipt.warnings
 
 
 def test_metres_are_millimetres(tmp_path):
