@@ -16,7 +16,8 @@ import numpy as np
 from mmfm.evaluation.intervals import MIN_PATIENTS, Estimate, patient_resamples
 from mmfm.evaluation.lesions import match_lesions
 from mmfm.report import Finding, Lesion, Status
-from mmfm.text import LESIONS_DESCRIBED, mentions, mentions_elsewhere
+from mmfm.text.labeller import mentions, mentions_elsewhere
+from mmfm.text.wording import LESIONS_DESCRIBED
 
 SIZE_BINS = ("below 5 mm", "5 to 10 mm", "above 10 mm")
 """Of known diameters; lesions of 5 and of 10 mm are in the middle one."""

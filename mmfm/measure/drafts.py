@@ -13,7 +13,8 @@ from mmfm.data.manifest import Manifest, ManifestRow
 from mmfm.errors import ScopeError
 from mmfm.evaluation import Prediction
 from mmfm.evaluation.leaks import difference_hash
-from mmfm.inference import check_contrast, check_sequences, check_study
+from mmfm.inference import check_contrast, check_study
+from mmfm.inference.scope import check_sequences
 from mmfm.models.checkpoint import Checkpoint
 from mmfm.models.drafting import Draft, draft, draft_text_only
 from mmfm.models.processor import StudyPixels

@@ -11,14 +11,14 @@ from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Measurement, Side, Status
 from mmfm.text import (
     CHEST_RADIOGRAPH,
-    LESIONS_DESCRIBED,
     REGIONS,
     describe,
     label_report,
     mentions,
-    mentions_elsewhere,
     split_sentences,
 )
+from mmfm.text.labeller import mentions_elsewhere
+from mmfm.text.wording import LESIONS_DESCRIBED
 
 
 def hold_to_decisions(

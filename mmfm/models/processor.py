@@ -34,7 +34,8 @@ from mmfm.models.language import image_token_id
 from mmfm.models.recipes import Crops, Jitter, Recipe, Sampler, Slab, grid_affine, resampled, sample, those_of_one_place
 from mmfm.report import Finding, Lesion, Place, Sections, Side, Status
 from mmfm.study import Receipt, Series, Study
-from mmfm.text import CHEST_RADIOGRAPH, LESIONS_DESCRIBED
+from mmfm.text import CHEST_RADIOGRAPH
+from mmfm.text.wording import LESIONS_DESCRIBED
 
 STRETCH_PERCENTILES = (0.5, 99.5)
 STATE_VALUES = {Status.PRESENT: 1.0, Status.ABSENT: 0.0, Status.UNCERTAIN: 0.5, None: float("nan")}

@@ -8,7 +8,8 @@ from mmfm.models.decisions import SIDELESS, _counted, _severity
 from mmfm.models.holding import hold_to_decisions
 from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Lesion, Side, Status
-from mmfm.text import LESIONS_DESCRIBED, OBSERVATIONS, describe, label_report, mentions
+from mmfm.text import OBSERVATIONS, describe, label_report, mentions
+from mmfm.text.wording import LESIONS_DESCRIBED
 
 
 def _present(observation, side=None):

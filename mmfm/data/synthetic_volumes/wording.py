@@ -14,7 +14,7 @@ import numpy as np
 
 from mmfm.data.synthetic_volumes.drawing import DrawnVolume
 from mmfm.report import Finding, Lesion, Sections, Side, Status
-from mmfm.text import LESIONS_DESCRIBED
+from mmfm.text.wording import LESIONS_DESCRIBED
 
 _INDICATIONS = {
     "chest_ct": (
