@@ -233,8 +233,9 @@ def _positive_part(section: str | None, region: str) -> str:
         found = _stated(sentence, region=region)
         if _DENIES.search(sentence) or compares_with_prior(sentence) or any(f.status is Status.ABSENT for f in found):
             sentence = _restated(found, region)
-        kept.append(sentence)
-    return " ".join(dict.fromkeys(filter(None, kept)))
+        if re.search(r"[^\W\d_]", sentence):  # the number of a list is nothing without its sentence
+            kept.append(sentence)
+    return " ".join(dict.fromkeys(kept))
 
 
 def _restated(findings: Sequence[Finding], region: str) -> str:

@@ -64,6 +64,12 @@ def test_positive_sentences_are_shown_as_written(report):
     assert (effusion.status, effusion.laterality, effusion.probability) == (Status.PRESENT, Side.LEFT, 0.1)
 
 
+def test_the_number_of_a_list_goes_with_its_sentence(report):
+    made = report("There is a small left pleural effusion.", "1. Small left pleural effusion. 2. No pneumothorax.")
+    assert "Small left pleural effusion." in made.sections.impression
+    assert "2." not in made.sections.impression
+
+
 def test_negatives_that_were_not_measured_are_withheld_and_listed(report):
     raw = "No pneumothorax. No pulmonary edema. There is a right pleural effusion."
     made = report(raw)
