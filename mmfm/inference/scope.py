@@ -299,7 +299,7 @@ def lacking_sequences(pixels: StudyPixels) -> tuple[str, ...]:
 
 
 def check_sequences(pixels: StudyPixels, *, only: Sequence[str]) -> tuple[str, ...]:
-    """Refuses an MR that lacks sequences: the checkpoints learned from complete studies, and state what is not there.
+    """Refuses an MR that lacks sequences: the checkpoints learned from complete studies alone.
 
     Args:
         pixels: of the study, as the Processor read them.
@@ -319,9 +319,9 @@ def check_sequences(pixels: StudyPixels, *, only: Sequence[str]) -> tuple[str, .
             "study",
             expected=f"an MR with {', '.join(pixels.slabs[0].recipe.series)}, all of which were learned from",
             found=f"none taken as {' or as '.join(lacking)}",
-            fix="name the series with --series to read them all the same; without some, lesions may be made up",
+            fix="name the series with --series to read them all the same; lesions are then missed and made up",
         )
-    return (f"read without {', '.join(lacking)}: learned from studies with all sequences, lesions may be made up",)
+    return (f"read without {', '.join(lacking)}: learned from studies with all, lesions may be missed or made up",)
 
 
 def check_contrast(pixels: np.ndarray, *, where: str) -> None:

@@ -9,14 +9,7 @@ from dataclasses import replace
 from mmfm.models.decisions import SIDELESS
 from mmfm.models.processor import Drafted
 from mmfm.report import Finding, Measurement, Side, Status
-from mmfm.text import (
-    CHEST_RADIOGRAPH,
-    REGIONS,
-    describe,
-    label_report,
-    mentions,
-    split_sentences,
-)
+from mmfm.text import CHEST_RADIOGRAPH, REGIONS, describe, label_report, mentions, split_sentences
 from mmfm.text.labeller import mentions_elsewhere
 from mmfm.text.wording import LESIONS_DESCRIBED
 
