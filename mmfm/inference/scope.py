@@ -299,9 +299,7 @@ def lacking_sequences(pixels: StudyPixels) -> tuple[str, ...]:
 
 
 def check_sequences(pixels: StudyPixels, *, only: Sequence[str]) -> tuple[str, ...]:
-    """Tells of an MR that lacks sequences, and refuses one of a head without diffusion: drafts deny an acute infarct.
-
-    Within 4.5 hours FLAIR often shows nothing of what diffusion shows (Thomalla et al., Lancet Neurol 2011, 10:978).
+    """Refuses an MR that lacks sequences: the checkpoints learned from complete studies alone.
 
     Args:
         pixels: of the study, as the Processor read them.
@@ -311,21 +309,19 @@ def check_sequences(pixels: StudyPixels, *, only: Sequence[str]) -> tuple[str, .
         What the reader of such a draft must know, for ``Report.scope_notes``.
 
     Raises:
-        ScopeError: diffusion is lacking, and no series was named.
+        ScopeError: sequences are lacking, and no series was named.
     """
     lacking = lacking_sequences(pixels)
     if not lacking:
         return ()
-    if "DWI" not in lacking:
-        return (f"read without {', '.join(lacking)}: what shows there alone is missed",)
     if not only:
         raise ScopeError(
             "study",
-            expected="an MR with DWI, which shows an acute infarct first",
-            found="none taken as DWI",
-            fix="name the series with --series to read them all the same; no acute infarct is excluded then",
+            expected=f"an MR with {', '.join(pixels.slabs[0].recipe.series)}, all of which were learned from",
+            found=f"none taken as {' or as '.join(lacking)}",
+            fix="name the series with --series to read them all the same; lesions are then missed and made up",
         )
-    return (f"read without {', '.join(lacking)}: an acute infarct is not excluded, whatever the draft says",)
+    return (f"read without {', '.join(lacking)}: learned from studies with all, lesions may be missed or made up",)
 
 
 def check_contrast(pixels: np.ndarray, *, where: str) -> None:
