@@ -66,9 +66,6 @@ TOKENIZER_VOLUMES = 60
 NOISE_HU, NOISE_PART = 20.0, 0.03
 """Standard deviation, at most, of the noise that is added each time a volume is given: of CT, and of MR as a part of
 its 99th percentile. What is drawn at the spacing of a recipe is smoother than what finer series give on its grid."""
-LACKING = 0.5
-"""P that an MR is given without some of its sequences: what shows on none of the others is to be left open, not made
-up, and what shows on them is to be found without the rest."""
 _IMAGE = "image "
 _TRUTH = ("patient", "segments", "findings", "labels", "contrast")
 """What is kept beside the arrays; part of the name of a file, so that one that lacks any of it is drawn anew."""
@@ -96,10 +93,7 @@ class Drawn:
 
 
 class DrawnDataset(Dataset[Inputs]):
-    """Gives the model inputs of drawn volumes: the same patients every time, lying, noisy, reported otherwise.
-
-    An MR is often given without some of its sequences.
-    """
+    """Gives the model inputs of drawn volumes: the same patients every time, lying, noisy, reported otherwise."""
 
     def __init__(
         self,
@@ -117,8 +111,7 @@ class DrawnDataset(Dataset[Inputs]):
             process: makes inputs of a volume and its report, lying as the generator says, straight without one.
             folder: keeps what was drawn.
             seed: of how volumes lie, how noisy they are, and how reports are worded.
-            vary: lie and word otherwise each time, with more noise and fewer sequences; without, always the same, as
-                drawn.
+            vary: lie and word otherwise each time, with more noise; without, always the same, as drawn.
         """
         self.studies, self._process, self._folder = studies, process, folder
         self._seed, self._vary = seed, vary
@@ -138,9 +131,7 @@ class DrawnDataset(Dataset[Inputs]):
         rng = np.random.default_rng([self._seed, index, *times])
         drawn = kept_volume(*self.studies[index], self._folder)
         report, findings = write_report(drawn, rng)
-        drawn = replace(drawn, findings=findings)
-        if self._vary:
-            drawn = _noisier(_lacking(drawn, rng), rng)
+        drawn = replace(drawn, findings=findings, images=_noisier(drawn, rng) if self._vary else drawn.images)
         return self._process(drawn, report, rng if self._vary else None)
 
 
@@ -185,21 +176,13 @@ def kept_volume(source: Drawn, number: int, folder: Path) -> DrawnVolume:
     )
 
 
-def _lacking(drawn: DrawnVolume, rng: np.random.Generator) -> DrawnVolume:
-    names = list(drawn.images)
-    if len(names) == 1 or rng.random() >= LACKING:
-        return drawn
-    kept = set(rng.permutation(names)[: rng.integers(1, len(names))])
-    return replace(drawn, images={name: image for name, image in drawn.images.items() if name in kept})
-
-
-def _noisier(drawn: DrawnVolume, rng: np.random.Generator) -> DrawnVolume:
+def _noisier(drawn: DrawnVolume, rng: np.random.Generator) -> dict[str, np.ndarray]:
     strength = rng.uniform()
     noisier = {}
     for name, image in drawn.images.items():
         level = NOISE_HU if name == "CT" else NOISE_PART * float(np.percentile(image[::4, ::4, ::4], 99))
         noisier[name] = image + np.float32(strength * level) * rng.standard_normal(image.shape, dtype=np.float32)
-    return replace(drawn, images=noisier)
+    return noisier
 
 
 def _findings(source: Drawn, seed: int) -> tuple[str, ...] | None:
